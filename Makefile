@@ -1,0 +1,38 @@
+# `make demo` and `make test` do all their set-up themselves; they need Python 3.11.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+
+.PHONY: demo serve test lint lock
+
+demo: $(INSTALLED)
+	$(BIN)/python scripts/demo.py
+
+serve: $(INSTALLED)
+	exec $(BIN)/python -m serving run
+
+test: lint
+	$(BIN)/pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+$(INSTALLED): requirements/dev.txt
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --require-hashes -r requirements/dev.txt
+	touch $@
+
+# Pins what requirements/*.in ask for, the same version of a package in every file.
+LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-header
+lock:
+	cd requirements && $(LOCK) dev.in -o dev.txt
+	cd requirements && for name in train serve play; do \
+		$(LOCK) $$name.in -c dev.txt -o $$name.txt || exit; \
+	done
+	@# For Windows torch asks for no CUDA packages; pip installs torch itself, see the .in file.
+	cd requirements && $(subst --universal,--python-platform windows,$(LOCK)) \
+		--no-emit-package torch bench-training.in -c dev.txt -o bench-training.txt
