@@ -1,0 +1,1 @@
+"""Learn a policy on a Gymnasium environment and export it as a TensorFlow SavedModel."""

@@ -1,0 +1,83 @@
+"""Estimates of how good the actions of a rollout were: pure functions on NumPy arrays."""
+
+import numpy as np
+
+from training.model import FloatArray
+from training.rollout import BoolArray
+
+
+def generalized_advantages(
+    rewards: FloatArray,
+    values: FloatArray,
+    terminated: BoolArray,
+    truncated: BoolArray,
+    *,
+    gamma: float,
+    gae_lambda: float,
+) -> FloatArray:
+    """Generalized advantage estimation (Schulman et al. 2016, equation 16).
+
+    A terminated episode is worth nothing afterwards; a truncated one would have gone on, so
+    its last observation is bootstrapped from (Pardo et al. 2018). Neither hands anything to
+    the episode before it.
+
+    Args:
+        rewards: `[T, N]`.
+        terminated: `[T, N]`.
+        truncated: `[T, N]`.
+        values: `[T + 1, N]`, row `t + 1` of the observation that followed step `t`.
+        gamma: discount per step.
+        gae_lambda: 0 trusts the values, 1 the rewards.
+
+    Returns:
+        Advantages `[T, N]`.
+    """
+    errors = rewards + gamma * values[1:] * ~terminated - values[:-1]
+    decay = np.float32(gamma * gae_lambda) * ~(terminated | truncated)
+    advantages = np.empty_like(rewards)
+    following = np.zeros_like(rewards[0])
+    for t in reversed(range(len(rewards))):
+        following = errors[t] + decay[t] * following
+        advantages[t] = following
+    return advantages
+
+
+def monte_carlo_returns(rewards: FloatArray, ended: BoolArray, *, gamma: float) -> FloatArray:
+    """Discounted sum of the rewards from each step to its episode's end.
+
+    Args:
+        rewards: `[T, N]`.
+        ended: `[T, N]`, true at the last step of an episode.
+        gamma: discount per step.
+
+    Returns:
+        Returns `[T, N]`. An episode that goes on after the rollout counts as ending there.
+    """
+    returns = np.empty_like(rewards)
+    following = np.zeros_like(rewards[0])
+    for t in reversed(range(len(rewards))):
+        following = rewards[t] + np.float32(gamma) * ~ended[t] * following
+        returns[t] = following
+    return returns
+
+
+def standardize(samples: FloatArray, valid: BoolArray) -> FloatArray:
+    """Shift and scale to mean 0 and standard deviation 1, both taken over the valid samples."""
+    chosen = samples[valid]
+    standardized: FloatArray = (samples - chosen.mean()) / (chosen.std() + np.float32(1e-8))
+    return standardized
+
+
+def explained_variance(values: FloatArray, returns: FloatArray, valid: BoolArray) -> float:
+    """Share of the returns' variance that the values explain: 1 is perfect, 0 a constant's.
+
+    Args:
+        values: `[T, N]`, predicted.
+        returns: `[T, N]`, what they were to predict.
+        valid: `[T, N]`, which samples count.
+
+    Returns:
+        At most 1; 0 where the returns do not vary.
+    """
+    variance = returns[valid].var()
+    return 0.0 if variance == 0 else float(1 - (returns - values)[valid].var() / variance)

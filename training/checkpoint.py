@@ -1,0 +1,53 @@
+"""Checkpoints: everything that a run needs to go on as if it had never been stopped."""
+
+from pathlib import Path
+
+import cloudpickle
+import tensorflow as tf
+
+from training.trainer import Trainer
+
+
+class Checkpoints:
+    """The checkpoints of a run, in a folder of their own.
+
+    The learner's variables are stored as such; the rest of the trainer's state (random
+    states, environments, counters, the best policy) as one pickled string beside them,
+    because Gymnasium's environments have no other way to be stored. Loading a pickle can
+    run code: resume only runs that you trust.
+
+    TensorFlow names a checkpoint as the latest once it is whole on the disk, so that one
+    that a crash has cut short is never restored.
+    """
+
+    def __init__(self, folder: Path, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self._stored_update: int | None = None
+        self._pickled_state = tf.Variable("", dtype=tf.string)
+        checkpoint = tf.train.Checkpoint(
+            learner=trainer.learner.variables(), state=self._pickled_state
+        )
+        self._manager = tf.train.CheckpointManager(
+            checkpoint, folder, max_to_keep=2, checkpoint_name="update"
+        )
+
+    def save(self) -> None:
+        """Store the trainer as it is now, unless that is stored already.
+
+        Writing over the latest checkpoint could leave none.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        state = self._trainer.state
+        if state.update == self._stored_update:
+            return
+        self._pickled_state.assign(cloudpickle.dumps(state))
+        self._manager.save(checkpoint_number=state.update)
+        self._stored_update = state.update
+
+    def restore(self) -> None:
+        """Bring the trainer back to the latest checkpoint, if there is one."""
+        if self._manager.restore_or_initialize() is not None:
+            self._trainer.state = cloudpickle.loads(self._pickled_state.numpy())
+            self._stored_update = self._trainer.state.update

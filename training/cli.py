@@ -1,0 +1,300 @@
+"""The command line: options become a config, mistakes become one clear line."""
+
+import dataclasses
+import json
+import os
+import re
+import shlex
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from training.config import PRESETS, Preset, RunSettings
+from training.envs import UnsupportedEnvironmentError, make_vector_env, reward_threshold
+
+if TYPE_CHECKING:
+    from training.export import LoadedPolicy
+
+NOT_SOLVED = 3
+
+
+class Mistake(click.ClickException):
+    """Wrong use: one line on standard error and exit status 2."""
+
+    exit_code = 2
+
+
+@click.group(
+    no_args_is_help=False, context_settings={"show_default": True, "max_content_width": 100}
+)
+def commands() -> None:
+    """Learn a policy on a Gymnasium environment and export it for serving."""
+    # Before TensorFlow is imported. We use no Keras: naming the legacy one, which is not
+    # installed, spares the import of the other, a fifth of TensorFlow's start-up.
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    # And neither TensorFlow nor pygame shall print what nobody asked for.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+
+
+def main() -> None:
+    """Run the command line and exit with its status; 130 after Ctrl-C."""
+    try:
+        sys.exit(commands.main(prog_name="python -m training", standalone_mode=False))
+    except click.ClickException as mistake:
+        # Not click's own way to show it: its usage lines would bury the error.
+        click.echo(f"Error: {mistake.format_message()}", err=True)
+        sys.exit(mistake.exit_code)
+    except click.Abort:
+        sys.exit(128 + signal.SIGINT)
+
+
+def _model_name(_context: click.Context, _parameter: click.Parameter, name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise click.BadParameter("letters, digits, '_', '-' and '.' only, no '.' in front")
+    return name
+
+
+preset_option = click.option(
+    "--preset", type=click.Choice(list(PRESETS)), default="ppo", help="Method and its settings."
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as one JSON object."
+)
+model_dir_argument = click.argument(
+    "model_dir", type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
+
+
+@commands.command()
+@click.option(
+    "--models",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("models"),
+    help="Folder that holds <name>/<version>/.",
+)
+@click.option("--name", default="cartpole", callback=_model_name, help="Name of the model.")
+@preset_option
+@click.option("--env-id", help="Gymnasium environment.  [default: the preset's]")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Makes a run repeatable.")
+@click.option(
+    "--max-env-steps",
+    type=click.IntRange(min=1),
+    help="Give up after this many environment steps.  [default: the preset's]",
+)
+@click.option(
+    "--run-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the run: metrics, checkpoints, pictures.  [default: runs/<name>/<next number>]",
+)
+@click.option("--resume", is_flag=True, help="Go on with the stopped run in --run-dir.")
+@click.option("--allow-unsolved", is_flag=True, help="Export even what is not solved.")
+@json_option
+@click.pass_context
+def train(
+    context: click.Context,
+    models: Path,
+    name: str,
+    preset: Preset,
+    env_id: str | None,
+    seed: int,
+    max_env_steps: int | None,
+    run_dir: Path | None,
+    resume: bool,
+    allow_unsolved: bool,
+    as_json: bool,
+) -> None:
+    """Train until solved with a margin, then export DIR/<name>/<next version>.
+
+    Exit status: 0 exported, because solved or --allow-unsolved; 2 wrong use; 3 not solved and
+    nothing exported; 143 after SIGTERM and 130 after Ctrl-C, with a checkpoint to --resume from.
+    """
+    if resume:
+        settings = _settings_to_resume(context, run_dir)
+    else:
+        config = PRESETS[preset]
+        if env_id is not None and env_id != config.env_id:
+            # The endurance test is of the preset's own environment.
+            config = dataclasses.replace(config, env_id=env_id, endurance_steps=None)
+        if max_env_steps is not None:
+            config = dataclasses.replace(config, max_env_steps=max_env_steps)
+        settings = RunSettings(config, preset, seed, str(models / name), allow_unsolved)
+    # A mistake is told before TensorFlow, which takes seconds to import.
+    _require_solvable(settings.config.env_id, settings.allow_unsolved)
+    _require_writable(Path(settings.models))
+    received = _note_signals()
+
+    from training import run
+
+    try:
+        if run_dir is None:
+            run_dir = run.claim_next(Path("runs") / name, settings)
+        elif not resume:
+            run.claim(run_dir, settings)
+        summary = run.run(settings, run_dir, stop_requested=lambda: bool(received))
+    except run.RunError as error:
+        raise Mistake(str(error)) from error
+    if summary is None:
+        options = f"--resume --run-dir {shlex.quote(str(run_dir))}"
+        click.echo(f"stopped, go on with: {options}", err=True)
+        sys.exit(128 + received[0])
+    if as_json:
+        click.echo(json.dumps(summary))
+    else:
+        click.echo("solved" if summary["solved"] else "not solved")
+        _print_evaluations(summary)
+        click.echo(
+            f"{summary['env_steps']} steps, {summary['episodes']} episodes, "
+            f"{summary['seconds']:.1f} s"
+        )
+        click.echo(f"run in {run_dir}")
+        exported = summary["model_dir"]
+        click.echo("nothing exported" if exported is None else f"exported {exported}")
+    if summary["model_dir"] is None:
+        sys.exit(NOT_SOLVED)
+
+
+def _settings_to_resume(context: click.Context, run_dir: Path | None) -> RunSettings:
+    if run_dir is None:
+        raise Mistake("--resume needs the --run-dir to go on with")
+    for parameter in context.params.keys() - {"run_dir", "resume", "as_json"}:
+        if context.get_parameter_source(parameter) is ParameterSource.COMMANDLINE:
+            option = f"--{parameter.replace('_', '-')}"
+            raise Mistake(f"--resume keeps the settings of the run: {option} cannot be given")
+    from training import run
+
+    try:
+        return run.read_settings(run_dir)
+    except run.RunError as error:
+        raise Mistake(str(error)) from error
+
+
+def _require_solvable(env_id: str, allow_unsolved: bool) -> None:
+    try:
+        env = make_vector_env(env_id, 1)
+    except UnsupportedEnvironmentError as error:
+        raise Mistake(str(error)) from error
+    env.close()
+    if reward_threshold(env) is None and not allow_unsolved:
+        raise Mistake(f"{env_id} has no reward threshold to reach: --allow-unsolved is needed")
+
+
+def _require_writable(folder: Path) -> None:
+    """Training for nothing is worse than a folder too many."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise Mistake(f"{folder} cannot be written: {error.strerror}") from error
+
+
+def _note_signals() -> list[int]:
+    """Collect SIGTERM and the first Ctrl-C in a list; a second Ctrl-C stops at once."""
+    received: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        received.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGTERM, note)
+    signal.signal(signal.SIGINT, note)
+    return received
+
+
+@commands.command()
+@model_dir_argument
+@click.option("--episodes", type=click.IntRange(min=1), default=100, help="Greedy and sampled.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Makes it repeatable.")
+@json_option
+def evaluate(model_dir: Path, episodes: int, seed: int, as_json: bool) -> None:
+    """Play full episodes with the exported version MODEL_DIR."""
+    import numpy as np
+
+    from training.card import evaluation_to_json
+    from training.evaluation import evaluate as run_evaluation
+
+    policy, env_id = _load(model_dir)
+    rng = np.random.default_rng(seed)
+    summary: dict[str, Any] = {"environment": env_id}
+    for kind, deterministic in [("greedy", True), ("sampled", False)]:
+        summary[kind] = evaluation_to_json(
+            run_evaluation(policy, env_id, episodes=episodes, deterministic=deterministic, rng=rng)
+        )
+    if as_json:
+        click.echo(json.dumps(summary))
+    else:
+        _print_evaluations(summary)
+
+
+@commands.command()
+@model_dir_argument
+@click.option(
+    "--output",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="GIF to write, such as episode.gif.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the episode's start.")
+def render(model_dir: Path, output: Path, seed: int) -> None:
+    """Record a greedy episode of the exported version MODEL_DIR, without a screen."""
+    from training.pictures import record_episode
+
+    policy, env_id = _load(model_dir)
+    try:
+        episode_return = record_episode(policy, env_id, seed, output)
+    except OSError as error:
+        raise Mistake(f"{output} cannot be written: {error.strerror}") from error
+    click.echo(f"return {episode_return:.1f}, recorded in {output}")
+
+
+@commands.command()
+@click.option("--seeds", type=click.IntRange(min=1), required=True, help="How many runs.")
+@click.option("--first-seed", type=click.IntRange(min=0), default=100, help="And those after it.")
+@preset_option
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("benchmarks/results"),
+    help="Folder for the table as CSV and as a plot.",
+)
+@json_option
+def benchmark(seeds: int, first_seed: int, preset: Preset, output: Path, as_json: bool) -> None:
+    """Train once a seed and tell how certain the preset is. Tuning used the seeds 0 to 9."""
+    _require_writable(output)
+    from training.benchmark import benchmark as run_benchmark
+
+    result = run_benchmark(
+        preset,
+        range(first_seed, first_seed + seeds),
+        output,
+        report=lambda line: click.echo(line, err=as_json),
+    )
+    if as_json:
+        click.echo(json.dumps(result))
+
+
+def _load(model_dir: Path) -> tuple["LoadedPolicy", str]:
+    from training.export import load
+
+    try:
+        policy, card = load(model_dir)
+        return policy, card["environment"]
+    except (OSError, ValueError, KeyError) as error:
+        raise Mistake(f"{model_dir} is not an exported version: {error}") from error
+
+
+def _print_evaluations(summary: dict[str, Any]) -> None:
+    for kind in ("greedy", "sampled"):
+        evaluation = summary[kind]
+        low, high = evaluation["confidence_interval"]
+        click.echo(
+            f"{kind:7} mean return {evaluation['mean']:.1f} (95% {low:.1f} to {high:.1f}), "
+            f"minimum {evaluation['minimum']:.0f}, {evaluation['episodes']} episodes"
+        )

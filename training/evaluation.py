@@ -1,0 +1,91 @@
+"""How good a policy is: full episodes on the real Gymnasium environment."""
+
+import itertools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium.vector import VectorEnv
+
+from training.envs import make_vector_env
+from training.model import FloatArray, sample_actions
+
+# Observations [B, O] to action logits [B, A] and state values [B].
+PolicyFunction = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
+
+BOOTSTRAP_SAMPLES = 2_000
+
+
+class Evaluation(NamedTuple):
+    """Undiscounted returns of some episodes."""
+
+    episodes: int
+    mean: float
+    standard_deviation: float  # of the sample, 0 for one episode
+    minimum: float
+    confidence_interval: tuple[float, float]  # 95% for the mean, bootstrapped
+
+
+def evaluate(
+    policy: PolicyFunction,
+    env_id: str,
+    *,
+    episodes: int,
+    deterministic: bool,
+    rng: np.random.Generator,
+    max_episode_steps: int | None = None,
+    reset_options: dict[str, float] | None = None,
+    disturb: Callable[[VectorEnv, int], None] | None = None,
+) -> Evaluation:
+    """Play the first episode of each of `episodes` environments.
+
+    Every environment contributes exactly one episode, so short ones are not counted more
+    often than long ones.
+
+    Args:
+        policy: the policy.
+        env_id: Gymnasium id.
+        episodes: how many, at least 1.
+        deterministic: take the most probable action; otherwise sample.
+        rng: of the environments' seed and the sampled actions.
+        max_episode_steps: the time limit, if not the environment's own.
+        reset_options: handed to the environment's reset.
+        disturb: called with the environment and the number of the step before each step.
+    """
+    env = make_vector_env(env_id, episodes, max_episode_steps)
+    observations, _ = env.reset(seed=int(rng.integers(2**31)), options=reset_options)
+    returns = np.zeros(episodes)
+    running = np.ones(episodes, bool)
+    for step in itertools.count():
+        if not running.any():
+            break
+        if disturb is not None:
+            disturb(env, step)
+        logits, _ = policy(observations)
+        if deterministic:
+            actions = logits.argmax(axis=-1)
+        else:
+            actions = sample_actions(logits, rng.random(episodes))
+        observations, rewards, terminated, truncated, _ = env.step(actions)
+        returns += rewards * running
+        running &= ~(terminated | truncated)
+    env.close()
+    return summarize(returns, rng)
+
+
+def summarize(returns: npt.NDArray[np.float64], rng: np.random.Generator) -> Evaluation:
+    """Mean, spread and interval of episode returns `[E]`.
+
+    The interval is the percentile bootstrap's (Efron 1979): unlike the normal one it stays
+    within the returns that are possible, which pile up at the time limit.
+    """
+    resampled_means = rng.choice(returns, (BOOTSTRAP_SAMPLES, len(returns))).mean(axis=1)
+    low, high = np.quantile(resampled_means, [0.025, 0.975])
+    return Evaluation(
+        episodes=len(returns),
+        mean=float(returns.mean()),
+        standard_deviation=float(returns.std(ddof=1)) if len(returns) > 1 else 0.0,
+        minimum=float(returns.min()),
+        confidence_interval=(float(low), float(high)),
+    )

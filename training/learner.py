@@ -1,0 +1,188 @@
+"""The losses and the one compiled function that improves the weights.
+
+PPO, A2C and the notebook's method differ only in the config: A2C is PPO with one pass over
+one minibatch (Huang et al. 2022, "A2C is a special case of PPO").
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from training.config import TrainingConfig
+from training.model import ActorCritic, activation_function
+
+
+class Batch(NamedTuple):
+    """Samples to learn from, `[B, ...]`, as NumPy arrays or tensors."""
+
+    observations: Any  # float32 [B, O]
+    actions: Any  # int64 [B]
+    log_probs: Any  # float32 [B], of the actions when they were taken
+    advantages: Any  # float32 [B]
+    returns: Any  # float32 [B], what the critic learns
+    valid: Any  # float32 [B], 1 where the sample counts and 0 where not
+
+
+class Losses(NamedTuple):
+    """What one minibatch says: scalars. The config reduces the losses; the rest are means."""
+
+    policy_loss: Any
+    value_loss: Any
+    entropy: Any  # nats
+    approx_kl: Any  # nats (Schulman 2020, http://joschu.net/blog/kl-approx.html)
+    clip_fraction: Any  # share of ratios outside the clipping range, 0 without one
+
+
+def losses(config: TrainingConfig, logits: Any, values: Any, batch: Batch) -> Losses:
+    """The losses of a minibatch.
+
+    Args:
+        config: which losses, and how they are reduced.
+        logits: `[B, A]` of the current weights.
+        values: `[B]` of the current weights.
+        batch: tensors.
+    """
+    mean_weights = batch.valid / tf.maximum(tf.reduce_sum(batch.valid), 1.0)
+    weights = mean_weights if config.reduction == "mean" else batch.valid
+    all_log_probs = tf.nn.log_softmax(logits)
+    log_probs = tf.gather(all_log_probs, batch.actions, batch_dims=1)
+    log_ratio = log_probs - batch.log_probs
+    ratio = tf.exp(log_ratio)
+    advantages = batch.advantages
+    if config.differentiate_advantages:
+        advantages = batch.returns - values
+
+    if config.clip_coef is None:
+        gains = log_probs * advantages
+        clipped = tf.zeros_like(ratio)
+    else:
+        low, high = 1.0 - config.clip_coef, 1.0 + config.clip_coef
+        gains = tf.minimum(ratio * advantages, tf.clip_by_value(ratio, low, high) * advantages)
+        clipped = tf.cast((ratio < low) | (ratio > high), tf.float32)
+
+    error = tf.abs(values - batch.returns)
+    squared = 0.5 * tf.square(error)
+    if config.value_loss == "huber":
+        squared = tf.where(error <= 1.0, squared, error - 0.5)
+
+    entropy = -tf.reduce_sum(tf.exp(all_log_probs) * all_log_probs, axis=-1)
+    return Losses(
+        policy_loss=-tf.reduce_sum(weights * gains),
+        value_loss=tf.reduce_sum(weights * squared),
+        entropy=tf.reduce_sum(mean_weights * entropy),
+        approx_kl=tf.reduce_sum(mean_weights * (ratio - 1.0 - log_ratio)),
+        clip_fraction=tf.reduce_sum(mean_weights * clipped),
+    )
+
+
+class Learner:
+    """The weights as TensorFlow variables, their Adam state, and the update step."""
+
+    def __init__(self, config: TrainingConfig, weights: ActorCritic) -> None:
+        self.config = config
+        self.weights = tf.nest.map_structure(tf.Variable, weights)
+        self._first_moments = [tf.Variable(tf.zeros_like(w)) for w in tf.nest.flatten(weights)]
+        self._second_moments = [tf.Variable(tf.zeros_like(w)) for w in tf.nest.flatten(weights)]
+        self._steps = tf.Variable(0.0)
+        self._activation = activation_function(config.activation, tf)
+        # Without autograph: reading the source would take longer than tracing it.
+        self._update = tf.function(self._update_on_minibatches, jit_compile=True, autograph=False)
+
+    def update(self, batch: Batch, learning_rate: float, rng: np.random.Generator) -> Losses:
+        """Improve the weights with all passes over a rollout.
+
+        Args:
+            batch: NumPy arrays, as many samples as `config.rollout_size`.
+            learning_rate: of Adam.
+            rng: shuffles the samples in each pass.
+
+        Returns:
+            The mean over the minibatches, as floats.
+        """
+        measured = self._update(
+            batch, tf.constant(self._minibatches(rng)), tf.constant(learning_rate, tf.float32)
+        )
+        return Losses(*np.mean(measured.numpy(), axis=0).tolist())
+
+    def compile(self, observation_size: int) -> None:
+        """Trace and compile the update step, by an update that changes nothing.
+
+        No sample of its batch is valid, so that losses and gradients are zero.
+        """
+        config = self.config
+        self._update(
+            Batch(
+                observations=np.zeros((config.rollout_size, observation_size), np.float32),
+                actions=np.zeros(config.rollout_size, np.int64),
+                log_probs=np.zeros(config.rollout_size, np.float32),
+                advantages=np.zeros(config.rollout_size, np.float32),
+                returns=np.zeros(config.rollout_size, np.float32),
+                valid=np.zeros(config.rollout_size, np.float32),
+            ),
+            tf.constant(self._minibatches(np.random.default_rng(0))),
+            tf.constant(0.0),
+        )
+        self._steps.assign(0.0)
+
+    def variables(self) -> list[Any]:
+        """All that an update changes: the weights and the state of Adam."""
+        weights = tf.nest.flatten(self.weights)
+        return [*weights, *self._first_moments, *self._second_moments, self._steps]
+
+    def numpy_weights(self) -> ActorCritic:
+        """A copy of the weights as they are now."""
+        copied: ActorCritic = tf.nest.map_structure(lambda weight: weight.numpy(), self.weights)
+        return copied
+
+    def _minibatches(self, rng: np.random.Generator) -> npt.NDArray[np.int32]:
+        """Indices of the samples of each minibatch of each pass, `[M, size]`."""
+        config = self.config
+        order = np.tile(np.arange(config.rollout_size, dtype=np.int32), (config.num_epochs, 1))
+        if config.num_minibatches > 1:
+            order = rng.permuted(order, axis=1)
+        used = order[:, : config.num_minibatches * config.minibatch_size]
+        return used.reshape(-1, config.minibatch_size)
+
+    def _update_on_minibatches(self, batch: Batch, minibatches: Any, learning_rate: Any) -> Any:
+        """Take one Adam step for each row of `minibatches` `[M, size]`; losses `[M, 5]`."""
+        count = minibatches.shape[0]
+
+        def learn_from_one(i: Any, measured: Any) -> tuple[Any, Any]:
+            minibatch = Batch(*(tf.gather(samples, minibatches[i]) for samples in batch))
+            return i + 1, measured.write(i, self._step(minibatch, learning_rate))
+
+        measured = tf.TensorArray(tf.float32, size=count, element_shape=[5])
+        _, measured = tf.while_loop(lambda i, _: i < count, learn_from_one, (0, measured))
+        return measured.stack()
+
+    def _step(self, minibatch: Batch, learning_rate: Any) -> Any:
+        config = self.config
+        variables = tf.nest.flatten(self.weights)
+        with tf.GradientTape() as tape:
+            logits, values = self.weights(minibatch.observations, self._activation)
+            parts = losses(config, logits, values, minibatch)
+            loss = (
+                parts.policy_loss
+                + config.vf_coef * parts.value_loss
+                - config.ent_coef * parts.entropy
+            )
+        gradients = tape.gradient(loss, variables)
+        if config.max_grad_norm is not None:
+            gradients, _ = tf.clip_by_global_norm(gradients, config.max_grad_norm)
+        self._adam(variables, gradients, learning_rate)
+        return tf.stack(parts)
+
+    def _adam(self, variables: list[Any], gradients: list[Any], learning_rate: Any) -> None:
+        """Kingma & Ba 2015, algorithm 1."""
+        beta_1, beta_2 = 0.9, 0.999
+        self._steps.assign_add(1.0)
+        correction_1 = 1.0 - tf.pow(beta_1, self._steps)
+        correction_2 = 1.0 - tf.pow(beta_2, self._steps)
+        moments = zip(variables, gradients, self._first_moments, self._second_moments, strict=True)
+        for variable, gradient, first, second in moments:
+            first.assign(beta_1 * first + (1.0 - beta_1) * gradient)
+            second.assign(beta_2 * second + (1.0 - beta_2) * tf.square(gradient))
+            scale = tf.sqrt(second / correction_2) + self.config.adam_epsilon
+            variable.assign_sub(learning_rate * (first / correction_1) / scale)

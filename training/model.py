@@ -1,0 +1,116 @@
+"""The actor-critic: one shared hidden layer, an actor head and a critic head.
+
+The forward pass is written once, with operators that NumPy and TensorFlow share. Collecting
+and evaluating run it on NumPy arrays, where a call costs microseconds; learning and the
+exported model run the same lines on TensorFlow variables.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from training.config import Activation, Initializer
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+
+class Dense(NamedTuple):
+    """Weights of a fully connected layer: NumPy arrays or TensorFlow variables."""
+
+    kernel: Any  # [inputs, outputs]
+    bias: Any  # [outputs]
+
+    def __call__(self, inputs: Any) -> Any:
+        """Map `[..., inputs]` to `[..., outputs]`."""
+        return inputs @ self.kernel + self.bias
+
+
+class ActorCritic(NamedTuple):
+    """Weights of the whole network: NumPy arrays or TensorFlow variables, float32."""
+
+    hidden: Dense
+    actor: Dense
+    critic: Dense
+
+    def __call__(self, observations: Any, activation: Callable[[Any], Any]) -> tuple[Any, Any]:
+        """Map observations `[B, O]` to action logits `[B, A]` and state values `[B]`."""
+        features = activation(self.hidden(observations))
+        return self.actor(features), self.critic(features)[..., 0]
+
+
+def initialize(
+    rng: np.random.Generator,
+    observation_size: int,
+    num_actions: int,
+    hidden_units: int,
+    initializer: Initializer,
+) -> ActorCritic:
+    """Draw NumPy weights; all biases are zero.
+
+    "orthogonal" kernels (Andrychowicz et al. 2021) start the actor 100 times smaller than the
+    critic, so that the first policy is close to uniform. "glorot_uniform" (Glorot & Bengio
+    2010) is what Keras draws by default, and so the notebook.
+    """
+
+    def dense(inputs: int, outputs: int, gain: float) -> Dense:
+        if initializer == "glorot_uniform":
+            limit = np.sqrt(6.0 / (inputs + outputs))
+            drawn = rng.uniform(-limit, limit, (inputs, outputs)).astype(np.float32)
+            return Dense(drawn, np.zeros(outputs, np.float32))
+        normal = rng.standard_normal((max(inputs, outputs), min(inputs, outputs)))
+        orthogonal, triangular = np.linalg.qr(normal)
+        orthogonal *= np.sign(np.diag(triangular))
+        kernel = orthogonal if inputs >= outputs else orthogonal.T
+        return Dense((gain * kernel).astype(np.float32), np.zeros(outputs, np.float32))
+
+    return ActorCritic(
+        hidden=dense(observation_size, hidden_units, np.sqrt(2.0)),
+        actor=dense(hidden_units, num_actions, 0.01),
+        critic=dense(hidden_units, 1, 1.0),
+    )
+
+
+def activation_function(name: Activation, library: ModuleType) -> Callable[[Any], Any]:
+    """The activation of that name in `library`, which is NumPy or TensorFlow."""
+    return library.tanh if name == "tanh" else lambda features: features
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A policy to act with in NumPy: the weights as they were when it was made."""
+
+    weights: ActorCritic
+    activation: Activation
+
+    def __call__(self, observations: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Map observations `[B, O]` to action logits `[B, A]` and state values `[B]`."""
+        logits, values = self.weights(observations, activation_function(self.activation, np))
+        return logits, values
+
+
+def log_softmax(logits: FloatArray) -> FloatArray:
+    """Log-probabilities of all actions: `[B, A]` to `[B, A]`."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    log_probs: FloatArray = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return log_probs
+
+
+def sample_actions(logits: FloatArray, uniforms: npt.NDArray[np.floating]) -> IntArray:
+    """Sample by inverting the cumulative distribution of each row.
+
+    Args:
+        logits: `[B, A]`.
+        uniforms: `[B]`, uniform on [0, 1); the randomness of each row.
+
+    Returns:
+        Actions `[B]`.
+    """
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    cumulative = np.cumsum(weights, axis=-1)
+    actions: IntArray = (cumulative[:, :-1] <= uniforms[:, None] * cumulative[:, -1:]).sum(axis=-1)
+    return actions

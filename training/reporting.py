@@ -1,0 +1,62 @@
+"""What a person sees of a run: a progress bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+
+from training.trainer import Progress
+
+
+@contextmanager
+def progress_reporter(max_env_steps: int) -> Iterator[Callable[[Progress], None]]:
+    """Report to standard error; nothing but results goes to standard output.
+
+    The time left is that until the budget of steps is spent: most runs are solved before.
+    """
+    speed = _Speed()
+    if not sys.stderr.isatty():
+        yield lambda progress: _print_evaluation(progress, speed)
+        return
+    with click.progressbar(length=max_env_steps, file=sys.stderr, width=20) as bar:
+
+        def show(progress: Progress) -> None:
+            bar.label = (
+                f"return {progress.running_return:.0f}, {speed.of(progress) / 1000:.0f}k steps/s"
+            )
+            bar.update(progress.env_steps - bar.pos)
+
+        yield show
+
+
+class _Speed:
+    """Environment steps a second since the first report, which a resumed run makes late."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+        self.seconds = 0.0
+        self.first_steps: int | None = None
+
+    def of(self, progress: Progress) -> float:
+        self.seconds = time.perf_counter() - self.start
+        if self.first_steps is None:
+            self.first_steps = progress.env_steps
+        return (progress.env_steps - self.first_steps) / self.seconds
+
+
+def _print_evaluation(progress: Progress, speed: _Speed) -> None:
+    steps_per_second = speed.of(progress)
+    if progress.sampled is None:
+        return
+    parts = [
+        f"{speed.seconds:6.1f} s",
+        f"{progress.env_steps} steps",
+        f"{steps_per_second:.0f} steps/s",
+        f"return {progress.running_return:.1f}",
+        f"sampled {progress.sampled.mean:.1f}",
+    ]
+    if progress.greedy is not None:
+        parts.append(f"greedy {progress.greedy.mean:.1f}")
+    click.echo(", ".join(parts), err=True)

@@ -1,0 +1,61 @@
+"""How a policy does beyond what it was trained for: CartPole made harder.
+
+All episodes are greedy. Other environments have no such tests here.
+"""
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import VectorEnv
+
+from training.evaluation import Evaluation, PolicyFunction, evaluate
+
+EPISODES = 100
+
+# Gymnasium draws each number of the first state from -0.05 to 0.05.
+WIDER_STARTS = {"low": -0.15, "high": 0.15}
+
+# Every half second both velocities change by a normal number, in m/s and rad/s.
+PUSH_INTERVAL_STEPS = 25
+PUSH_STANDARD_DEVIATION = 0.5
+
+LONG_EPISODES = 20
+LONG_EPISODE_STEPS = 10_000
+
+
+def robustness(
+    policy: PolicyFunction, env_id: str, rng: np.random.Generator
+) -> dict[str, Evaluation]:
+    """Evaluate a CartPole policy in wider starts, under pushes, and far beyond the time limit.
+
+    Returns:
+        `wider_starts`, `pushes` and `long_episodes`; nothing for other environments.
+    """
+    if gym.spec(env_id).name != "CartPole":
+        return {}
+
+    def push(env: VectorEnv, step: int) -> None:
+        if step % PUSH_INTERVAL_STEPS == 0:
+            state = env.unwrapped.state  # type: ignore[attr-defined]  # CartPoleVectorEnv, [4, N]
+            state[1::2] += rng.normal(0.0, PUSH_STANDARD_DEVIATION, state[1::2].shape)
+
+    return {
+        "wider_starts": evaluate(
+            policy,
+            env_id,
+            episodes=EPISODES,
+            deterministic=True,
+            rng=rng,
+            reset_options=WIDER_STARTS,
+        ),
+        "pushes": evaluate(
+            policy, env_id, episodes=EPISODES, deterministic=True, rng=rng, disturb=push
+        ),
+        "long_episodes": evaluate(
+            policy,
+            env_id,
+            episodes=LONG_EPISODES,
+            deterministic=True,
+            rng=rng,
+            max_episode_steps=LONG_EPISODE_STEPS,
+        ),
+    }

@@ -1,0 +1,187 @@
+"""One run and its folder: train, checkpoint, record; stop and go on at any moment.
+
+A run's folder holds `run.json` (the config, seed and versions), `metrics.csv` (a row an
+update, of numbers that a seed repeats), TensorBoard events, `checkpoints/`, and after the
+end `result.json`, `learning_curve.png` and `episode.gif`.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from training.card import evaluation_to_json, policy_card, provenance
+from training.checkpoint import Checkpoints
+from training.config import RunSettings, TrainingConfig
+from training.export import export
+from training.metrics import EventWriter, MetricsFile, read_metrics
+from training.reporting import progress_reporter
+from training.trainer import Progress, Trainer
+
+
+class RunError(Exception):
+    """A run's folder cannot be used as it was asked to; says why."""
+
+
+def claim(folder: Path, settings: RunSettings) -> None:
+    """Make the folder of a new run.
+
+    Raises:
+        RunError: it holds something already, or cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(not path.name.startswith(".") for path in folder.iterdir()):
+            raise RunError(f"{folder} is not empty: --resume goes on with the run in it")
+        write_json(
+            folder / "run.json",
+            {
+                **settings._asdict(),
+                "config": dataclasses.asdict(settings.config),
+                **provenance(),
+            },
+        )
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written: {error.strerror}") from error
+
+
+def claim_next(base: Path, settings: RunSettings) -> Path:
+    """Make the folder of a new run, `base/<next number>`.
+
+    Raises:
+        RunError: `base` cannot be written.
+    """
+    while True:
+        numbers = [int(path.name) for path in base.glob("*") if path.name.isdecimal()]
+        folder = base / str(max(numbers, default=0) + 1)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue  # another run that was started now has taken the number
+        except OSError as error:
+            raise RunError(f"{folder} cannot be written: {error.strerror}") from error
+        claim(folder, settings)
+        return folder
+
+
+def read_settings(folder: Path) -> RunSettings:
+    """What the run in a folder is.
+
+    Raises:
+        RunError: there is no run to resume in it.
+    """
+    if (folder / "result.json").exists():
+        raise RunError(f"the run in {folder} has ended: there is nothing to resume")
+    try:
+        stored = json.loads((folder / "run.json").read_text())
+        config = TrainingConfig(**stored["config"])
+        return RunSettings(**{name: stored[name] for name in RunSettings._fields})._replace(
+            config=config
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{folder} holds no run to resume: {error}") from error
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a file that is never seen half written."""
+    aside = path.with_name(f".{path.name}.writing")
+    aside.write_text(json.dumps(content, indent=2) + "\n")
+    aside.replace(path)
+
+
+def run(
+    settings: RunSettings, folder: Path, stop_requested: Callable[[], bool]
+) -> dict[str, Any] | None:
+    """Train in a claimed folder, from its latest checkpoint if any; export what is solved.
+
+    Args:
+        settings: of the run; for a folder that is resumed, those read from it.
+        folder: of the run.
+        stop_requested: asked after every update.
+
+    Returns:
+        The run's result in JSON values, or None if it was asked to stop.
+
+    Raises:
+        RunError: the folder's checkpoint cannot be restored.
+    """
+    config = settings.config
+    trainer = Trainer(config, settings.seed)
+    with progress_reporter(config.max_env_steps) as report:
+        train(trainer, folder, report, stop_requested)
+    state = trainer.state
+    if state.result is None:
+        return None
+    policy, solved, greedy, sampled = state.result
+    model_dir = None
+    if solved or settings.allow_unsolved:
+        card = policy_card(settings, trainer, state.result)
+        model_dir = export(Path(settings.models), policy, card, state.sample_observations)
+    summary = {
+        "solved": solved,
+        "model_dir": None if model_dir is None else str(model_dir),
+        "run_dir": str(folder),
+        "environment": config.env_id,
+        "preset": settings.preset,
+        "seed": settings.seed,
+        "env_steps": state.env_steps,
+        "episodes": state.episodes,
+        "seconds": round(state.seconds, 3),
+        "reward_threshold": trainer.reward_threshold,
+        "greedy": evaluation_to_json(greedy),
+        "sampled": evaluation_to_json(sampled),
+    }
+    write_json(folder / "result.json", summary)
+    # The artefact is out: only now the libraries that draw, which take a second to import.
+    from training.pictures import draw_learning_curve, record_episode
+
+    draw_learning_curve(
+        read_metrics(folder / "metrics.csv"),
+        trainer.reward_threshold,
+        folder / "learning_curve.png",
+    )
+    try:
+        record_episode(policy, config.env_id, settings.seed, folder / "episode.gif")
+    # Drawing is the environment's own code, and not every one can.
+    except Exception as error:
+        click.echo(f"no episode.gif: {error}", err=True)
+    return summary
+
+
+def train(
+    trainer: Trainer,
+    folder: Path,
+    report: Callable[[Progress], None],
+    stop_requested: Callable[[], bool],
+) -> None:
+    """Go on from the latest checkpoint in the folder, to the end or until asked to stop.
+
+    Raises:
+        RunError: the checkpoint cannot be restored.
+    """
+    checkpoints = Checkpoints(folder / "checkpoints", trainer)
+    try:
+        checkpoints.restore()
+    # A damaged file can fail in TensorFlow, in pickle or in whatever is unpickled.
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RunError(f"the checkpoint in {folder} cannot be restored: {reason}") from error
+    state = trainer.state
+    with (
+        MetricsFile(folder / "metrics.csv", state.update) as metrics,
+        EventWriter(folder) as events,
+    ):
+        while state.result is None and not stop_requested():
+            progress = trainer.step()
+            metrics.write(progress)
+            events.write(progress)
+            report(progress)
+            if progress.update % trainer.config.checkpoint_interval == 0:
+                # The rows first: a resumed run keeps those before its checkpoint.
+                metrics.flush()
+                checkpoints.save()
+        metrics.flush()
+        checkpoints.save()

@@ -1,0 +1,286 @@
+"""The training loop, one rollout at a time: collect, estimate, update, evaluate, stop."""
+
+import time
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from gymnasium.vector import VectorEnv
+
+from training import envs
+from training.advantages import (
+    explained_variance,
+    generalized_advantages,
+    monte_carlo_returns,
+    standardize,
+)
+from training.config import TrainingConfig
+from training.evaluation import Evaluation, evaluate
+from training.learner import Batch, Learner, Losses
+from training.model import FloatArray, Policy, initialize, log_softmax
+from training.rollout import EnvState, Rollout, collect, reset
+
+GOLDEN_OBSERVATIONS = 16
+ENDURANCE_EPISODES = 20
+
+
+class Progress(NamedTuple):
+    """How far a run has come after one update."""
+
+    update: int  # from 1
+    env_steps: int
+    episodes: int
+    running_return: float
+    learning_rate: float
+    losses: Losses
+    explained_variance: float
+    sampled: Evaluation | None  # where this update was followed by an evaluation
+    greedy: Evaluation | None  # where the sampled one reached the threshold
+
+
+class Candidate(NamedTuple):
+    """A policy that reached the threshold, and the evaluations that say so."""
+
+    policy: Policy
+    greedy: Evaluation
+    sampled: Evaluation
+
+
+class TrainingResult(NamedTuple):
+    """What a run has learned, and how good it is on episodes that selected nothing."""
+
+    policy: Policy
+    solved: bool  # both evaluations reach the environment's threshold
+    greedy: Evaluation
+    sampled: Evaluation
+
+
+@dataclass(slots=True)
+class TrainingState:
+    """Where a run stands, besides the learner's variables: what it needs to go on exactly."""
+
+    rng: np.random.Generator  # of everything but the environments, which have their own
+    env: VectorEnv
+    env_state: EnvState
+    observation_low: FloatArray  # [O], smallest of each number seen
+    observation_high: FloatArray  # [O], largest
+    sample_observations: FloatArray  # [S, O], some of those last seen
+    update: int = 0
+    env_steps: int = 0
+    episodes: int = 0
+    running_return: float = 0.0
+    best: Candidate | None = None
+    evaluations_since_pass: int = 0
+    result: TrainingResult | None = None
+    seconds: float = 0.0
+
+
+class Trainer:
+    """A run of training.
+
+    Every random number comes from the seed: two runs on one machine are identical.
+
+    Attributes:
+        config: what is run.
+        learner: the weights and their optimiser's state.
+        state: everything else that changes.
+        reward_threshold: mean return from which the environment counts as solved, if any.
+    """
+
+    def __init__(self, config: TrainingConfig, seed: int) -> None:
+        """Make the environments and draw the first weights.
+
+        Raises:
+            UnsupportedEnvironmentError: see `training.envs`.
+        """
+        self.config = config
+        rng = np.random.default_rng(seed)
+        env = envs.make_vector_env(config.env_id, config.num_envs)
+        self.reward_threshold = envs.reward_threshold(env)
+        size, actions = envs.observation_size(env), envs.num_actions(env)
+        self.learner = Learner(
+            config, initialize(rng, size, actions, config.hidden_units, config.initializer)
+        )
+        self.learner.compile(size)
+        self.state = TrainingState(
+            rng=rng,
+            env=env,
+            env_state=reset(env, seed=int(rng.integers(2**31))),
+            observation_low=np.full(size, np.inf, np.float32),
+            observation_high=np.full(size, -np.inf, np.float32),
+            sample_observations=np.empty((0, size), np.float32),
+        )
+
+    def policy(self) -> Policy:
+        """The policy as it is now."""
+        return Policy(self.learner.numpy_weights(), self.config.activation)
+
+    def step(self) -> Progress:
+        """Collect one rollout and learn from it; evaluate where it is due.
+
+        The run has ended when `state.result` is set.
+        """
+        config, state = self.config, self.state
+        started = time.perf_counter()
+        policy = self.policy()
+        if config.whole_episodes and state.update > 0:
+            state.env_state = reset(state.env)
+        rollout, state.env_state = collect(
+            state.env,
+            state.env_state,
+            policy,
+            state.rng,
+            config.num_steps,
+            whole_episodes=config.whole_episodes,
+        )
+        self._count(rollout)
+        batch, variance_explained = make_batch(config, policy, rollout)
+        learning_rate = self._learning_rate()
+        losses = self.learner.update(batch, learning_rate, state.rng)
+        state.update += 1
+        sampled, greedy = self._evaluate_where_due()
+        state.seconds += time.perf_counter() - started
+        return Progress(
+            update=state.update,
+            env_steps=state.env_steps,
+            episodes=state.episodes,
+            running_return=state.running_return,
+            learning_rate=learning_rate,
+            losses=losses,
+            explained_variance=variance_explained,
+            sampled=sampled,
+            greedy=greedy,
+        )
+
+    def _count(self, rollout: Rollout) -> None:
+        state = self.state
+        state.env_steps += int(rollout.valid.sum())
+        state.episodes += len(rollout.episode_returns)
+        for episode_return in rollout.episode_returns:
+            change = episode_return - state.running_return
+            state.running_return += self.config.running_return_rate * change
+        seen = rollout.observations[:-1][rollout.valid]
+        state.observation_low = np.minimum(state.observation_low, seen.min(axis=0))
+        state.observation_high = np.maximum(state.observation_high, seen.max(axis=0))
+        state.sample_observations = seen[:: max(1, len(seen) // GOLDEN_OBSERVATIONS)]
+
+    def _learning_rate(self) -> float:
+        if not self.config.anneal_learning_rate:
+            return self.config.learning_rate
+        remaining = 1.0 - self.state.env_steps / self.config.max_env_steps
+        return self.config.learning_rate * max(0.0, remaining)
+
+    def _evaluate_where_due(self) -> tuple[Evaluation | None, Evaluation | None]:
+        """Evaluate, remember the best policy, and end the run when it is good enough.
+
+        The greedy episodes are played only where the sampled ones reach the threshold: most
+        evaluations of a run are of policies that do not, and half the time is saved.
+        """
+        config, state, threshold = self.config, self.state, self.reward_threshold
+        exhausted = state.env_steps >= config.max_env_steps or (
+            config.max_episodes is not None and state.episodes >= config.max_episodes
+        )
+        waiting = config.wait_for_running_return and (
+            threshold is None or state.running_return <= threshold
+        )
+        if not exhausted and (waiting or state.update % config.evaluation_interval != 0):
+            return None, None
+
+        policy = self.policy()
+        sampled, greedy = self._evaluate(policy, deterministic=False), None
+        with_margin = False
+        if threshold is not None and sampled.mean >= threshold:
+            greedy = self._evaluate(policy, deterministic=True)
+            if greedy.mean >= threshold:
+                with_margin = min(greedy.minimum, sampled.minimum) >= threshold and self._endures(
+                    policy
+                )
+                candidate = Candidate(policy, greedy, sampled)
+                if with_margin or state.best is None or _score(candidate) >= _score(state.best):
+                    state.best = candidate
+        if state.best is not None:
+            state.evaluations_since_pass += 1
+        if exhausted or with_margin or state.evaluations_since_pass > config.patience:
+            self._end(policy, exhausted=exhausted)
+        return sampled, greedy
+
+    def _endures(self, policy: Policy) -> bool:
+        limit = self.config.endurance_steps
+        if limit is None:
+            return True
+        endurance = evaluate(
+            policy,
+            self.config.env_id,
+            episodes=ENDURANCE_EPISODES,
+            deterministic=True,
+            rng=self.state.rng,
+            max_episode_steps=limit,
+        )
+        return endurance.minimum >= limit
+
+    def _end(self, policy: Policy, *, exhausted: bool) -> None:
+        """Evaluate the best policy once more: it was selected by its evaluation's luck too."""
+        state, threshold = self.state, self.reward_threshold
+        chosen = policy if state.best is None else state.best.policy
+        greedy = self._evaluate(chosen, deterministic=True)
+        sampled = self._evaluate(chosen, deterministic=False)
+        solved = threshold is not None and min(greedy.mean, sampled.mean) >= threshold
+        if solved or exhausted:
+            state.result = TrainingResult(chosen, solved, greedy, sampled)
+        state.best, state.evaluations_since_pass = None, 0
+
+    def _evaluate(self, policy: Policy, *, deterministic: bool) -> Evaluation:
+        return evaluate(
+            policy,
+            self.config.env_id,
+            episodes=self.config.evaluation_episodes,
+            deterministic=deterministic,
+            rng=self.state.rng,
+        )
+
+
+def _score(candidate: Candidate) -> float:
+    return min(candidate.greedy.mean, candidate.sampled.mean)
+
+
+def make_batch(config: TrainingConfig, policy: Policy, rollout: Rollout) -> tuple[Batch, float]:
+    """Estimate advantages and returns of a rollout and flatten it to samples.
+
+    Returns:
+        The samples, and the share of the returns' variance that the critic explains.
+    """
+    flat = rollout.observations.reshape(-1, rollout.observations.shape[-1])
+    flat_logits, flat_values = policy(flat)
+    values = flat_values.reshape(rollout.observations.shape[:2])
+    samples = config.rollout_size
+    log_probs = log_softmax(flat_logits[:samples])
+    actions = rollout.actions.reshape(samples)
+
+    if config.estimator == "monte_carlo":
+        ended = rollout.terminated | rollout.truncated
+        returns = standardize(
+            monte_carlo_returns(rollout.rewards, ended, gamma=config.gamma), rollout.valid
+        )
+        advantages = returns - values[:-1]
+    else:
+        advantages = generalized_advantages(
+            rollout.rewards,
+            values,
+            rollout.terminated,
+            rollout.truncated,
+            gamma=config.gamma,
+            gae_lambda=config.gae_lambda,
+        )
+        returns = advantages + values[:-1]
+    variance_explained = explained_variance(values[:-1], returns, rollout.valid)
+    if config.normalize_advantages:
+        advantages = standardize(advantages, rollout.valid)
+    batch = Batch(
+        observations=flat[:samples],
+        actions=actions,
+        log_probs=log_probs[np.arange(samples), actions],
+        advantages=advantages.reshape(samples),
+        returns=returns.reshape(samples),
+        valid=rollout.valid.reshape(samples).astype(np.float32),
+    )
+    return batch, variance_explained
