@@ -1,0 +1,1 @@
+"""Serve exported policies over HTTP, and play with them."""

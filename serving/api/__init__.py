@@ -1,0 +1,1 @@
+"""HTTP: one blueprint a protocol. Handlers decode, call and encode."""

@@ -1,0 +1,21 @@
+"""The Flask application: wiring only."""
+
+from flask import Flask
+
+from serving.api.act import act_blueprint
+from serving.api.health import health_blueprint
+from serving.api.models import models_blueprint
+from serving.errors import register_error_handlers
+from serving.repository import Repository
+from serving.settings import Settings
+
+
+def create_app(settings: Settings, repository: Repository) -> Flask:
+    """Build the application; `repository` is started by whoever runs it."""
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    register_error_handlers(app)
+    app.register_blueprint(act_blueprint(repository, settings))
+    app.register_blueprint(health_blueprint(repository))
+    app.register_blueprint(models_blueprint(repository))
+    return app

@@ -1,0 +1,105 @@
+"""The command line of the service and its demo player; mistakes become one clear line."""
+
+import logging
+import re
+import sys
+from typing import Any
+
+import click
+
+from serving.settings import Settings, settings_options
+
+
+class Mistake(click.ClickException):
+    """Wrong use: one line on standard error and exit status 2."""
+
+    exit_code = 2
+
+
+@click.group(
+    no_args_is_help=False, context_settings={"show_default": True, "max_content_width": 100}
+)
+def commands() -> None:
+    """Serve exported policies over HTTP, and play with them."""
+
+
+def main() -> None:
+    """Run the command line and exit with its status; 130 after Ctrl-C."""
+    try:
+        sys.exit(commands.main(prog_name="python -m serving", standalone_mode=False))
+    except click.ClickException as mistake:
+        # Not click's own way to show it: its usage lines would bury the error.
+        click.echo(f"Error: {mistake.format_message()}", err=True)
+        sys.exit(mistake.exit_code)
+    except click.Abort:
+        sys.exit(130)
+
+
+@commands.command()
+@settings_options
+def run(**options: Any) -> None:
+    """Answer POST /act with the newest version of a model.
+
+    The address that it listens on is the one line on standard output.
+    """
+    settings = Settings(**options)
+    # A mistake is told before TensorFlow, which takes seconds to import.
+    from serving.server import Server, bind
+
+    try:
+        listener = bind(settings.host, settings.port)
+    except OSError as error:
+        raise Mistake(
+            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}"
+        ) from error
+    host, port = listener.getsockname()[:2]
+    click.echo(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    Server(settings, listener).run()
+
+
+def _http_url(_context: click.Context, _parameter: click.Parameter, url: str) -> str:
+    if not re.match(r"https?://[^/]", url):
+        raise click.BadParameter(f"{url!r} is not like http://127.0.0.1:8000")
+    return url
+
+
+@commands.command()
+@click.option("--url", required=True, callback=_http_url, help="Such as http://127.0.0.1:8000.")
+@click.option("--episodes", type=click.IntRange(min=1), default=5)
+@click.option("--deterministic", is_flag=True, help="Take the most probable actions.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, help="Makes it repeatable.")
+@click.option(
+    "--wait", type=click.FloatRange(min=0), default=0.0, help="Seconds to wait until it is ready."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def play(
+    url: str, episodes: int, deterministic: bool, seed: int, wait: float, as_json: bool
+) -> None:
+    """Play Gymnasium episodes in the environment of the served policy."""
+    import gymnasium as gym
+    import msgspec
+
+    from serving.client import PolicyClient, ServiceError
+    from serving.play import play as run_episodes
+
+    played = []
+    try:
+        with PolicyClient(url) as client:
+            client.wait_until_ready(wait)
+            env_id = client.policy_card()["environment"]
+            if not as_json:
+                click.echo(f"{'episode':>7}  {'return':>8}  {'mean latency':>12}")
+            for episode in run_episodes(
+                client, env_id, episodes=episodes, deterministic=deterministic, seed=seed
+            ):
+                played.append(episode._asdict())
+                if not as_json:
+                    click.echo(
+                        f"{episode.episode:7}  {episode.episode_return:8.1f}"
+                        f"  {episode.mean_latency_ms:9.2f} ms"
+                    )
+    except (ServiceError, gym.error.Error) as error:
+        raise Mistake(str(error)) from error
+    if as_json:
+        click.echo(msgspec.json.encode({"environment": env_id, "episodes": played}))

@@ -1,0 +1,167 @@
+"""A client of the service. It needs neither TensorFlow nor Flask."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
+
+import msgspec
+import numpy as np
+import urllib3
+
+
+class ServiceError(Exception):
+    """The service cannot be reached, or answered with a problem.
+
+    Attributes:
+        status: HTTP status, None where no answer came.
+    """
+
+    def __init__(self, detail: str, status: int | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+
+
+class ModelVersion(msgspec.Struct, frozen=True):
+    """Who decided."""
+
+    name: str
+    version: int
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """The answer to `act`: one entry a row of observations."""
+
+    actions: list[int]
+    action_logits: list[list[float]]
+    action_probabilities: list[list[float]]
+    log_probabilities: list[float]
+    state_values: list[float]
+    seed: int
+    model: ModelVersion
+    warnings: list[str]
+
+
+class _Models(msgspec.Struct):
+    models: list[ModelVersion]
+
+
+class _Model(msgspec.Struct):
+    policy: dict[str, Any]
+
+
+class _Health(msgspec.Struct):
+    status: str
+
+
+class _Problem(msgspec.Struct):
+    detail: str
+
+
+Answer = TypeVar("Answer")
+
+
+@dataclass
+class PolicyClient:
+    """Asks a service for decisions over a kept-alive connection, closed by `with`.
+
+    Attributes:
+        url: of the service, such as `http://127.0.0.1:8000`.
+        timeout: seconds to wait for a connection, and for an answer.
+    """
+
+    url: str
+    timeout: float = 10.0
+
+    def __post_init__(self) -> None:
+        self._pool = urllib3.PoolManager(
+            timeout=urllib3.Timeout(self.timeout),
+        )
+        # A decision changes nothing in the service, so asking again is safe.
+        self._retries = urllib3.Retry(
+            3,
+            backoff_factor=0.1,
+            status_forcelist=[503],
+            allowed_methods=None,
+            raise_on_status=False,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.clear()
+
+    def act(
+        self,
+        observations: np.ndarray | Sequence[np.ndarray | Sequence[float] | Mapping[str, float]],
+        *,
+        deterministic: bool = False,
+        seed: int | None = None,
+    ) -> Decision:
+        """Decide about a batch of observations.
+
+        Args:
+            observations: `[B, O]`, rows of numbers in the environment's order or of named ones.
+            deterministic: take the most probable action instead of sampling.
+            seed: replays the answer that returned it.
+
+        Raises:
+            ServiceError: see there.
+        """
+        body = {"observations": observations, "deterministic": deterministic, "seed": seed}
+        encoded = msgspec.json.encode(body, enc_hook=np.ndarray.tolist)
+        return self._request("POST", "/act", Decision, encoded)
+
+    def policy_card(self) -> dict[str, Any]:
+        """The policy card of the model that is served.
+
+        Raises:
+            ServiceError: see there.
+        """
+        served = self._request("GET", "/models", _Models)
+        return self._request("GET", f"/models/{served.models[0].name}", _Model).policy
+
+    def wait_until_ready(self, seconds: float) -> None:
+        """Return as soon as the service can answer.
+
+        Raises:
+            ServiceError: it could not within that time; says why.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                self._request("GET", "/health/ready", _Health, retries=urllib3.Retry(0))
+            except ServiceError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.1)
+            else:
+                return
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        answer: type[Answer],
+        body: bytes | None = None,
+        retries: urllib3.Retry | None = None,
+    ) -> Answer:
+        try:
+            response = self._pool.request(
+                method,
+                self.url.rstrip("/") + path,
+                body=body,
+                headers={"Content-Type": "application/json"},
+                retries=retries or self._retries,
+            )
+        except urllib3.exceptions.HTTPError as error:
+            reason = getattr(error, "reason", None) or error
+            raise ServiceError(f"{self.url} does not answer: {reason}") from error
+        try:
+            if response.status == 200:
+                return msgspec.json.decode(response.data, type=answer)
+            detail = msgspec.json.decode(response.data, type=_Problem).detail
+        except msgspec.MsgspecError:
+            detail = f"this is not an answer of the policy service, {path} is not there"
+        raise ServiceError(f"{self.url}: {response.status} {detail}", response.status)

@@ -1,0 +1,76 @@
+"""Rows of a request as an array, and what is remarkable about them. No HTTP in here."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.card import Observations
+from serving.errors import InvalidRequestError
+
+FloatArray = npt.NDArray[np.float32]
+
+MAX_WARNINGS = 10
+
+
+def to_array(
+    rows: Sequence[list[float] | dict[str, float]], names: list[str], max_rows: int
+) -> FloatArray:
+    """Turn rows into observations `[B, O]`.
+
+    Args:
+        rows: each the numbers in order, or an object with the names.
+        names: of the `O` numbers.
+        max_rows: the most rows allowed.
+
+    Raises:
+        InvalidRequestError: no row or too many, a row of the wrong size or with wrong
+            names, or a number that float32 cannot hold.
+    """
+    if not 1 <= len(rows) <= max_rows:
+        raise InvalidRequestError(f"observations: {len(rows)} rows, expected 1 to {max_rows}")
+    ordered = [_in_order(index, row, names) for index, row in enumerate(rows)]
+    with np.errstate(over="ignore"):
+        observations = np.array(ordered, np.float32)
+    finite = np.isfinite(observations)
+    if not finite.all():
+        row, column = np.argwhere(~finite)[0]
+        raise InvalidRequestError(
+            f"observations[{row}].{names[column]}: {ordered[row][column]!r} is beyond float32"
+        )
+    return observations
+
+
+def _in_order(index: int, row: list[float] | dict[str, float], names: list[str]) -> list[float]:
+    if isinstance(row, dict):
+        missing = [name for name in names if name not in row]
+        unknown = [name for name in row if name not in names]
+        if missing or unknown:
+            problems = [f"{name!r} is missing" for name in missing]
+            problems += [f"{name!r} is unknown" for name in unknown]
+            raise InvalidRequestError(
+                f"observations[{index}]: {', '.join(problems)}; the names are {', '.join(names)}"
+            )
+        return [row[name] for name in names]
+    if len(row) != len(names):
+        raise InvalidRequestError(
+            f"observations[{index}]: {len(row)} numbers, expected {len(names)}: {', '.join(names)}"
+        )
+    return row
+
+
+def out_of_range_warnings(observations: FloatArray, known: Observations) -> list[str]:
+    """Name the rows `[B, O]` outside what training saw: at most ten, then how many more."""
+    outside = (observations < known.seen_low) | (observations > known.seen_high)
+    rows = np.flatnonzero(outside.any(axis=1))
+    warnings = []
+    for row in rows[:MAX_WARNINGS]:
+        parts = [
+            f"{known.names[column]} {observations[row, column]:.4g} is outside "
+            f"{known.seen_low[column]:.4g} to {known.seen_high[column]:.4g}"
+            for column in np.flatnonzero(outside[row])
+        ]
+        warnings.append(f"observations[{row}]: {', '.join(parts)}, which training never saw")
+    if len(rows) > MAX_WARNINGS:
+        warnings.append(f"and {len(rows) - MAX_WARNINGS} more rows")
+    return warnings

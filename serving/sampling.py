@@ -1,0 +1,25 @@
+"""The randomness of a request, so that each of its answers can be replayed."""
+
+import secrets
+
+import numpy as np
+import numpy.typing as npt
+
+# The largest whole number that every JSON client holds exactly (RFC 8259, section 6).
+MAX_SEED = 2**53 - 1
+
+
+def draw_seed() -> int:
+    """A seed for a request that brings none."""
+    return secrets.randbelow(MAX_SEED + 1)
+
+
+def uniforms(seed: int, rows: int) -> npt.NDArray[np.float32]:
+    """One number in [0, 1) for each row of a request, `[rows]`.
+
+    Row `i` depends on the seed and `i` alone, never on the number of rows. The bits are
+    those of Philox4x64-10 with the seed as its key (Salmon et al. 2011), whose raw output
+    NumPy keeps the same across versions; the upper 24 of each become a float32.
+    """
+    bits = np.random.Philox(key=seed).random_raw(rows)
+    return (bits >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)

@@ -1,0 +1,97 @@
+"""gunicorn: worker processes around the application."""
+
+import importlib
+import os
+import socket
+from typing import Any
+
+from flask import Flask
+from gunicorn.app.base import BaseApplication
+from gunicorn.workers.base import Worker
+
+from serving.settings import Settings
+
+
+class Server(BaseApplication):
+    """gunicorn with our settings, on a socket that is already bound.
+
+    TensorFlow is imported in the master, where its memory is shared, but no operation runs
+    there: a TensorFlow that has run one and is then forked hangs.
+    """
+
+    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+        self.settings = settings
+        self.descriptor = listener.detach()  # gunicorn closes it
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Set what differs from gunicorn's defaults."""
+        settings: dict[str, Any] = {
+            "bind": f"fd://{self.descriptor}",
+            "workers": self.settings.workers,
+            "worker_class": "gthread",
+            "threads": self.settings.threads,
+            "keepalive": 75,
+            "control_socket_disable": True,
+            "on_starting": import_tensorflow,
+            "worker_exit": leave_at_once,
+        }
+        for name, value in settings.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        """Make a worker's application; gunicorn calls it after the fork."""
+        from serving.app import create_app
+        from serving.repository import Repository
+
+        repository = Repository(
+            self.settings.models, self.settings.name, self.settings.poll_seconds
+        )
+        repository.start()
+        return create_app(self.settings, repository)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take the address, so that a wrong one is told before anything is started.
+
+    gunicorn listens on it later. A connection made before it sets its options would be
+    without TCP_NODELAY and wait 40 ms for every answer.
+
+    Raises:
+        OSError: the address is in use or not of this machine.
+    """
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def leave_at_once(_arbiter: object, worker: Worker) -> None:
+    """End a worker whose requests are answered, without Python's own clean-up.
+
+    That clean-up can wait for ever for TensorFlow's threads, if one still loads a version:
+    gunicorn would kill the worker only 30 seconds later.
+    """
+    if worker.booted:  # else its status tells gunicorn not to try again
+        os._exit(0)
+
+
+def import_tensorflow(_arbiter: object) -> None:
+    """Import TensorFlow without the lines that it prints about itself while it loads."""
+    # Whole blocks of rows give the same numbers in every batch only with these kernels.
+    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # No Keras is used: naming the legacy one, which is not installed, spares its import.
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    standard_error = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        importlib.import_module("serving.policy")
+    finally:
+        os.dup2(standard_error, 2)
+        os.close(standard_error)

@@ -1,0 +1,52 @@
+"""The service's settings: each has one name, default and help, stated here once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import click
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _setting(default: Any, kind: click.ParamType[Any], text: str) -> Any:
+    return field(default=default, metadata={"kind": kind, "help": text})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What an operator can set, by command line or by `SERVING_<NAME>`."""
+
+    models: Path = _setting(
+        Path("models"),
+        click.Path(exists=True, file_okay=False, path_type=Path),
+        "Folder that holds <name>/<version>/.",
+    )
+    name: str = _setting("cartpole", click.STRING, "Name of the model to serve.")
+    host: str = _setting("127.0.0.1", click.STRING, "Address to listen on.")
+    port: int = _setting(8000, click.IntRange(0, 65535), "Port to listen on; 0 takes a free one.")
+    workers: int = _setting(2, click.IntRange(1), "Worker processes.")
+    threads: int = _setting(8, click.IntRange(1), "Threads of each worker.")
+    max_body_bytes: int = _setting(
+        16 * 1024 * 1024, click.IntRange(1), "Largest request body that is read."
+    )
+    max_rows: int = _setting(65_536, click.IntRange(1), "Most observations in one request.")
+    poll_seconds: float = _setting(
+        1.0, click.FloatRange(min=0, min_open=True), "How often to look for new versions."
+    )
+
+
+def settings_options(command: Callable[P, R]) -> Callable[P, R]:
+    """Add an option for every setting to a click command."""
+    for setting in reversed(fields(Settings)):
+        command = click.option(
+            f"--{setting.name.replace('_', '-')}",
+            envvar=f"SERVING_{setting.name.upper()}",
+            show_envvar=True,
+            default=setting.default,
+            type=setting.metadata["kind"],
+            help=setting.metadata["help"],
+        )(command)
+    return command
