@@ -1,0 +1,112 @@
+"""One run of this project's default preset on CartPole-v1, or of its learning speed.
+
+    python -m benchmarks.ours_contender first-pass SEED
+    python -m benchmarks.ours_contender speed NUM_ENVS
+
+The result is one JSON object on standard output; `benchmarks/training.py` says what it means.
+"""
+
+import contextlib
+import dataclasses
+import json
+import sys
+import time
+from typing import Any
+from unittest import mock
+
+from training import trainer as trainer_module
+from training.config import PRESETS
+from training.evaluation import Evaluation, evaluate
+from training.rollout import EnvState, reset
+from training.trainer import Trainer
+
+CONFIG = PRESETS["ppo"]
+REWARD_THRESHOLD = 475.0
+SPEED_SECONDS = 4.0
+UNREACHED = 10**12
+
+
+class FirstPass(Exception):  # noqa: N818 - it ends a run, but is no error
+    """An evaluation has reached the threshold, greedy and sampled."""
+
+
+class TimedEvaluations:
+    """Takes the place of `evaluate`, and raises `FirstPass` at the end of the first pass.
+
+    Attributes:
+        seconds: of all evaluations.
+        stopped: when the last one ended.
+        passed: whether it reached the threshold.
+        means: mean return of the last evaluated policy by whether it was greedy.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = self.stopped = 0.0
+        self.passed = False
+        self.means: dict[bool, float] = {}
+        self._policy: object = None
+
+    def __call__(self, policy: Any, env_id: str, **options: Any) -> Evaluation:
+        """See `training.evaluation.evaluate`."""
+        started = time.perf_counter()
+        evaluation = evaluate(policy, env_id, **options)
+        self.stopped = time.perf_counter()
+        self.seconds += self.stopped - started
+        if policy is not self._policy:
+            self._policy, self.means = policy, {}
+        self.means[options["deterministic"]] = evaluation.mean
+        self.passed = len(self.means) == 2 and min(self.means.values()) >= REWARD_THRESHOLD
+        if self.passed:
+            raise FirstPass
+        return evaluation
+
+
+def first_pass(seed: int) -> dict[str, Any]:
+    """Train until the first pass or the end of the budget."""
+    evaluations = TimedEvaluations()
+    resets: list[float] = []
+
+    def timed_reset(*arguments: Any, **options: Any) -> EnvState:
+        resets.append(time.perf_counter())
+        return reset(*arguments, **options)
+
+    began = time.perf_counter()
+    with (
+        mock.patch.multiple(trainer_module, evaluate=evaluations, reset=timed_reset),
+        contextlib.suppress(FirstPass),
+    ):
+        trainer = Trainer(CONFIG, seed)
+        while trainer.state.result is None:
+            trainer.step()
+    seconds = evaluations.stopped - resets[0]
+    return {
+        "passed": evaluations.passed,
+        "env_steps": trainer.state.env_steps,
+        "setup_seconds": resets[0] - began,
+        "seconds": seconds,
+        "learning_seconds": seconds - evaluations.seconds,
+        "greedy": evaluations.means.get(True),
+        "sampled": evaluations.means[False],
+    }
+
+
+def speed(num_envs: int) -> dict[str, Any]:
+    """Learn for `SPEED_SECONDS` or one update, whichever is longer, without evaluations."""
+    config = dataclasses.replace(
+        CONFIG,
+        num_envs=num_envs,
+        num_steps=32,
+        max_env_steps=UNREACHED,
+        evaluation_interval=UNREACHED,
+    )
+    trainer = Trainer(config, seed=0)
+    trainer.step()  # the first one may compile
+    first_steps, started, seconds = trainer.state.env_steps, time.perf_counter(), 0.0
+    while seconds < SPEED_SECONDS:
+        trainer.step()
+        seconds = time.perf_counter() - started
+    return {"steps_per_second": (trainer.state.env_steps - first_steps) / seconds}
+
+
+if __name__ == "__main__":
+    json.dump({"first-pass": first_pass, "speed": speed}[sys.argv[1]](int(sys.argv[2])), sys.stdout)

@@ -1,0 +1,285 @@
+"""How fast this project learns CartPole-v1, against stable-baselines3 on the same seeds.
+
+    python benchmarks/training.py [--seeds 10] [--json]
+    python benchmarks/training.py --scaling [--json]
+
+The rule, the same for all: the clock runs from the first reset to the end of the first
+evaluation that reaches a mean return of 475, sampled and then greedy, over 100 episodes each in
+Gymnasium's own vector environment. Evaluations are included; what precedes the reset, such as
+compiling, is told apart as set-up; imports count for none. stable-baselines3 is evaluated every
+2,048 environment steps. Training ends there, or at the end of its budget. Two more: PPO for all
+of rl-zoo3's 100,000 steps, evaluated once at the end, and our command `python -m training train`
+from process start to the verified artefact, which means going on until there is a margin. The
+former is run on the first three seeds only.
+"""
+
+import csv
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PEER_VENV = ROOT / "benchmarks" / ".venv-training"
+PEER_LOCK = ROOT / "requirements" / "bench-training.txt"
+NUM_ENVS = (8, 64, 512, 4_096)
+SCALING_REPEATS = 3
+FULL_SEEDS = 3  # the whole budget takes stable-baselines3 longer than all the rest
+NOT_SOLVED = 3  # exit status of `python -m training train`
+LABELS = {
+    "ours": "ours, ppo",
+    "sb3_ppo": "stable-baselines3 PPO",
+    "sb3_a2c": "stable-baselines3 A2C",
+    "sb3_ppo_full": "stable-baselines3 PPO, 100,000 steps",
+    "command": "our command to its artefact",
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One contender's run on one seed; the whole command tells less of itself."""
+
+    seed: int
+    contender: str  # a key of LABELS
+    passed: bool  # within its budget
+    env_steps: int
+    setup_seconds: float | None = None  # from the imports' end to the first reset
+    seconds: float  # by the rule above
+    learning_seconds: float | None = None  # the same without evaluations
+    steps_per_second: float | None = None  # of learning, collecting included
+    greedy: float | None  # mean return of the last evaluation; None where it was not played
+    sampled: float
+
+
+def peer_python() -> Path:
+    """Python of the peer's virtual environment, which is made where it is missing."""
+    python = PEER_VENV / "bin" / "python"
+    installed = PEER_VENV / "installed"
+    requirements = PEER_LOCK.with_suffix(".in")
+    wanted = PEER_LOCK.read_text() + requirements.read_text()
+    if not installed.exists() or installed.read_text() != wanted:
+        venv.create(PEER_VENV, clear=True, with_pip=True)
+        install: list[str | Path] = [python, "-m", "pip", "install", "--quiet"]
+        # The lock is without torch, which the second command installs; it says why.
+        for command in (
+            [*install, "--require-hashes", "--no-deps", "-r", PEER_LOCK],
+            [*install, "-r", requirements],
+        ):
+            subprocess.run(command, check=True, stdout=sys.stderr)
+        installed.write_text(wanted)
+    return python
+
+
+def run_json(*command: str | Path, env: dict[str, str] | None = None) -> dict[str, Any]:
+    """Run a program in the project's folder; its standard output is one JSON object."""
+    done = subprocess.run(command, cwd=ROOT, env=env, check=True, stdout=subprocess.PIPE)
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def run_ours(*arguments: str) -> dict[str, Any]:
+    """Run `ours_contender.py` with TensorFlow set up as `training.cli` does."""
+    settings = {
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "TF_ENABLE_ONEDNN_OPTS": "0",
+        "TF_USE_LEGACY_KERAS": "1",
+    }
+    env = settings | os.environ
+    return run_json(sys.executable, "-m", "benchmarks.ours_contender", *arguments, env=env)
+
+
+def run_command(seed: int) -> Run:
+    """Time `python -m training train` from process start to the verified artefact."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "training", "train", "--seed", str(seed), "--json"]
+        started = time.time()
+        done = subprocess.run(
+            [*command, "--models", f"{folder}/models", "--run-dir", f"{folder}/run"],
+            cwd=ROOT,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        # Written as soon as the artefact has its name; the pictures of the run come after.
+        result = Path(folder, "run", "result.json")
+        seconds = result.stat().st_mtime - started if result.exists() else time.time() - started
+    if done.returncode not in (0, NOT_SOLVED):
+        sys.exit(done.stderr)
+    summary = json.loads(done.stdout)
+    return Run(
+        seed=seed,
+        contender="command",
+        passed=done.returncode == 0,
+        env_steps=summary["env_steps"],
+        seconds=seconds,
+        greedy=summary["greedy"]["mean"],
+        sampled=summary["sampled"]["mean"],
+    )
+
+
+def run_seed(seed: int, peer: Path, *, full: bool) -> Iterable[Run]:
+    """Run every contender once, one after the other: what slows the machine slows all."""
+    sb3 = ROOT / "benchmarks" / "sb3_contender.py"
+    for contender in ("ours", "sb3_ppo", "sb3_a2c", *(["sb3_ppo_full"] if full else [])):
+        if contender == "ours":
+            measured = run_ours("first-pass", str(seed))
+        else:
+            measured = run_json(peer, sb3, contender.removeprefix("sb3_"), str(seed))
+        steps_per_second = measured["env_steps"] / measured["learning_seconds"]
+        yield Run(seed=seed, contender=contender, steps_per_second=steps_per_second, **measured)
+    yield run_command(seed)
+
+
+def ratios(runs: Sequence[Run]) -> dict[int, dict[str, float | None]]:
+    """By seed, how many times better we are than stable-baselines3."""
+    by_seed: dict[int, dict[str, Any]] = {}
+    for run in runs:
+        by_seed.setdefault(run.seed, {})[run.contender] = run
+    compared = {}
+    for seed, by_contender in by_seed.items():
+        always = (contender for contender in LABELS if contender != "sb3_ppo_full")
+        ours, ppo, a2c, command = (by_contender[contender] for contender in always)
+        full = by_contender.get("sb3_ppo_full")
+        with_setup = ours.setup_seconds + ours.seconds
+        compared[seed] = {
+            "PPO s / our s": ppo.seconds / ours.seconds,
+            "with set-up": (ppo.setup_seconds + ppo.seconds) / with_setup,
+            "A2C s / our s": a2c.seconds / ours.seconds,
+            "our steps/s / PPO's": ours.steps_per_second / ppo.steps_per_second,
+            "PPO s / our command s": ppo.seconds / command.seconds,
+            "full PPO learning s / our command s": (
+                None if full is None else full.learning_seconds / command.seconds
+            ),
+        }
+    return compared
+
+
+def median_and_range(values: Iterable[float | None], digits: int) -> str:
+    """`median (least..greatest)` of those that are not None."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    median = statistics.median(known)
+    return f"{median:,.{digits}f} ({min(known):,.{digits}f}..{max(known):,.{digits}f})"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text in columns; the first row is the heading."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    )
+
+
+def contender_table(runs: Sequence[Run]) -> str:
+    """Median and range of every contender."""
+    digits = {"env_steps": 0, "setup_seconds": 2, "seconds": 2, "learning_seconds": 2}
+    digits |= {"steps_per_second": 0, "greedy": 1, "sampled": 1}
+    rows = [["median (min..max)", "passed", *(field.replace("_", " ") for field in digits)]]
+    for contender, label in LABELS.items():
+        own = [run for run in runs if run.contender == contender]
+        cells = [
+            median_and_range((getattr(run, field) for run in own), places)
+            for field, places in digits.items()
+        ]
+        rows.append([label, f"{sum(run.passed for run in own)}/{len(own)}", *cells])
+    return table(rows)
+
+
+def ratio_table(by_seed: dict[int, dict[str, float | None]]) -> str:
+    """The ratios of every seed, then their median and range."""
+    names = list(next(iter(by_seed.values())))
+    rows = [["seed", *names]]
+    for seed, ratio in by_seed.items():
+        cells = ("-" if value is None else f"{value:.2f}" for value in ratio.values())
+        rows.append([str(seed), *cells])
+    total = [median_and_range((ratio[name] for ratio in by_seed.values()), 2) for name in names]
+    return table([*rows, ["all", *total]])
+
+
+def write_csv(runs: Sequence[Run], path: Path) -> None:
+    """One row a run."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(field.name for field in dataclasses.fields(Run))
+        writer.writerows(map(dataclasses.astuple, runs))
+
+
+def plot(runs: Sequence[Run], path: Path) -> None:
+    """Every run as a point and every median as a bar."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    titles = {
+        "seconds": "seconds to the first pass",
+        "steps_per_second": "environment steps a second while learning",
+    }
+    for axes, (field, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
+        for contender, label in LABELS.items():
+            values = [getattr(run, field) for run in runs if run.contender == contender]
+            if None not in values:
+                axes.scatter([label] * len(values), values, alpha=0.6)
+                axes.scatter(label, statistics.median(values), marker="_", s=800, color="black")
+        axes.set(title=title, yscale="log")
+        axes.grid(axis="y", which="both", alpha=0.3)
+        axes.tick_params(axis="x", labelrotation=15)
+    figure.savefig(path, dpi=150)
+
+
+def scaling() -> dict[int, list[float]]:
+    """Our environment steps a second while learning, by the number of environments."""
+    speeds: dict[int, list[float]] = {num_envs: [] for num_envs in NUM_ENVS}
+    for _ in range(SCALING_REPEATS):
+        for num_envs, measured in speeds.items():
+            measured.append(run_ours("speed", str(num_envs))["steps_per_second"])
+            click.echo(f"{num_envs} environments: {measured[-1]:,.0f} steps/s", err=True)
+    return speeds
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--seeds", type=click.IntRange(min=1), default=10, help="How many.")
+@click.option("--first-seed", type=click.IntRange(min=0), default=0, help="The others follow it.")
+@click.option("--scaling", "only_scaling", is_flag=True, help="Only speed by num_envs.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def main(seeds: int, first_seed: int, only_scaling: bool, as_json: bool) -> None:
+    """Race against stable-baselines3; also writes benchmarks/results/training.csv and .png."""
+    if only_scaling:
+        speeds = scaling()
+        rows = [["environments", "steps/s, median (min..max)"]]
+        rows += [[f"{num_envs:,}", median_and_range(speeds[num_envs], 0)] for num_envs in speeds]
+        click.echo(json.dumps({"steps_per_second": speeds}) if as_json else table(rows))
+        return
+
+    peer = peer_python()
+    runs = []
+    for seed in range(first_seed, first_seed + seeds):
+        for run in run_seed(seed, peer, full=seed < first_seed + FULL_SEEDS):
+            runs.append(run)
+            result = "passed" if run.passed else "did not pass"
+            label = LABELS[run.contender]
+            click.echo(f"seed {seed}  {label:37}  {result}, {run.seconds:.2f} s", err=True)
+    RESULTS.mkdir(exist_ok=True)
+    write_csv(runs, RESULTS / "training.csv")
+    by_seed = ratios(runs)
+    if as_json:
+        click.echo(json.dumps({"runs": list(map(dataclasses.asdict, runs)), "ratios": by_seed}))
+    else:
+        click.echo(f"{contender_table(runs)}\n\n{ratio_table(by_seed)}\n")
+        click.echo("A run that did not pass counts with its whole budget.")
+    plot(runs, RESULTS / "training.png")
+
+
+if __name__ == "__main__":
+    main()
