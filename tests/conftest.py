@@ -1,0 +1,97 @@
+"""Shared by all tests: one trained model and one running service, both real."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# Before any test imports TensorFlow: the kernels that the service sets for itself.
+os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+# Programs start with what they set themselves, and `make` as if none had called it.
+ENVIRONMENT = {
+    name: value for name, value in os.environ.items() if not name.startswith(("TF_", "MAKE"))
+}
+
+
+def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run `python -m ...` in the project."""
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        **options,
+    )
+
+
+class Trained(NamedTuple):
+    models: Path
+    model_dir: Path  # models/cartpole/1
+    summary: dict[str, Any]  # what `train --json` printed
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A policy trained and exported by the command line."""
+    folder = tmp_path_factory.mktemp("trained")
+    models = folder / "models"
+    finished = run(
+        *("training", "train", "--json"),
+        *("--models", str(models), "--run-dir", str(folder / "run")),
+    )
+    assert finished.returncode == 0, finished.stderr
+    return Trained(models, models / "cartpole" / "1", json.loads(finished.stdout))
+
+
+class Service(NamedTuple):
+    url: str
+    process: subprocess.Popen[str]
+    log: Path
+
+
+@contextmanager
+def running_service(models: Path, log: Path, *options: str) -> Iterator[Service]:
+    """Run a real service on a free port, and stop it."""
+    with (
+        log.open("w") as log_file,
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "serving", "run"),
+                *("--models", str(models), "--port", "0", *options),
+            ],
+            cwd=ROOT,
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=log_file,
+            text=True,
+        ) as process,
+    ):
+        assert process.stdout is not None
+        try:
+            yield Service(process.stdout.readline().strip(), process, log)
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="session")
+def service(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service of the trained policy that is ready; tests must leave it so."""
+    from serving.client import PolicyClient
+
+    log = tmp_path_factory.mktemp("service") / "log"
+    # A copy, so that tests of other versions do not meet.
+    models = shutil.copytree(trained.models, log.parent / "models")
+    with running_service(models, log) as running:
+        PolicyClient(running.url).wait_until_ready(60)
+        yield running

@@ -1,0 +1,120 @@
+"""The benchmark command: the same numbers as JSON, as CSV, as a table and as a plot."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.conftest import run
+
+COLUMNS = ["seed", "solved", "env_steps", "seconds", "greedy", "sampled"]
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("benchmark") / "made" / "by the command"
+
+
+@pytest.fixture(scope="module")
+def printed(output: Path) -> tuple[dict[str, Any], list[list[str]]]:
+    """The JSON object on standard output, and the table on standard error."""
+    finished = run("training", "benchmark", "--seeds", "2", "--json", "--output", str(output))
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.count("\n") == 1
+    return json.loads(finished.stdout), [line.split() for line in finished.stderr.splitlines()]
+
+
+def test_json_has_every_run_and_their_median_and_worst(
+    printed: tuple[dict[str, Any], list[list[str]]],
+) -> None:
+    result, _ = printed
+    assert list(result) == ["preset", "runs", "median", "worst"]
+    assert result["preset"] == "ppo"
+    first, second = result["runs"]
+    assert list(first) == list(second) == COLUMNS
+    assert (first["seed"], second["seed"]) == (100, 101)
+    for measured in (first, second):
+        assert measured["solved"] is True
+        assert 1_000 < measured["env_steps"] < 200_000
+        assert measured["seconds"] > 0
+        assert 475.0 <= measured["sampled"] <= 500.0
+        assert 475.0 <= measured["greedy"] <= 500.0
+    for name, worse in [("env_steps", max), ("seconds", max), ("greedy", min), ("sampled", min)]:
+        assert result["median"][name] == pytest.approx((first[name] + second[name]) / 2)
+        assert result["worst"][name] == worse(first[name], second[name])
+    assert list(result["median"]) == list(result["worst"]) == COLUMNS[2:]
+
+
+def test_the_table_does_not_mix_with_json(
+    printed: tuple[dict[str, Any], list[list[str]]],
+) -> None:
+    result, (header, *runs, median, worst) = printed
+    assert header == COLUMNS
+    for cells, measured in zip(runs, result["runs"], strict=True):
+        assert cells == [
+            str(measured["seed"]),
+            "True",
+            str(measured["env_steps"]),
+            *(f"{measured[name]:.2f}" for name in COLUMNS[3:]),
+        ]
+    assert median[:2] == ["median", "2/2"]
+    assert worst[:2] == ["worst", "2/2"]
+    assert worst[2] == str(result["worst"]["env_steps"])
+
+
+def test_csv_has_the_runs(printed: tuple[dict[str, Any], list[list[str]]], output: Path) -> None:
+    result, _ = printed
+    with (output / "ppo.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows == [
+        {name: str(value) for name, value in measured.items()} for measured in result["runs"]
+    ]
+
+
+@pytest.mark.usefixtures("printed")
+def test_the_plot_is_a_picture(output: Path) -> None:
+    with Image.open(output / "ppo.png") as image:
+        assert image.format == "PNG"
+        assert image.size == (840, 480)
+        colours = image.convert("RGB").getcolors(maxcolors=100_000)
+    assert colours is not None
+    assert {(31, 119, 180), (255, 127, 14)} <= {colour for _, colour in colours}
+    assert sorted(path.name for path in output.iterdir()) == ["ppo.csv", "ppo.png"]
+
+
+def test_without_json_the_table_is_the_output_and_a_seed_repeats(
+    printed: tuple[dict[str, Any], list[list[str]]], tmp_path: Path
+) -> None:
+    finished = run(
+        *("training", "benchmark", "--seeds", "1", "--first-seed", "101"),
+        *("--output", str(tmp_path)),
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stderr == ""
+    header, again, median, worst = (line.split() for line in finished.stdout.splitlines())
+    assert header == COLUMNS
+    assert (median[0], worst[0]) == ("median", "worst")
+    _, (_, _, before, _, _) = printed
+    seconds = COLUMNS.index("seconds")
+    del again[seconds], before[seconds]
+    assert again == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seeds", "1", "--preset", "dqn"], "'dqn' is not one of"),
+        (["--seeds", "1", "--output", "README.md"], "README.md"),
+        (["--seeds", "1", "--output", "/proc/nothing"], "/proc/nothing cannot be written"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_status_2(arguments: list[str], message: str) -> None:
+    finished = run("training", "benchmark", *arguments)
+    assert finished.returncode == 2
+    assert finished.stdout == ""
+    assert finished.stderr.startswith("Error: ")
+    assert finished.stderr.count("\n") == 1
+    assert message in finished.stderr

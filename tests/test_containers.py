@@ -1,0 +1,189 @@
+"""The images and the compose file, with a real Docker engine."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import urllib3
+
+from tests.conftest import ROOT
+
+
+def engine_problem() -> str | None:
+    """Why there is no engine to test with, if so."""
+    if shutil.which("docker") is None:
+        return "docker is not installed"
+    for command in ("docker version", "docker compose version"):
+        if subprocess.run(command.split(), capture_output=True).returncode != 0:
+            return f"`{command}` fails: no Docker engine with compose here"
+    return None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _engine() -> None:
+    problem = engine_problem()
+    if problem is not None and os.environ.get("CI") == "true":
+        pytest.fail(problem)
+    if problem is not None:
+        pytest.skip(problem)
+
+
+class Project:
+    """One compose project of a command, under a name of its own."""
+
+    def __init__(self, *command: str) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self._command = [*command, "-p", f"test{uuid.uuid4().hex[:8]}"]
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*self._command, *arguments],
+            cwd=ROOT,
+            env=os.environ | {"PUBLISHED_PORT": str(self.port)},
+            capture_output=True,
+            text=True,
+        )
+
+    def get(self, path: str) -> urllib3.BaseHTTPResponse:
+        return urllib3.request(
+            "GET",
+            f"http://127.0.0.1:{self.port}{path}",
+            retries=urllib3.Retry(30, backoff_factor=0.1, status_forcelist=[503]),
+        )
+
+    def inspect(self, service: str) -> dict[str, Any]:
+        container = self.run("ps", "-q", service).stdout.strip()
+        shown = subprocess.run(
+            ["docker", "inspect", container], capture_output=True, text=True, check=True
+        )
+        description: dict[str, Any] = json.loads(shown.stdout)[0]
+        return description
+
+
+@pytest.fixture(scope="module")
+def built() -> None:
+    """The images, so that every project finds their layers."""
+    project = Project("docker", "compose")
+    finished = project.run("build")
+    assert finished.returncode == 0, finished.stderr
+    project.run("down", "--rmi", "local")
+
+
+@pytest.fixture(scope="module", params=["docker compose", "docker-compose"])
+def demo(
+    request: pytest.FixtureRequest,
+    built: None,  # noqa: ARG001  # wanted for its effect
+) -> Iterator[tuple[Project, subprocess.CompletedProcess[str]]]:
+    """`run --rm demo`, which brings up the whole way."""
+    command = request.param.split()
+    if shutil.which(command[0]) is None and os.environ.get("CI") != "true":
+        pytest.skip(f"{request.param} is not installed")
+    project = Project(*command)
+    try:
+        yield project, project.run("run", "--rm", "demo")
+    finally:
+        project.run("down", "-v", "--rmi", "local")
+
+
+def test_run_demo_trains_serves_and_plays(
+    demo: tuple[Project, subprocess.CompletedProcess[str]],
+) -> None:
+    _, finished = demo
+    assert finished.returncode == 0, finished.stderr
+    table = finished.stdout.split("mean latency")[1].split("\n")[1:6]
+    assert [line.split()[0] for line in table] == ["1", "2", "3", "4", "5"]
+    assert sum(float(line.split()[1]) for line in table) / 5 > 450
+
+
+def test_the_service_stays_up_and_is_published(
+    demo: tuple[Project, subprocess.CompletedProcess[str]],
+) -> None:
+    project, _ = demo
+    assert project.get("/health/ready").json()["model"] == {"name": "cartpole", "version": 1}
+
+
+def test_containers_are_unprivileged_and_the_models_read_only(
+    demo: tuple[Project, subprocess.CompletedProcess[str]],
+) -> None:
+    project, _ = demo
+    service = project.inspect("serve")
+    assert service["Config"]["User"] == "app"
+    assert service["HostConfig"]["ReadonlyRootfs"]
+    assert service["HostConfig"]["CapDrop"] == ["ALL"]
+    (mount,) = service["Mounts"]
+    assert not mount["RW"]
+    user = project.run("exec", "-T", "serve", "id", "-u")
+    assert user.stdout.strip() == "10001"
+    written = project.run("exec", "-T", "serve", "touch", "/app/models/x")
+    assert written.returncode != 0
+
+
+def test_train_takes_options_and_its_version_is_served(
+    demo: tuple[Project, subprocess.CompletedProcess[str]],
+) -> None:
+    project, _ = demo
+    finished = project.run("run", "--rm", "-T", "train", "train", "--seed", "3", "--json")
+    assert finished.returncode == 0, finished.stderr
+    summary = json.loads(finished.stdout)
+    assert summary["seed"] == 3
+    assert summary["model_dir"] == "models/cartpole/2"
+    for _ in range(100):
+        if project.get("/health/ready").json()["model"]["version"] == 2:
+            return
+    pytest.fail("version 2 is not served")
+
+
+def test_train_fails_with_its_own_exit_status(
+    demo: tuple[Project, subprocess.CompletedProcess[str]],
+) -> None:
+    project, _ = demo
+    finished = project.run("run", "--rm", "-T", "train", "train", "--max-env-steps", "100")
+    assert finished.returncode == 3
+
+
+@pytest.mark.parametrize(
+    ("service", "absent"),
+    [
+        ("train", ["flask", "gunicorn", "serving"]),
+        ("serve", ["gymnasium", "training", "pytest"]),
+        ("demo", ["tensorflow", "flask", "gunicorn", "training"]),
+    ],
+)
+def test_an_image_has_only_what_it_needs(
+    demo: tuple[Project, subprocess.CompletedProcess[str]], service: str, absent: list[str]
+) -> None:
+    project, _ = demo
+    code = (
+        "import importlib.util as u; "
+        f"print([name for name in {absent} if u.find_spec(name) is not None])"
+    )
+    finished = project.run(
+        "run", "--rm", "-T", "--no-deps", "--entrypoint", "python", service, "-c", code
+    )
+    assert finished.stdout.strip() == "[]", finished.stderr
+
+
+@pytest.mark.usefixtures("built")
+def test_up_runs_train_then_serve_then_the_demo() -> None:
+    project = Project("docker", "compose")
+    try:
+        up = project.run("up", "--build", "--detach", "--wait", "train", "serve")
+        # `--wait` counts a one-shot service that has ended as a failure in some versions,
+        # so what counts is what runs
+        assert project.get("/health/ready").status == 200, up.stderr
+        assert project.run("up", "--detach").returncode == 0
+        container = project.run("ps", "-aq", "demo").stdout.strip()
+        status = subprocess.run(["docker", "wait", container], capture_output=True, text=True)
+        assert status.stdout.strip() == "0"
+        assert "mean latency" in project.run("logs", "demo").stdout
+        assert project.get("/health/ready").status == 200
+    finally:
+        project.run("down", "-v", "--rmi", "local")

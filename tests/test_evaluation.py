@@ -1,0 +1,84 @@
+"""Evaluations against episodes played one at a time."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from training.evaluation import evaluate, summarize
+from training.model import FloatArray
+
+
+def lean(observations: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Push towards the side the pole leans to: falls after some dozens of steps."""
+    angle = observations[:, 2]
+    return np.stack([-1e3 * angle, 1e3 * angle], axis=1), angle
+
+
+def test_the_mean_agrees_with_gymnasiums_single_environment() -> None:
+    episodes = 300
+    together = evaluate(
+        lean,
+        "CartPole-v1",
+        episodes=episodes,
+        deterministic=True,
+        rng=np.random.default_rng(0),
+    )
+    env = gym.make("CartPole-v1")
+    alone = []
+    for seed in range(episodes):
+        observation, _ = env.reset(seed=seed)
+        total, ended = 0.0, False
+        while not ended:
+            observation, reward, terminated, truncated, _ = env.step(int(observation[2] > 0))
+            total += float(reward)
+            ended = terminated or truncated
+        alone.append(total)
+    env.close()
+    spread = np.hypot(together.standard_deviation, np.std(alone)) / np.sqrt(episodes)
+    assert together.episodes == episodes
+    assert abs(together.mean - np.mean(alone)) < 5 * spread
+
+
+def test_every_environment_contributes_its_first_episode_only() -> None:
+    result = evaluate(
+        lean, "CartPole-v1", episodes=1, deterministic=True, rng=np.random.default_rng(0)
+    )
+    assert result.minimum == result.mean
+    assert result.standard_deviation == 0.0
+    assert 20 <= result.mean <= 80
+
+
+def test_the_same_generator_state_repeats_an_evaluation() -> None:
+    first, second = (
+        evaluate(
+            lambda observations: (np.zeros((len(observations), 2), np.float32), observations[:, 0]),
+            "CartPole-v1",
+            episodes=20,
+            deterministic=False,
+            rng=np.random.default_rng(5),
+        )
+        for _ in range(2)
+    )
+    assert first == second
+    assert first.standard_deviation > 0
+
+
+def test_summary_by_hand() -> None:
+    summary = summarize(np.array([1.0, 3.0]), np.random.default_rng(0))
+    assert summary.mean == 2.0
+    assert summary.standard_deviation == pytest.approx(np.sqrt(2))
+    assert summary.minimum == 1.0
+    # two draws of two: the mean is 1 or 3 with probability 1/4 each
+    assert summary.confidence_interval == (1.0, 3.0)
+
+
+def test_the_interval_covers_the_mean_and_stays_within_the_returns() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(200):
+        returns = np.minimum(rng.exponential(400, size=100), 500.0)
+        low, high = summarize(returns, rng).confidence_interval
+        assert returns.min() <= low <= high <= 500.0
+        true_mean = 400 * (1 - np.exp(-500 / 400))  # of an exponential cut at 500
+        covered += low <= true_mean <= high
+    assert covered >= 180  # 95% of 200 is 190, with a standard deviation of 3

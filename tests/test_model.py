@@ -1,0 +1,71 @@
+"""The network and its sampling."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from training.config import Activation
+from training.model import (
+    ActorCritic,
+    Dense,
+    Policy,
+    activation_function,
+    initialize,
+    log_softmax,
+    sample_actions,
+)
+
+
+def array(*samples: object) -> np.ndarray:
+    return np.array(samples, np.float32)
+
+
+def test_forward_pass_by_hand() -> None:
+    weights = ActorCritic(
+        hidden=Dense(array([1], [2]), array(0.5)),
+        actor=Dense(array([1, -1]), array(0, 1)),
+        critic=Dense(array([3]), array(-1)),
+    )
+    logits, values = Policy(weights, "linear")(array([1, 1], [0, 0]))
+    # features: 1 + 2 + 0.5 = 3.5 and 0.5
+    np.testing.assert_allclose(logits, [[3.5, -2.5], [0.5, 0.5]])
+    np.testing.assert_allclose(values, [9.5, 0.5])
+
+
+@pytest.mark.parametrize("activation", ["tanh", "linear"])
+def test_numpy_and_tensorflow_agree(activation: Activation) -> None:
+    weights = initialize(np.random.default_rng(1), 4, 3, 16, "orthogonal")
+    observations = np.random.default_rng(2).normal(size=(50, 4)).astype(np.float32)
+    variables = tf.nest.map_structure(tf.Variable, weights)
+    in_tensorflow = variables(tf.constant(observations), activation_function(activation, tf))
+    in_numpy = Policy(weights, activation)(observations)
+    for computed, expected in zip(in_tensorflow, in_numpy, strict=True):
+        np.testing.assert_allclose(computed.numpy(), expected, atol=1e-5)
+
+
+def test_initial_hidden_kernel_is_orthogonal_and_policy_nearly_uniform() -> None:
+    weights = initialize(np.random.default_rng(0), 4, 2, 64, "orthogonal")
+    rows = weights.hidden.kernel
+    np.testing.assert_allclose(rows @ rows.T, 2 * np.eye(4), atol=1e-5)  # gain sqrt(2)
+    logits, _ = Policy(weights, "tanh")(np.ones((1, 4), np.float32))
+    assert np.abs(logits).max() < 0.1
+
+
+def test_log_softmax_by_hand_even_of_large_logits() -> None:
+    np.testing.assert_allclose(
+        log_softmax(array([0, np.log(3)], [1000, 1000])),
+        np.log([[0.25, 0.75], [0.5, 0.5]]),
+        atol=1e-6,
+    )
+
+
+def test_sampling_inverts_the_cumulative_distribution() -> None:
+    logits = np.tile(np.log(array([0.2, 0.3, 0.5])), (5, 1))
+    uniforms = array(0.0, 0.19, 0.21, 0.49, 0.51)
+    assert sample_actions(logits, uniforms).tolist() == [0, 0, 1, 1, 2]
+
+
+def test_sampling_never_leaves_the_actions() -> None:
+    logits = array([30, -30, -30], [-30, -30, 30])
+    largest = np.full(2, np.nextafter(np.float32(1), np.float32(0)))
+    assert sample_actions(logits, largest).tolist() == [0, 2]

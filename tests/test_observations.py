@@ -1,0 +1,38 @@
+"""Rows as arrays."""
+
+import numpy as np
+import pytest
+
+from serving.card import Observations
+from serving.errors import InvalidRequestError
+from serving.observations import out_of_range_warnings, to_array
+
+KNOWN = Observations(names=["x", "y"], seen_low=[-1.0, -2.0], seen_high=[1.0, 2.0])
+
+
+def test_lists_and_named_rows_become_float32_rows() -> None:
+    array = to_array([[1, 2], {"y": 4.0, "x": 3.0}], KNOWN.names, max_rows=2)
+    assert array.dtype == np.float32
+    assert array.tolist() == [[1, 2], [3, 4]]
+
+
+def test_one_row_more_than_allowed_is_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="3 rows, expected 1 to 2"):
+        to_array([[1, 2]] * 3, KNOWN.names, max_rows=2)
+
+
+def test_the_largest_float32_is_held_and_the_next_number_is_not() -> None:
+    largest = 3.4028234663852886e38
+    assert to_array([[largest, -largest]], KNOWN.names, 1)[0, 0] == np.float32(largest)
+    with pytest.raises(InvalidRequestError, match=r"observations\[1\]\.y: -3\.5e\+38 is beyond"):
+        to_array([[0, 0], [0, -3.5e38]], KNOWN.names, 2)
+
+
+def test_the_bounds_that_training_saw_are_inside() -> None:
+    inside = np.array([[1, -2], [-1, 2]], np.float32)
+    assert out_of_range_warnings(inside, KNOWN) == []
+    outside = np.array([[0, 0], [1.5, -2.5]], np.float32)
+    assert out_of_range_warnings(outside, KNOWN) == [
+        "observations[1]: x 1.5 is outside -1 to 1, y -2.5 is outside -2 to 2, "
+        "which training never saw"
+    ]

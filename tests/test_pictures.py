@@ -1,0 +1,133 @@
+"""The pictures, opened the way that others open them."""
+
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import ENVIRONMENT, Trained, run
+from training.model import FloatArray
+from training.pictures import draw_learning_curve, record_episode
+
+# The first three of matplotlib's default colours.
+BLUE, ORANGE, GREEN = (31, 119, 180), (255, 127, 14), (44, 160, 44)
+GRAY = (128, 128, 128)
+
+METRICS = [
+    {"env_steps": 100.0, "running_return": 10.0},
+    {"env_steps": 200.0, "running_return": 20.0, "sampled_return": 100.0},
+    {"env_steps": 300.0, "running_return": 30.0, "sampled_return": 480.0, "greedy_return": 500.0},
+]
+
+
+def lean(observations: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Push towards the side the pole leans to: falls after some dozens of steps."""
+    angle = observations[:, 2]
+    return np.stack([-1e3 * angle, 1e3 * angle], axis=1), angle
+
+
+def stand_still(observations: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Acrobot's torque of 0: swings until the time limit of 500 steps."""
+    logits = np.zeros((len(observations), 3), np.float32)
+    logits[:, 1] = 1.0
+    return logits, observations[:, 0]
+
+
+def pixels(path: Path) -> dict[tuple[int, int, int], int]:
+    """How many pixels there are of each colour of a PNG."""
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        assert image.size == (840, 480)
+        colours, counts = np.unique(
+            np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0, return_counts=True
+        )
+    return {
+        (int(red), int(green), int(blue)): int(count)
+        for (red, green, blue), count in zip(colours, counts, strict=True)
+    }
+
+
+def test_the_learning_curve_has_a_line_for_each_kind_of_return(tmp_path: Path) -> None:
+    path = tmp_path / "learning_curve.png"
+    draw_learning_curve(METRICS, 475.0, path)
+    drawn = pixels(path)
+    assert min(drawn.get(colour, 0) for colour in (BLUE, ORANGE, GREEN)) > 20
+    draw_learning_curve(METRICS, None, path)
+    assert drawn[GRAY] > pixels(path).get(GRAY, 0) + 300  # the threshold's line
+
+
+def test_a_run_that_was_never_evaluated_has_a_learning_curve(tmp_path: Path) -> None:
+    path = tmp_path / "learning_curve.png"
+    draw_learning_curve(METRICS[:1], 475.0, path)
+    assert len(pixels(path)) > 10
+    draw_learning_curve([], None, path)
+    assert pixels(path).get(BLUE, 0) > 20  # in the legend
+
+
+def shown(path: Path) -> tuple[int, int]:
+    """Pictures in a GIF, and the milliseconds that it takes."""
+    with Image.open(path) as image:
+        assert image.format == "GIF"
+        assert image.size == (300, 200)  # of 600 by 400
+        milliseconds = 0
+        for i in range(image.n_frames):  # type: ignore[attr-defined]  # of PIL's GIF images
+            image.seek(i)
+            milliseconds += image.info["duration"]
+        return image.tell() + 1, milliseconds
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+def test_an_episode_is_recorded_whole(seed: int, tmp_path: Path) -> None:
+    path = tmp_path / "episode.gif"
+    episode_return = record_episode(lean, "CartPole-v1", seed, path)
+    env = gym.make("CartPole-v1")
+    observation, _ = env.reset(seed=seed)
+    steps, ended = 0, False
+    while not ended:
+        observation, _, ended, _, _ = env.step(int(observation[2] > 0))
+        steps += 1
+    env.close()
+    assert episode_return == steps  # CartPole pays 1 a step
+    # 50 steps a second: the start, every second step, and the last one; 40 ms for each
+    frames = 1 + steps // 2 + steps % 2
+    count, milliseconds = shown(path)
+    assert milliseconds == 40 * frames
+    assert 0.8 * frames < count <= frames  # PIL shows two equal ones as one, for longer
+
+
+def test_an_episode_is_shown_at_its_own_speed(tmp_path: Path) -> None:
+    path = tmp_path / "episode.gif"
+    with gym.make("Acrobot-v1") as env:
+        assert env.metadata["render_fps"] == 15
+    assert record_episode(stand_still, "Acrobot-v1", 0, path) == -500.0
+    with Image.open(path) as image:
+        assert image.info["duration"] == pytest.approx(1000 / 15, abs=10)  # GIFs count 10 ms
+
+
+def test_an_old_environment_is_recorded_without_a_warning(tmp_path: Path) -> None:
+    # Warnings are errors in tests. CartPole-v0 is that of the preset "notebook".
+    assert record_episode(lean, "CartPole-v0", 0, tmp_path / "episode.gif") > 10.0
+
+
+@pytest.mark.parametrize("name", ["episode", "episode.jpg"])
+def test_a_gif_is_written_whatever_its_name(name: str, tmp_path: Path) -> None:
+    record_episode(lean, "CartPole-v1", 0, tmp_path / name)
+    with Image.open(tmp_path / name) as image:
+        assert image.format == "GIF"
+
+
+def test_recording_needs_no_screen(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WAYLAND_DISPLAY", "XDG_RUNTIME_DIR", "SDL_VIDEODRIVER"):
+        monkeypatch.delitem(ENVIRONMENT, name, raising=False)
+    monkeypatch.setitem(ENVIRONMENT, "DISPLAY", ":99")  # where none is
+    path = tmp_path / "episode.gif"
+    finished = run("training", "render", str(trained.model_dir), "--output", str(path))
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stderr == ""
+    assert finished.stdout == f"return 500.0, recorded in {path}\n"
+    _, milliseconds = shown(path)
+    assert milliseconds == 40 * (1 + 250)

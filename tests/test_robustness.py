@@ -1,0 +1,110 @@
+"""The harder episodes: that they are harder in the way they say, and who survives them."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from training.config import PRESETS
+from training.model import FloatArray, Policy
+from training.robustness import robustness
+from training.trainer import Trainer
+
+SECONDS_A_STEP = 0.02  # CartPole's
+
+
+def always_right(observations: FloatArray) -> tuple[FloatArray, FloatArray]:
+    logits = np.zeros((len(observations), 2), np.float32)
+    logits[:, 1] = 1.0
+    return logits, observations[:, 0]
+
+
+class Watched:
+    """A policy that remembers what it saw, step by step."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.seen: list[FloatArray] = []
+
+    def __call__(self, observations: FloatArray) -> tuple[FloatArray, FloatArray]:
+        self.seen.append(observations.copy())
+        return self.policy(observations)
+
+
+@pytest.fixture(scope="module")
+def learned() -> Policy:
+    trainer = Trainer(PRESETS["ppo"], seed=0)
+    while trainer.state.result is None:
+        trainer.step()
+    assert trainer.state.result.solved
+    return trainer.state.result.policy
+
+
+def test_a_policy_that_always_pushes_right_fails_everything() -> None:
+    tested = robustness(always_right, "CartPole-v1", np.random.default_rng(0))
+    assert {name: result.episodes for name, result in tested.items()} == {
+        "wider_starts": 100,
+        "pushes": 100,
+        "long_episodes": 20,
+    }
+    for result in tested.values():
+        assert 5.0 < result.mean < 15.0  # it falls to the left within a third of a second
+
+
+def test_a_learned_policy_holds_far_beyond_its_time_limit(learned: Policy) -> None:
+    tested = robustness(learned, "CartPole-v1", np.random.default_rng(0))
+    assert tested["long_episodes"].minimum == 10_000.0
+    assert tested["wider_starts"].mean > 450.0
+    assert tested["pushes"].mean > 250.0
+    assert tested["pushes"].mean <= 500.0
+    assert tested == robustness(learned, "CartPole-v1", np.random.default_rng(0))
+
+
+def test_cartpole_only() -> None:
+    assert robustness(always_right, "Acrobot-v1", np.random.default_rng(0)) == {}
+    assert set(robustness(always_right, "CartPole-v0", np.random.default_rng(0))) == {
+        "wider_starts",
+        "pushes",
+        "long_episodes",
+    }
+
+
+def test_starts_are_wider_and_pushes_change_both_velocities(learned: Policy) -> None:
+    watched = Watched(learned)
+    robustness(watched, "CartPole-v1", np.random.default_rng(0))
+    # At least one of 100 environments lasts for all 500 steps of each of the first two tests.
+    wider, pushed, plain = (np.stack(watched.seen[i : i + 100]) for i in (0, 500, 1_000))
+    assert [part.shape for part in (wider, pushed, plain)] == [
+        (100, 100, 4),
+        (100, 100, 4),
+        (100, 20, 4),
+    ]
+    assert 0.14 < np.abs(wider[0]).max() <= 0.15
+    assert 0.04 < np.abs(pushed[0]).max() <= 0.05
+    assert 0.04 < np.abs(plain[0]).max() <= 0.05
+
+    for part in (wider, plain):
+        np.testing.assert_allclose(velocities_added(part), 0.0, atol=1e-3)
+    added = velocities_added(pushed)
+    at_a_push = np.arange(len(added)) % 25 == 0
+    np.testing.assert_allclose(added[~at_a_push], 0.0, atol=1e-3)
+    for kick in added[at_a_push].reshape(-1, 2).T:  # of carts, of poles
+        assert abs(kick.mean()) < 0.1  # 5 standard errors of 100 or more
+        assert 0.4 < kick.std() < 0.6
+    cart, pole = added[at_a_push].reshape(-1, 2).T
+    assert abs(np.corrcoef(cart, pole)[0, 1]) < 0.3
+
+
+def velocities_added(observations: FloatArray) -> npt.NDArray[np.float64]:
+    """What was added to the velocities between observation and step: `[T - 1, N, 2]`.
+
+    Euler's rule moves positions by the velocities that a step begins with. Only of
+    environments that have not fallen.
+    """
+    standing = (np.abs(observations[..., 2]) < 0.2).all(axis=0) & (
+        np.abs(observations[..., 0]) < 2.3
+    ).all(axis=0)
+    assert standing.sum() >= 20
+    kept = observations[:, standing].astype(np.float64)
+    moved = np.diff(kept[..., ::2], axis=0) / SECONDS_A_STEP
+    added: npt.NDArray[np.float64] = moved - kept[:-1, :, 1::2]
+    return added

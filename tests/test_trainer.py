@@ -1,0 +1,166 @@
+"""The training loop learns, repeats itself and tells the truth about what it reached."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from training.config import PRESETS, Preset, TrainingConfig
+from training.evaluation import Evaluation
+from training.model import Policy, initialize
+from training.robustness import robustness
+from training.trainer import Progress, Trainer, TrainingResult
+
+
+class GuessTheSign(gym.Env[np.ndarray, np.int64]):
+    """Pays 1 for each of 8 steps whose action says whether the observation is positive."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed, options=options)
+        self.remaining = 8
+        return self._look(), {}
+
+    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        right = bool(action) == (self.seen > 0)
+        self.remaining -= 1
+        return self._look(), float(right), self.remaining == 0, False, {}
+
+    def _look(self) -> np.ndarray:
+        self.seen = self.np_random.uniform(-1, 1)
+        return np.array([self.seen], np.float32)
+
+
+@pytest.fixture
+def tiny_env() -> Iterator[str]:
+    gym.register("GuessTheSign-v0", entry_point=lambda **_: GuessTheSign(), reward_threshold=7.5)
+    yield "GuessTheSign-v0"
+    gym.registry.pop("GuessTheSign-v0")
+
+
+def run(config: TrainingConfig, seed: int = 0) -> tuple[Trainer, TrainingResult, list[Progress]]:
+    trainer = Trainer(config, seed)
+    reports = []
+    while trainer.state.result is None:
+        reports.append(trainer.step())
+    return trainer, trainer.state.result, reports
+
+
+def test_learns_a_tiny_environment(tiny_env: str) -> None:
+    config = dataclasses.replace(
+        PRESETS["ppo"],
+        env_id=tiny_env,
+        num_envs=8,
+        max_env_steps=20_000,
+        evaluation_interval=2,
+        endurance_steps=None,
+    )
+    _, result, reports = run(config)
+    assert result.solved
+    assert min(result.greedy.mean, result.sampled.mean) >= 7.5
+    first = reports[config.evaluation_interval - 1].sampled
+    assert first is not None
+    assert first.mean < 7.5  # it had something to learn
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_default_preset_solves_cartpole_with_a_margin(seed: int) -> None:
+    trainer, result, reports = run(PRESETS["ppo"], seed)
+    assert trainer.reward_threshold == 475.0
+    assert result.solved
+    assert result.greedy.mean == 500.0
+    assert result.sampled.mean >= 490.0
+    assert result.greedy.episodes == result.sampled.episodes == 100
+    endured = robustness(result.policy, "CartPole-v1", np.random.default_rng(seed))
+    assert endured["long_episodes"].mean >= 9_000
+    assert trainer.state.env_steps == reports[-1].env_steps < PRESETS["ppo"].max_env_steps
+
+
+def test_the_exported_policy_is_the_best_and_not_the_last(
+    tiny_env: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Evaluations are made up here: 7.6, then 8.0, then worse until patience is spent."""
+    means = iter([7.6, 7.6, 8.0, 8.0, 7.7, 7.7, 7.7, 7.7, 7.9, 7.9])
+    evaluated: list[Policy] = []
+
+    def made_up(policy: Policy, _env_id: str, **_: object) -> Evaluation:
+        evaluated.append(policy)
+        mean = next(means)
+        return Evaluation(1, mean, 0.0, 1.0, (mean, mean))  # the worst episode is far below
+
+    monkeypatch.setattr("training.trainer.evaluate", made_up)
+    config = dataclasses.replace(
+        PRESETS["ppo"], env_id=tiny_env, num_envs=2, evaluation_interval=1, patience=3
+    )
+    trainer, result, _ = run(config)
+    assert trainer.state.update == 4  # the first pass and three more
+    assert result.policy is evaluated[2]  # sampled and greedy for each update: the second
+    assert evaluated[8] is evaluated[9] is result.policy  # evaluated once more, at the end
+    assert result.greedy.mean == 7.9
+
+
+@pytest.mark.parametrize("preset", ["ppo", "a2c", "notebook", "acrobot"])
+def test_a_seed_makes_two_runs_identical_and_another_does_not(preset: Preset) -> None:
+    config = dataclasses.replace(PRESETS[preset], max_env_steps=3_000, evaluation_episodes=5)
+    (_, first, first_reports), (_, second, second_reports) = run(config, 11), run(config, 11)
+    assert first_reports == second_reports
+    weights = tf.nest.flatten(first.policy.weights)
+    for one, other in zip(weights, tf.nest.flatten(second.policy.weights), strict=True):
+        np.testing.assert_array_equal(one, other)
+    _, other_seed, _ = run(config, 12)
+    assert not np.array_equal(weights[0], tf.nest.flatten(other_seed.policy.weights)[0])
+
+
+def test_a_spent_budget_is_not_solved() -> None:
+    trainer, result, reports = run(dataclasses.replace(PRESETS["ppo"], max_env_steps=2_000))
+    assert not result.solved
+    assert 2_000 <= trainer.state.env_steps < 2_000 + PRESETS["ppo"].rollout_size
+    assert reports[-1].sampled is not None
+    assert result.sampled.mean < 475.0
+
+
+def test_greedy_episodes_are_played_only_where_the_sampled_ones_pass() -> None:
+    _, _, reports = run(PRESETS["ppo"])
+    for report in reports:
+        passed = report.sampled is not None and report.sampled.mean >= 475.0
+        assert (report.greedy is not None) == passed
+
+
+def test_the_notebook_preset_plays_whole_episodes_until_its_limit() -> None:
+    config = dataclasses.replace(PRESETS["notebook"], max_episodes=12, evaluation_episodes=2)
+    _, result, reports = run(config)
+    assert [report.episodes for report in reports] == list(range(1, 13))
+    assert not result.solved
+    # running reward of the notebook: 0.01 of the episode, 0.99 of the past, from 0
+    running, steps = 0.0, 0
+    for report in reports:
+        episode_return = report.env_steps - steps  # CartPole pays 1 a step
+        running, steps = 0.01 * episode_return + 0.99 * running, report.env_steps
+        assert report.running_return == pytest.approx(running)
+
+
+def test_compiling_ahead_changes_nothing() -> None:
+    weights = Trainer(PRESETS["ppo"], 3).learner.numpy_weights()
+    drawn = initialize(np.random.default_rng(3), 4, 2, 64, "orthogonal")
+    for one, other in zip(tf.nest.flatten(weights), tf.nest.flatten(drawn), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_notes_what_training_saw() -> None:
+    trainer, _, _ = run(dataclasses.replace(PRESETS["ppo"], max_env_steps=2_000))
+    low, high = trainer.state.observation_low, trainer.state.observation_high
+    assert (low < 0).all()
+    assert (high > 0).all()
+    assert high[2] <= 0.2095  # pole angles past 12 degrees end the episode
+    samples = trainer.state.sample_observations
+    assert len(samples) >= 16
+    assert (low <= samples).all()
+    assert (samples <= high).all()

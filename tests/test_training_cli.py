@@ -1,0 +1,90 @@
+"""The training command line: one clear line for every mistake, and honest exit statuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Trained, run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--no-such-option"], "No such option"),
+        (["train", "--preset", "dqn"], "'dqn' is not one of"),
+        (["train", "--seed", "-1"], "--seed"),
+        (["train", "--seed", "x"], "--seed"),
+        (["train", "--max-env-steps", "0"], "--max-env-steps"),
+        (["train", "--env-id", "Nope-v0"], "Nope"),
+        (["train", "--env-id", "FrozenLake-v1"], "FrozenLake-v1 is not supported"),
+        (["train", "--env-id", "Pendulum-v1"], "Pendulum-v1 is not supported"),
+        (["train", "--name", "../escape"], "--name"),
+        (["train", "--name", ".hidden"], "--name"),
+        (["train", "--models", "/proc/nothing"], "/proc/nothing/cartpole cannot be written"),
+        (["train", "--models", "README.md"], "README.md"),
+        (["render", "tests", "--output", "x.gif"], "tests is not an exported version"),
+        (["render", "tests"], "--output"),
+        (["benchmark"], "--seeds"),
+        (["benchmark", "--seeds", "0"], "--seeds"),
+        (["evaluate", "no/such/folder"], "no/such/folder"),
+        (["evaluate", "tests"], "tests is not an exported version"),
+        (["no-such-command"], "No such command"),
+        ([], "Missing command"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_status_2(arguments: list[str], message: str) -> None:
+    finished = run("training", *arguments)
+    assert finished.returncode == 2
+    assert finished.stdout == ""
+    assert finished.stderr.startswith("Error: ")
+    assert finished.stderr.count("\n") == 1
+    assert message in finished.stderr
+
+
+def train(folder: Path) -> list[str]:
+    """The command that leaves nothing outside the folder."""
+    return ["training", "train", "--models", f"{folder}/models", "--run-dir", f"{folder}/run"]
+
+
+def test_unsolved_exits_3_and_exports_nothing(tmp_path: Path) -> None:
+    finished = run(*train(tmp_path), "--max-env-steps", "1000")
+    assert finished.returncode == 3, finished.stderr
+    assert "not solved" in finished.stdout
+    assert "nothing exported" in finished.stdout
+    assert list(tmp_path.rglob("saved_model.pb")) == []
+
+
+def test_allow_unsolved_exports_and_the_card_says_so(tmp_path: Path) -> None:
+    finished = run(
+        *(*train(tmp_path), "--name", "novice"),
+        *("--max-env-steps", "1000", "--allow-unsolved", "--json"),
+    )
+    assert finished.returncode == 0, finished.stderr
+    summary = json.loads(finished.stdout)
+    assert summary["solved"] is False
+    model_dir = tmp_path / "models" / "novice" / "1"
+    assert summary["model_dir"] == str(model_dir)
+    card = json.loads((model_dir / "assets.extra" / "policy.json").read_text())
+    assert card["solved"] is False
+
+
+def test_progress_goes_to_standard_error_in_plain_lines(tmp_path: Path) -> None:
+    finished = run(*train(tmp_path))
+    assert finished.returncode == 0
+    assert "\r" not in finished.stderr
+    lines = finished.stderr.splitlines()
+    assert lines
+    assert all("steps/s" in line and "sampled" in line for line in lines)
+    assert "greedy 500.0" in lines[-1]
+    assert finished.stdout.startswith("solved\n")
+
+
+def test_evaluate_agrees_with_the_card(trained: Trained) -> None:
+    finished = run("training", "evaluate", str(trained.model_dir), "--episodes", "50", "--json")
+    assert finished.returncode == 0, finished.stderr
+    result = json.loads(finished.stdout)
+    assert result["environment"] == "CartPole-v1"
+    for kind in ("greedy", "sampled"):
+        assert result[kind]["episodes"] == 50
+        assert result[kind]["mean"] > 450.0
