@@ -13,7 +13,6 @@ from process start to the verified artefact, which means going on until there is
 former is run on the first three seeds only.
 """
 
-import csv
 import dataclasses
 import json
 import os
@@ -22,17 +21,17 @@ import subprocess
 import sys
 import tempfile
 import time
-import venv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
-PEER_VENV = ROOT / "benchmarks" / ".venv-training"
-PEER_LOCK = ROOT / "requirements" / "bench-training.txt"
+if __name__ == "__main__":  # a script's path begins with its folder, not with the project's
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from benchmarks.common import RESULTS, ROOT, median_and_range, peer_python, table, write_csv
+
 NUM_ENVS = (8, 64, 512, 4_096)
 SCALING_REPEATS = 3
 FULL_SEEDS = 3  # the whole budget takes stable-baselines3 longer than all the rest
@@ -60,25 +59,6 @@ class Run:
     steps_per_second: float | None = None  # of learning, collecting included
     greedy: float | None  # mean return of the last evaluation; None where it was not played
     sampled: float
-
-
-def peer_python() -> Path:
-    """Python of the peer's virtual environment, which is made where it is missing."""
-    python = PEER_VENV / "bin" / "python"
-    installed = PEER_VENV / "installed"
-    requirements = PEER_LOCK.with_suffix(".in")
-    wanted = PEER_LOCK.read_text() + requirements.read_text()
-    if not installed.exists() or installed.read_text() != wanted:
-        venv.create(PEER_VENV, clear=True, with_pip=True)
-        install: list[str | Path] = [python, "-m", "pip", "install", "--quiet"]
-        # The lock is without torch, which the second command installs; it says why.
-        for command in (
-            [*install, "--require-hashes", "--no-deps", "-r", PEER_LOCK],
-            [*install, "-r", requirements],
-        ):
-            subprocess.run(command, check=True, stdout=sys.stderr)
-        installed.write_text(wanted)
-    return python
 
 
 def run_json(*command: str | Path, env: dict[str, str] | None = None) -> dict[str, Any]:
@@ -165,24 +145,6 @@ def ratios(runs: Sequence[Run]) -> dict[int, dict[str, float | None]]:
     return compared
 
 
-def median_and_range(values: Iterable[float | None], digits: int) -> str:
-    """`median (least..greatest)` of those that are not None."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return "-"
-    median = statistics.median(known)
-    return f"{median:,.{digits}f} ({min(known):,.{digits}f}..{max(known):,.{digits}f})"
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text in columns; the first row is the heading."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    )
-
-
 def contender_table(runs: Sequence[Run]) -> str:
     """Median and range of every contender."""
     digits = {"env_steps": 0, "setup_seconds": 2, "seconds": 2, "learning_seconds": 2}
@@ -207,14 +169,6 @@ def ratio_table(by_seed: dict[int, dict[str, float | None]]) -> str:
         rows.append([str(seed), *cells])
     total = [median_and_range((ratio[name] for ratio in by_seed.values()), 2) for name in names]
     return table([*rows, ["all", *total]])
-
-
-def write_csv(runs: Sequence[Run], path: Path) -> None:
-    """One row a run."""
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(field.name for field in dataclasses.fields(Run))
-        writer.writerows(map(dataclasses.astuple, runs))
 
 
 def plot(runs: Sequence[Run], path: Path) -> None:
@@ -262,7 +216,7 @@ def main(seeds: int, first_seed: int, only_scaling: bool, as_json: bool) -> None
         click.echo(json.dumps({"steps_per_second": speeds}) if as_json else table(rows))
         return
 
-    peer = peer_python()
+    peer = peer_python("training", whole_lock=False)  # torch is not in it
     runs = []
     for seed in range(first_seed, first_seed + seeds):
         for run in run_seed(seed, peer, full=seed < first_seed + FULL_SEEDS):
