@@ -3,19 +3,24 @@
 from flask import Flask
 
 from serving.api.act import act_blueprint
+from serving.api.docs import docs_blueprint
 from serving.api.health import health_blueprint
+from serving.api.metrics import metrics_blueprint
 from serving.api.models import models_blueprint
 from serving.errors import register_error_handlers
+from serving.metrics import Metrics
 from serving.repository import Repository
 from serving.settings import Settings
 
 
-def create_app(settings: Settings, repository: Repository) -> Flask:
+def create_app(settings: Settings, repository: Repository, metrics: Metrics) -> Flask:
     """Build the application; `repository` is started by whoever runs it."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     register_error_handlers(app)
-    app.register_blueprint(act_blueprint(repository, settings))
+    app.register_blueprint(act_blueprint(repository, settings, metrics))
+    app.register_blueprint(docs_blueprint(repository, settings))
     app.register_blueprint(health_blueprint(repository))
+    app.register_blueprint(metrics_blueprint(metrics))
     app.register_blueprint(models_blueprint(repository))
     return app

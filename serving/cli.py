@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -56,6 +57,39 @@ def run(**options: Any) -> None:
     click.echo(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     Server(settings, listener).run()
+
+
+@commands.command()
+@click.argument(
+    "model_dir", type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path)
+)
+def verify(model_dir: Path) -> None:
+    """Check a version, models/<name>/<version>, as the service does before it serves it.
+
+    Exit status 1 says that the service would refuse it.
+    """
+    if not model_dir.name.isdecimal():
+        raise Mistake(f"{model_dir} is not a version: its name is not a whole number")
+    from serving.artefact import ArtefactError, read
+    from serving.server import import_tensorflow
+
+    try:
+        card, _, golden = artefact = read(model_dir)
+        import_tensorflow()
+        from serving.policy import Policy
+
+        Policy(model_dir, artefact)
+    except ArtefactError as error:
+        click.echo(f"refused: {error}")
+        sys.exit(1)
+    numbers, actions = card.observations.names, card.actions.names
+    click.echo(f"files          {len(card.checksums)}, each with its checksum on the card")
+    click.echo(f"signatures     as designed: {len(numbers)} numbers in, {len(actions)} actions")
+    click.echo(f"golden values  {len(golden.observations)} rows within {golden.tolerance:g}")
+    click.echo(
+        f"evaluation     {'solved' if card.solved else 'not solved'}, mean return"
+        f" {card.evaluation.greedy.mean:g} greedy, {card.evaluation.sampled.mean:g} sampled"
+    )
 
 
 def _http_url(_context: click.Context, _parameter: click.Parameter, url: str) -> str:

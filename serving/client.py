@@ -4,10 +4,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
+from urllib.parse import quote
 
 import msgspec
 import numpy as np
 import urllib3
+
+from serving.messages import ActResponse, Health, ModelCard, ModelsReport, Problem
 
 
 class ServiceError(Exception):
@@ -20,42 +23,6 @@ class ServiceError(Exception):
     def __init__(self, detail: str, status: int | None = None) -> None:
         super().__init__(detail)
         self.status = status
-
-
-class ModelVersion(msgspec.Struct, frozen=True):
-    """Who decided."""
-
-    name: str
-    version: int
-
-
-class Decision(msgspec.Struct, frozen=True):
-    """The answer to `act`: one entry a row of observations."""
-
-    actions: list[int]
-    action_logits: list[list[float]]
-    action_probabilities: list[list[float]]
-    log_probabilities: list[float]
-    state_values: list[float]
-    seed: int
-    model: ModelVersion
-    warnings: list[str]
-
-
-class _Models(msgspec.Struct):
-    models: list[ModelVersion]
-
-
-class _Model(msgspec.Struct):
-    policy: dict[str, Any]
-
-
-class _Health(msgspec.Struct):
-    status: str
-
-
-class _Problem(msgspec.Struct):
-    detail: str
 
 
 Answer = TypeVar("Answer")
@@ -98,29 +65,43 @@ class PolicyClient:
         *,
         deterministic: bool = False,
         seed: int | None = None,
-    ) -> Decision:
+        model: str | None = None,
+    ) -> ActResponse:
         """Decide about a batch of observations.
 
         Args:
             observations: `[B, O]`, rows of numbers in the environment's order or of named ones.
             deterministic: take the most probable action instead of sampling.
             seed: replays the answer that returned it.
+            model: name of the model to ask, the service's default where none is given.
 
         Raises:
             ServiceError: see there.
         """
         body = {"observations": observations, "deterministic": deterministic, "seed": seed}
         encoded = msgspec.json.encode(body, enc_hook=np.ndarray.tolist)
-        return self._request("POST", "/act", Decision, encoded)
+        path = "/act" if model is None else f"/models/{quote(model, safe='')}/act"
+        return self._request("POST", path, ActResponse, encoded)
 
     def policy_card(self) -> dict[str, Any]:
-        """The policy card of the model that is served.
+        """The policy card of the default model.
 
         Raises:
             ServiceError: see there.
         """
-        served = self._request("GET", "/models", _Models)
-        return self._request("GET", f"/models/{served.models[0].name}", _Model).policy
+        default = self.models().models[0].name
+        served = self._request("GET", f"/models/{default}", ModelCard)
+        if served.policy is None:
+            raise ServiceError(f"{self.url} serves no version of {default} yet")
+        return served.policy
+
+    def models(self) -> ModelsReport:
+        """Every model and its versions, and which of them is served and why.
+
+        Raises:
+            ServiceError: see there.
+        """
+        return self._request("GET", "/models", ModelsReport)
 
     def wait_until_ready(self, seconds: float) -> None:
         """Return as soon as the service can answer.
@@ -131,7 +112,7 @@ class PolicyClient:
         deadline = time.monotonic() + seconds
         while True:
             try:
-                self._request("GET", "/health/ready", _Health, retries=urllib3.Retry(0))
+                self._request("GET", "/health/ready", Health, retries=urllib3.Retry(0))
             except ServiceError:
                 if time.monotonic() >= deadline:
                     raise
@@ -161,7 +142,7 @@ class PolicyClient:
         try:
             if response.status == 200:
                 return msgspec.json.decode(response.data, type=answer)
-            detail = msgspec.json.decode(response.data, type=_Problem).detail
+            detail = msgspec.json.decode(response.data, type=Problem).detail
         except msgspec.MsgspecError:
             detail = f"this is not an answer of the policy service, {path} is not there"
         raise ServiceError(f"{self.url}: {response.status} {detail}", response.status)

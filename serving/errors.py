@@ -30,8 +30,14 @@ class NotFoundError(ProblemError):
     status = HTTPStatus.NOT_FOUND
 
 
+class TooLargeError(ProblemError):
+    """The body is longer than is allowed."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
 class UnsupportedMediaTypeError(ProblemError):
-    """The body is not declared to be JSON."""
+    """The body is not declared to be of a kind that is understood here."""
 
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
@@ -49,15 +55,22 @@ class NotReadyError(ProblemError):
     retry_after_seconds = 1
 
 
-def problem_response(status: int, detail: str) -> Response:
+def problem_body(status: int, detail: str) -> bytes:
     """Encode a problem."""
-    body = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-    }
-    return Response(orjson.dumps(body), status, content_type="application/problem+json")
+    return orjson.dumps(
+        {
+            "type": "about:blank",
+            "title": HTTPStatus(status).phrase,
+            "status": status,
+            "detail": detail,
+        }
+    )
+
+
+def problem_response(status: int, detail: str) -> Response:
+    """Answer with a problem."""
+    body = problem_body(status, detail)
+    return Response(body, status, content_type="application/problem+json")
 
 
 def register_error_handlers(app: Flask) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from serving.card import Observations
+from serving.artefact import Observations
 from serving.errors import InvalidRequestError
 
 FloatArray = npt.NDArray[np.float32]
@@ -59,9 +59,15 @@ def _in_order(index: int, row: list[float] | dict[str, float], names: list[str])
     return row
 
 
-def out_of_range_warnings(observations: FloatArray, known: Observations) -> list[str]:
-    """Name the rows `[B, O]` outside what training saw: at most ten, then how many more."""
+def out_of_range_warnings(observations: FloatArray, known: Observations) -> tuple[list[str], int]:
+    """Name the rows of `[B, O]` outside what training saw.
+
+    Returns:
+        One line for each of the first ten, one more for the others; and how many rows.
+    """
     outside = (observations < known.seen_low) | (observations > known.seen_high)
+    if not outside.any():
+        return [], 0
     rows = np.flatnonzero(outside.any(axis=1))
     warnings = []
     for row in rows[:MAX_WARNINGS]:
@@ -73,4 +79,4 @@ def out_of_range_warnings(observations: FloatArray, known: Observations) -> list
         warnings.append(f"observations[{row}]: {', '.join(parts)}, which training never saw")
     if len(rows) > MAX_WARNINGS:
         warnings.append(f"and {len(rows) - MAX_WARNINGS} more rows")
-    return warnings
+    return warnings, len(rows)

@@ -2,22 +2,17 @@
 
 import threading
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from serving.card import Card, Golden
+from serving.artefact import Artefact, ArtefactError, Golden
 
 FloatArray = npt.NDArray[np.float32]
 
 SIGNATURE = "act"
-
-
-class PolicyLoadError(Exception):
-    """A version's folder holds no policy that can be served; says which and why."""
 
 
 class Decision(NamedTuple):
@@ -40,26 +35,32 @@ class Policy:
         card_json: the whole policy card as it stands in the file.
     """
 
-    def __init__(self, model_dir: Path) -> None:
+    def __init__(self, model_dir: Path, artefact: Artefact) -> None:
         """Load `<name>/<version>`.
 
+        Args:
+            model_dir: the version's folder.
+            artefact: what `serving.artefact.read` found there.
+
         Raises:
-            PolicyLoadError: it cannot be loaded, or does not compute its golden values.
+            ArtefactError: it cannot be loaded, its signatures are not those of the design, or
+                it does not compute its golden values.
         """
         self.name, self.version = model_dir.parent.name, int(model_dir.name)
+        self.card, self.card_json, golden = artefact
         self._lock = threading.Lock()
         try:
-            extra = model_dir / "assets.extra"
-            self.card_json = (extra / "policy.json").read_bytes()
-            self.card = msgspec.json.decode(self.card_json, type=Card)
-            golden = msgspec.json.decode((extra / "golden.json").read_bytes(), type=Golden)
             self._model = tf.saved_model.load(model_dir)  # the function does not keep it alive
-            self._function = self._model.signatures[SIGNATURE]
-            self._verify(golden)
-        # Whatever is wrong with a folder, the service stays up and says so.
+        # TensorFlow raises whatever it likes; the service stays up and says what it was.
         except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise PolicyLoadError(f"{model_dir}: {reason}") from error
+            raise ArtefactError(f"TensorFlow cannot load it: {_first_line(error)}") from error
+        _require_signatures(
+            self._model.signatures,
+            observation_size=len(self.card.observations.names),
+            num_actions=len(self.card.actions.names),
+        )
+        self._function = self._model.signatures[SIGNATURE]
+        self._require_golden(golden)
 
     def act(
         self,
@@ -87,14 +88,68 @@ class Policy:
         """The name and version, as every answer gives them."""
         return {"name": self.name, "version": self.version}
 
-    def _verify(self, golden: Golden) -> None:
-        observations = np.array(golden.observations, np.float32)
-        decision = self.act(
-            observations,
-            np.zeros(len(observations), np.float32),
-            np.ones(len(observations), np.bool_),
-        )
-        for name in ("action_logits", "state_values"):
-            computed, expected = getattr(decision, name), getattr(golden, name)
-            if not np.allclose(computed, expected, rtol=golden.tolerance, atol=golden.tolerance):
-                raise ValueError(f"its {name} are not those of assets.extra/golden.json")
+    def _require_golden(self, golden: Golden) -> None:
+        """Recompute the golden values, which warms the function up besides.
+
+        Raises:
+            ArtefactError: they differ by more than their tolerance.
+        """
+        try:
+            observations = np.array(golden.observations, np.float32)
+            rows = len(observations)
+            decision = self.act(observations, np.zeros(rows, np.float32), np.ones(rows, np.bool_))
+            close = {
+                name: np.allclose(
+                    getattr(decision, name),
+                    getattr(golden, name),
+                    rtol=golden.tolerance,
+                    atol=golden.tolerance,
+                )
+                for name in ("action_logits", "state_values")
+            }
+        except (ValueError, tf.errors.OpError) as error:
+            raise ArtefactError(f"its golden values cannot be computed: {error}") from error
+        for name, is_close in close.items():
+            if not is_close:
+                raise ArtefactError(f"its {name} are not those of assets.extra/golden.json")
+
+
+def _require_signatures(signatures: Any, observation_size: int, num_actions: int) -> None:
+    """Hold the two signatures to names, types and shapes.
+
+    Raises:
+        ArtefactError: one is missing or other than in the design.
+    """
+    rows = ("float32", [None, observation_size])
+    logits = ("float32", [None, num_actions])
+    outputs = {
+        "action_logits": logits,
+        "action_probabilities": logits,
+        "actions": ("int64", [None]),
+        "greedy_actions": ("int64", [None]),
+        "log_probabilities": ("float32", [None]),
+        "state_values": ("float32", [None]),
+    }
+    inputs = {
+        "serving_default": {"observations": rows},
+        SIGNATURE: {
+            "observations": rows,
+            "uniforms": ("float32", [None]),
+            "deterministic": ("bool", [None]),
+        },
+    }
+    for name, expected in inputs.items():
+        if name not in signatures:
+            raise ArtefactError(f"it has no signature {name!r}")
+        found = signatures[name]
+        for what, specs, wanted in [
+            ("inputs", found.structured_input_signature[1], expected),
+            ("outputs", found.structured_outputs, outputs),
+        ]:
+            seen = {key: (spec.dtype.name, spec.shape.as_list()) for key, spec in specs.items()}
+            if seen != wanted:
+                raise ArtefactError(f"signature {name!r} has the {what} {seen}, expected {wanted}")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

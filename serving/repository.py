@@ -1,78 +1,90 @@
-"""The versions on disk, and the one that is served."""
+"""The models of the service: which there are, and looking for new versions of them."""
 
 import logging
 import threading
-from pathlib import Path
 
-from serving.errors import NotReadyError
-from serving.policy import Policy, PolicyLoadError
+from serving.errors import NotFoundError
+from serving.messages import ModelReport
+from serving.metrics import Metrics
+from serving.policy import Policy
+from serving.settings import Settings
+from serving.versions import Versions
 
 logger = logging.getLogger(__name__)
 
 
 class Repository:
-    """Serves the newest version of one model that can be loaded, and looks for newer ones.
+    """Every model under the models folder, each with its versions; one is the default.
 
-    A version is loaded and checked beside the one that is served, then takes its place in
-    one assignment. One that is refused is not tried again, because a version's folder never
-    changes.
+    A request's name is looked up among the folders found here and is never a path.
     """
 
-    def __init__(self, models: Path, name: str, poll_seconds: float) -> None:
-        self.name = name
-        self._folder = models / name
-        self._poll_seconds = poll_seconds
-        self._current: Policy | None = None
-        self._refused: dict[int, str] = {}
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self.default = settings.name
+        self._settings = settings
+        self._metrics = metrics
+        self._models: dict[str, Versions] = {}
+        self._add(settings.name)
 
     def start(self) -> None:
         """Load in the background, so that the process answers that it is alive meanwhile."""
         threading.Thread(target=self._watch, name="repository", daemon=True).start()
 
-    def current(self) -> Policy:
-        """The policy to answer with.
+    def policy(self, name: str | None = None) -> Policy:
+        """The policy to answer with, of the default model where no name is given.
 
         Raises:
-            NotReadyError: there is none; says why.
+            NotFoundError: no model has that name.
+            NotReadyError: none of its versions is served; says why.
         """
-        policy = self._current
-        if policy is None:
-            reasons = [self._refused[version] for version in sorted(self._refused, reverse=True)]
-            raise NotReadyError("; ".join(reasons) or f"no version of {self.name} is loaded yet")
-        return policy
+        return self._find(name or self.default).current()
+
+    def report(self, name: str) -> ModelReport:
+        """Which versions of a model there are, and which is served and why.
+
+        Raises:
+            NotFoundError: no model has that name.
+        """
+        return self._find(name).report(default=name == self.default)
+
+    def names(self) -> list[str]:
+        """Of all models, the default one first."""
+        return sorted(self._models, key=lambda name: (name != self.default, name))
 
     def refresh(self) -> None:
-        """Serve the newest version that can be loaded."""
-        for version in sorted(self._versions(), reverse=True):
-            if self._current is not None and version <= self._current.version:
-                return
-            if version in self._refused:
-                continue
+        """Look for new models, and for new versions of each."""
+        self._discover()
+        for name in self.names():
             try:
-                self._current = Policy(self._folder / str(version))
-            except PolicyLoadError as error:
-                self._refused[version] = str(error)
-                logger.error("refused %s", error)
-            else:
-                logger.info("serving %s version %d", self.name, version)
-                return
+                self._models[name].refresh()
+            except OSError as error:
+                logger.error("the versions of %s cannot be read: %s", name, error)
 
-    def _versions(self) -> list[int]:
+    def _find(self, name: str) -> Versions:
+        if name not in self._models:
+            # Another worker may have seen it already.
+            self._discover()
         try:
-            # A leading zero would give one version two names.
-            return [
-                int(path.name)
-                for path in self._folder.iterdir()
-                if path.name.isdecimal() and path.name == str(int(path.name))
-            ]
-        except FileNotFoundError:
-            return []
+            return self._models[name]
+        except KeyError:
+            raise NotFoundError(
+                f"no model is called {name!r}; there are {', '.join(self.names())}"
+            ) from None
+
+    def _discover(self) -> None:
+        try:
+            for folder in self._settings.models.iterdir():
+                known = folder.name in self._models or folder.name.startswith(".")
+                if not known and folder.is_dir() and not folder.is_symlink():
+                    self._add(folder.name)
+        except OSError as error:
+            logger.error("%s cannot be read: %s", self._settings.models, error)
+
+    def _add(self, name: str) -> None:
+        self._models[name] = Versions(self._settings.models / name, self._settings, self._metrics)
 
     def _watch(self) -> None:
         pause = threading.Event()
         while True:
-            try:
-                self.refresh()
-            except OSError as error:
-                logger.error("%s cannot be read: %s", self._folder, error)
-            pause.wait(self._poll_seconds)
+            self.refresh()
+            pause.wait(self._settings.poll_seconds)

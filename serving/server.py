@@ -2,7 +2,10 @@
 
 import importlib
 import os
+import shutil
 import socket
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from flask import Flask
@@ -10,6 +13,9 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.workers.base import Worker
 
 from serving.settings import Settings
+
+# Read by prometheus_client when it is imported, which is therefore done after it is set.
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class Server(BaseApplication):
@@ -29,12 +35,14 @@ class Server(BaseApplication):
         settings: dict[str, Any] = {
             "bind": f"fd://{self.descriptor}",
             "workers": self.settings.workers,
-            "worker_class": "gthread",
+            "worker_class": "serving.worker.Worker",
             "threads": self.settings.threads,
             "keepalive": 75,
             "control_socket_disable": True,
-            "on_starting": import_tensorflow,
+            "on_starting": prepare,
+            "child_exit": forget_worker,
             "worker_exit": leave_at_once,
+            "on_exit": clean_up,
         }
         for name, value in settings.items():
             self.cfg.set(name, value)
@@ -42,13 +50,13 @@ class Server(BaseApplication):
     def load(self) -> Flask:
         """Make a worker's application; gunicorn calls it after the fork."""
         from serving.app import create_app
+        from serving.metrics import Metrics
         from serving.repository import Repository
 
-        repository = Repository(
-            self.settings.models, self.settings.name, self.settings.poll_seconds
-        )
+        metrics = Metrics()
+        repository = Repository(self.settings, metrics)
         repository.start()
-        return create_app(self.settings, repository)
+        return create_app(self.settings, repository, metrics)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -70,6 +78,27 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+def prepare(_arbiter: object) -> None:
+    """Do once in the master what every worker needs."""
+    # In memory where that can be: a full disk must not stop the workers that write there.
+    memory = Path("/dev/shm")  # noqa: S108 (mkdtemp makes a folder of our own in it)
+    place = memory if os.access(memory, os.W_OK) else None
+    os.environ[METRICS_FOLDER] = tempfile.mkdtemp(prefix="serving-metrics-", dir=place)
+    import_tensorflow()
+
+
+def forget_worker(_arbiter: object, worker: Worker) -> None:
+    """Drop what a worker that is gone said about the present; its counts stay."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(worker.pid)
+
+
+def clean_up(_arbiter: object) -> None:
+    """Leave nothing behind."""
+    shutil.rmtree(os.environ[METRICS_FOLDER], ignore_errors=True)
+
+
 def leave_at_once(_arbiter: object, worker: Worker) -> None:
     """End a worker whose requests are answered, without Python's own clean-up.
 
@@ -80,7 +109,7 @@ def leave_at_once(_arbiter: object, worker: Worker) -> None:
         os._exit(0)
 
 
-def import_tensorflow(_arbiter: object) -> None:
+def import_tensorflow() -> None:
     """Import TensorFlow without the lines that it prints about itself while it loads."""
     # Whole blocks of rows give the same numbers in every batch only with these kernels.
     os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"

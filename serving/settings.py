@@ -33,6 +33,11 @@ class Settings:
         16 * 1024 * 1024, click.IntRange(1), "Largest request body that is read."
     )
     max_rows: int = _setting(65_536, click.IntRange(1), "Most observations in one request.")
+    min_return: float | None = _setting(
+        None,
+        click.FLOAT,
+        "Least mean return, greedy and sampled, that a policy's card must show to be served.",
+    )
     poll_seconds: float = _setting(
         1.0, click.FloatRange(min=0, min_open=True), "How often to look for new versions."
     )

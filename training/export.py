@@ -4,12 +4,15 @@ A version is written aside, loaded back, checked, and only then renamed to its n
 that whoever watches the folder never sees half of one.
 """
 
+import hashlib
 import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,10 @@ from training.model import FloatArray, Policy, activation_function
 ROW_BLOCK = 16
 
 GOLDEN_TOLERANCE = 1e-5
+
+CARD = "assets.extra/policy.json"
+# Stands in the card for the card's own checksum while that is computed.
+NO_CHECKSUM = "0" * 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +53,24 @@ def export(
     policy: Policy,
     card: dict[str, Any],
     golden_observations: FloatArray,
+    extra_files: Mapping[str, Path] = MappingProxyType({}),
 ) -> Path:
     """Write the next version of a policy.
 
     Args:
         base: folder of the versions, made if missing.
         policy: what to export.
-        card: the policy card; JSON values.
+        card: the policy card; JSON values. `checksums` is added: the SHA-256 of every file,
+            its own with `NO_CHECKSUM` in the place of that checksum.
         golden_observations: `[G, O]`, whose outputs are stored for others to recompute.
+        extra_files: name to path of what is copied to `assets.extra` besides.
 
     Returns:
         The version's folder, `base/<number>`.
 
     Raises:
-        ExportError: the SavedModel differs from `policy` on the golden observations.
+        ExportError: what was written differs from its checksums, or computes other values
+            than `policy` on the golden observations.
         OSError: `base` cannot be written.
     """
     base.mkdir(parents=True, exist_ok=True)
@@ -69,16 +80,19 @@ def export(
         logits, values = policy(golden_observations)
         extra = aside / "assets.extra"
         extra.mkdir()
-        _write_json(extra / "policy.json", card)
-        _write_json(
-            extra / "golden.json",
-            {
-                "observations": golden_observations.tolist(),
-                "action_logits": logits.tolist(),
-                "state_values": values.tolist(),
-                "tolerance": GOLDEN_TOLERANCE,
-            },
-        )
+        for name, path in extra_files.items():
+            shutil.copyfile(path, extra / name)
+        golden = {
+            "observations": golden_observations.tolist(),
+            "action_logits": logits.tolist(),
+            "state_values": values.tolist(),
+            "tolerance": GOLDEN_TOLERANCE,
+        }
+        (extra / "golden.json").write_text(_to_json(golden))
+        checksums = {**_checksums(aside), CARD: NO_CHECKSUM}
+        unsigned = _to_json({**card, "checksums": checksums})
+        own_checksum = hashlib.sha256(unsigned.encode()).hexdigest()
+        (aside / CARD).write_text(unsigned.replace(NO_CHECKSUM, own_checksum))
         _verify(aside, golden_observations, logits, values)
         aside.chmod(0o755)
         return _rename_to_next_version(aside, base)
@@ -96,7 +110,7 @@ def load(model_dir: Path) -> tuple[LoadedPolicy, dict[str, Any]]:
     Raises:
         OSError: there is no SavedModel, or no card.
     """
-    card = json.loads((model_dir / "assets.extra" / "policy.json").read_text())
+    card = json.loads((model_dir / CARD).read_text())
     return LoadedPolicy(tf.saved_model.load(model_dir).signatures["serving_default"]), card
 
 
@@ -145,7 +159,11 @@ def _save(folder: Path, policy: Policy) -> None:
 
 
 def _verify(folder: Path, observations: FloatArray, logits: FloatArray, values: FloatArray) -> None:
-    policy, _ = load(folder)
+    policy, card = load(folder)
+    written = _checksums(folder)
+    for path, checksum in card["checksums"].items():
+        if path != CARD and written[path] != checksum:
+            raise ExportError(f"{path} is not on the disk as it was written")
     saved_logits, saved_values = policy(observations)
     for name, saved, trained in [
         ("action_logits", saved_logits, logits),
@@ -156,8 +174,17 @@ def _verify(folder: Path, observations: FloatArray, logits: FloatArray, values: 
             raise ExportError(f"the SavedModel's {name} differ from the policy's by {difference}")
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n")
+def _to_json(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=2) + "\n"
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file below `folder`, by its path there."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def _rename_to_next_version(aside: Path, base: Path) -> Path:

@@ -16,7 +16,7 @@ def health_blueprint(repository: Repository) -> Blueprint:
 
     @blueprint.get("/ready")
     def ready() -> Response:
-        policy = repository.current()
+        policy = repository.policy()
         return json_response({"status": "ready", "model": policy.identity()})
 
     return blueprint

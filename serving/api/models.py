@@ -1,10 +1,11 @@
-"""What is served."""
+"""What is served, and why."""
 
 import msgspec
 from flask import Blueprint, Response
 
 from serving.api.encoding import json_response
-from serving.errors import NotFoundError
+from serving.errors import NotReadyError
+from serving.messages import ModelsReport
 from serving.repository import Repository
 
 
@@ -14,15 +15,16 @@ def models_blueprint(repository: Repository) -> Blueprint:
 
     @blueprint.get("")
     def models() -> Response:
-        policy = repository.current()
-        return json_response({"models": [policy.identity()]})
+        reports = [repository.report(name) for name in repository.names()]
+        return json_response(msgspec.to_builtins(ModelsReport(reports)))
 
     @blueprint.get("/<name>")
     def model(name: str) -> Response:
-        policy = repository.current()
-        if name != policy.name:
-            raise NotFoundError(f"no model is called {name!r}; this service has {policy.name!r}")
-        card = msgspec.json.decode(policy.card_json)
-        return json_response({**policy.identity(), "policy": card})
+        report = repository.report(name)
+        try:
+            card = msgspec.json.decode(repository.policy(name).card_json)
+        except NotReadyError:
+            card = None
+        return json_response({**msgspec.to_builtins(report), "policy": card})
 
     return blueprint

@@ -1,0 +1,44 @@
+"""`GET /openapi.json`, and the same for people at `GET /docs`."""
+
+import orjson
+from flask import Blueprint, Response, render_template
+
+from serving.api.encoding import json_response
+from serving.api.openapi import Schema, openapi
+from serving.artefact import Card
+from serving.errors import NotReadyError
+from serving.repository import Repository
+from serving.settings import Settings
+
+# The page is plain HTML made here: it needs no script, and nothing from another host.
+POLICY = "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+
+
+def docs_blueprint(repository: Repository, settings: Settings) -> Blueprint:
+    """`GET /openapi.json` and `GET /docs`."""
+    blueprint = Blueprint("docs", __name__, template_folder="templates")
+
+    def description() -> Schema:
+        models: list[tuple[str, Card | None]] = []
+        for name in repository.names():
+            try:
+                models.append((name, repository.policy(name).card))
+            except NotReadyError:
+                models.append((name, None))
+        return openapi(models, settings.max_rows)
+
+    @blueprint.get("/openapi.json")
+    def openapi_json() -> Response:
+        return json_response(description())
+
+    @blueprint.get("/docs")
+    def docs() -> Response:
+        page = render_template("docs.html", api=description(), to_json=to_json)
+        return Response(page, headers={"Content-Security-Policy": POLICY})
+
+    return blueprint
+
+
+def to_json(value: object) -> str:
+    """JSON on one line, as an example shows it."""
+    return orjson.dumps(value).decode()

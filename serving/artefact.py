@@ -1,0 +1,144 @@
+"""A version's folder, read and checked without TensorFlow."""
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, NamedTuple, TypeVar
+
+import msgspec
+
+CARD = "assets.extra/policy.json"
+GOLDEN = "assets.extra/golden.json"
+# Stands in the card for the card's own checksum while that is computed.
+NO_CHECKSUM = b"0" * 64
+
+T = TypeVar("T")
+
+
+class ArtefactError(Exception):
+    """A version's folder holds no policy that can be served; says why."""
+
+
+class Observations(msgspec.Struct):
+    """The card's part about observations; all lists have one entry a number."""
+
+    names: list[str]
+    seen_low: list[float]
+    seen_high: list[float]
+
+
+class Actions(msgspec.Struct):
+    """The card's part about actions."""
+
+    names: list[str]
+
+
+class Evaluation(msgspec.Struct):
+    """Returns of evaluation episodes."""
+
+    mean: float
+
+
+class Evaluations(msgspec.Struct):
+    """How good the policy was where it was trained, by kind of action."""
+
+    greedy: Evaluation
+    sampled: Evaluation
+
+
+class Card(msgspec.Struct):
+    """The part of the policy card that serving depends on."""
+
+    environment: str
+    observations: Observations
+    actions: Actions
+    solved: bool
+    evaluation: Evaluations
+    checksums: dict[str, str]  # SHA-256 of every file by its path
+
+
+class Golden(msgspec.Struct):
+    """What the policy computed where it was trained, for `G` observations."""
+
+    observations: Annotated[list[list[float]], msgspec.Meta(min_length=1)]  # [G, O]
+    action_logits: list[list[float]]  # [G, A]
+    state_values: list[float]  # [G]
+    # Relative and absolute; a large one would prove nothing.
+    tolerance: Annotated[float, msgspec.Meta(ge=0, le=1e-3)]
+
+
+class Artefact(NamedTuple):
+    """What stands beside the SavedModel."""
+
+    card: Card
+    card_json: bytes  # the whole card
+    golden: Golden
+
+
+def read(model_dir: Path) -> Artefact:
+    """Read a version's card and golden values, and check every file by its checksum.
+
+    That finds damage, not malice: who can write the folder can write the checksums.
+
+    Raises:
+        ArtefactError: a file is missing, changed, unknown, a symbolic link or not as designed.
+    """
+    try:
+        files = _files(model_dir)
+    except OSError as error:
+        raise ArtefactError(f"cannot be read: {error}") from error
+    for path in (CARD, GOLDEN):
+        if path not in files:
+            raise ArtefactError(f"{path} is missing")
+    card = _decode(files[CARD], Card, CARD)
+    _check(files, card.checksums)
+    golden = _decode(files[GOLDEN], Golden, GOLDEN)
+    sizes = {len(seen) for seen in (card.observations.seen_low, card.observations.seen_high)}
+    if sizes != {len(card.observations.names)}:
+        raise ArtefactError(f"{CARD}: its observations have ranges and names of different lengths")
+    return Artefact(card, files[CARD], golden)
+
+
+def require_return(card: Card, min_return: float | None) -> None:
+    """Hold back a policy that is not good enough.
+
+    Raises:
+        ArtefactError: it is not solved, or one of its mean returns is below `min_return`.
+    """
+    if not card.solved:
+        raise ArtefactError("its card says that it is not solved")
+    for kind in ("greedy", "sampled"):
+        mean = getattr(card.evaluation, kind).mean
+        if min_return is not None and mean < min_return:
+            raise ArtefactError(f"its {kind} mean return {mean:g} is below {min_return:g}")
+
+
+def _files(model_dir: Path) -> dict[str, bytes]:
+    paths = sorted(model_dir.rglob("*"))
+    for path in paths:
+        if path.is_symlink():
+            raise ArtefactError(f"{path.relative_to(model_dir)} is a symbolic link")
+    return {
+        path.relative_to(model_dir).as_posix(): path.read_bytes()
+        for path in paths
+        if path.is_file()
+    }
+
+
+def _check(files: dict[str, bytes], checksums: dict[str, str]) -> None:
+    for path in sorted(files.keys() | checksums.keys()):
+        if path not in files:
+            raise ArtefactError(f"{path} is missing")
+        if path not in checksums:
+            raise ArtefactError(f"{path} is not on the card")
+        content = files[path]
+        if path == CARD:
+            content = content.replace(checksums[path].encode(), NO_CHECKSUM)
+        if hashlib.sha256(content).hexdigest() != checksums[path]:
+            raise ArtefactError(f"{path} is not the file whose checksum is on the card")
+
+
+def _decode(content: bytes, kind: type[T], path: str) -> T:
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ArtefactError(f"{path}: {error}") from error

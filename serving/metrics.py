@@ -1,0 +1,107 @@
+"""What an operator sees: Prometheus metrics, summed over the worker processes."""
+
+import os
+
+import numpy as np
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from serving.policy import Decision
+
+_BATCH_ROWS = [1, 4, 16, 64, 256, 1024, 4096, 16384, 65536]
+_SECONDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]
+
+
+class Metrics:
+    """The metrics of one process, made after the fork. `model` is a model's name in all.
+
+    Where `PROMETHEUS_MULTIPROC_DIR` is set, as `serving/server.py` does, prometheus_client
+    keeps each process's numbers in files there, and `text` sums them.
+    """
+
+    def __init__(self) -> None:
+        registry = self._registry = CollectorRegistry()
+        self.requests = Counter(
+            "policy_http_requests",
+            "Requests answered.",
+            ["route", "status"],
+            registry=registry,
+        )
+        self.request_seconds = Histogram(
+            "policy_http_request_seconds",
+            "Seconds from the parsed request head to the answer's last byte made.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.batch_rows = Histogram(
+            "policy_batch_rows",
+            "Observations in a request.",
+            ["model"],
+            buckets=_BATCH_ROWS,
+            registry=registry,
+        )
+        self.actions = Counter(
+            "policy_actions", "Actions taken, by name.", ["model", "action"], registry=registry
+        )
+        self.entropy = Counter(
+            "policy_entropy_nats",
+            "Sum of the entropies of the decisions; divide by policy_actions_total.",
+            ["model"],
+            registry=registry,
+        )
+        self.state_value = Gauge(
+            "policy_state_value",
+            "Mean state value of the latest request.",
+            ["model"],
+            multiprocess_mode="mostrecent",
+            registry=registry,
+        )
+        self.out_of_range_rows = Counter(
+            "policy_out_of_range_rows",
+            "Observations outside what training saw.",
+            ["model"],
+            registry=registry,
+        )
+        self.served_version = Gauge(
+            "policy_served_version",
+            "The version that each worker process serves.",
+            ["model"],
+            multiprocess_mode="liveall",
+            registry=registry,
+        )
+        self.swaps = Counter(
+            "policy_swaps", "Versions that took another's place.", ["model"], registry=registry
+        )
+        self.refusals = Counter(
+            "policy_refusals", "Versions that were refused.", ["model"], registry=registry
+        )
+
+    def decided(
+        self, model: str, action_names: list[str], decision: Decision, out_of_range_rows: int
+    ) -> None:
+        """Count one request's decisions."""
+        self.batch_rows.labels(model).observe(len(decision.actions))
+        taken = np.bincount(decision.actions, minlength=len(action_names))
+        for name, count in zip(action_names, taken.tolist(), strict=True):
+            self.actions.labels(model, name).inc(count)
+        probabilities = decision.action_probabilities
+        surprise = np.log(probabilities, where=probabilities > 0, out=np.zeros_like(probabilities))
+        self.entropy.labels(model).inc(max(0.0, -float(np.vdot(probabilities, surprise))))
+        self.state_value.labels(model).set(float(decision.state_values.mean()))
+        if out_of_range_rows:
+            self.out_of_range_rows.labels(model).inc(out_of_range_rows)
+
+    def text(self) -> bytes:
+        """All metrics of all processes, in Prometheus's text format."""
+        registry = self._registry
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)
+        return generate_latest(registry)

@@ -1,0 +1,126 @@
+/** Buttons, keys and the pointer, as calls of what they mean. */
+
+import { worldAt } from "./stage.js";
+
+/** Newton seconds: hard enough to see, weak enough to be caught by a good policy. */
+const CART_BLOW = 0.5;
+const TIP_BLOW = 0.025;
+
+const find = (id) => document.getElementById(id);
+
+const checked = (name) => document.querySelector(`input[name="${name}"]:checked`).value;
+
+export const settings = {
+  get greedy() {
+    return checked("choice") === "greedy";
+  },
+  get byHand() {
+    return checked("driver") === "hand";
+  },
+  get count() {
+    return Number(checked("count"));
+  },
+  get spread() {
+    return Number(find("spread").value);
+  },
+  get speed() {
+    return Number(find("speed").value);
+  },
+};
+
+/** The direction that a person holds: -1, 0 or 1. */
+export const held = { direction: 0 };
+
+/**
+ * Connect everything that can be operated.
+ *
+ * `actions` has pause(), step(), reset(), changed(), strike(blow) and, for the pointer, cart().
+ */
+export function connect(actions) {
+  find("pause").addEventListener("click", actions.pause);
+  find("step").addEventListener("click", actions.step);
+  find("reset").addEventListener("click", actions.reset);
+  find("controls").addEventListener("submit", (event) => event.preventDefault());
+  find("controls").addEventListener("change", (event) => {
+    nameDriveButtons();
+    if (event.target.name === "count" || event.target.id === "spread") actions.reset();
+    else actions.changed();
+  });
+  nameDriveButtons();
+
+  const push = (direction) => {
+    if (settings.byHand) held.direction = direction;
+    else actions.strike({ cart: direction * CART_BLOW });
+  };
+  const hit = (direction) => actions.strike({ tip: direction * TIP_BLOW });
+  connectButtons(push, hit);
+  connectKeys(push, hit, actions);
+  connectPointer(push, hit, actions);
+  for (const type of ["pointerup", "pointercancel", "blur"]) {
+    window.addEventListener(type, () => (held.direction = 0));
+  }
+}
+
+/** Show on the button what it will do. */
+export function showPaused(paused) {
+  find("pause").textContent = paused ? "Play" : "Pause";
+}
+
+function nameDriveButtons() {
+  const verb = settings.byHand ? "Drive" : "Push";
+  find("cart-left").textContent = `${verb} cart left`;
+  find("cart-right").textContent = `${verb} cart right`;
+  held.direction = 0;
+}
+
+function connectButtons(push, hit) {
+  for (const [side, direction] of [["left", -1], ["right", 1]]) {
+    find(`pole-${side}`).addEventListener("click", () => hit(direction));
+    const drive = find(`cart-${side}`);
+    // A push is one click; driving lasts while the button is held.
+    drive.addEventListener("click", () => settings.byHand || push(direction));
+    drive.addEventListener("pointerdown", () => settings.byHand && push(direction));
+    drive.addEventListener("keydown", (event) => {
+      if (settings.byHand && (event.key === " " || event.key === "Enter")) push(direction);
+    });
+    drive.addEventListener("keyup", () => (held.direction = 0));
+  }
+}
+
+function connectKeys(push, hit, actions) {
+  const directions = { ArrowLeft: -1, ArrowRight: 1 };
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.altKey || event.metaKey || usesKeys(event.target)) return;
+    const direction = directions[event.key];
+    if (direction !== undefined) {
+      event.preventDefault();
+      if (event.shiftKey) hit(direction);
+      else push(direction);
+    } else if (event.key === " " && !event.target.closest("button, a, summary")) {
+      event.preventDefault();
+      actions.pause();
+    }
+  });
+  document.addEventListener("keyup", (event) => {
+    if (directions[event.key] === held.direction) held.direction = 0;
+  });
+}
+
+/** Arrows and the space bar belong to these while they have the focus. */
+function usesKeys(target) {
+  return target.matches("input, select, textarea");
+}
+
+function connectPointer(push, hit, actions) {
+  const canvas = find("stage");
+  canvas.addEventListener("pointerdown", (event) => {
+    const { x, y } = worldAt(canvas, event);
+    const [position, , angle] = actions.cart().state;
+    const high = y > 0.1 && !settings.byHand;
+    const target = high ? position + Math.sin(angle) * y : position;
+    // A blow from the left goes to the right; a driver's finger leads.
+    const direction = x < target === settings.byHand ? -1 : 1;
+    if (high) hit(direction);
+    else push(direction);
+  });
+}

@@ -1,0 +1,65 @@
+/** Time: how long answers take, how many decisions there are, and when the next one is due. */
+
+const KEPT_ROUND_TRIPS = 500;
+const RATE_WINDOW_MS = 1000;
+
+/** The p-quantile of numbers by the nearest rank; NaN of none. */
+export function quantile(numbers, p) {
+  if (numbers.length === 0) return NaN;
+  const sorted = Float64Array.from(numbers).sort();
+  return sorted[Math.max(0, Math.ceil(p * sorted.length) - 1)];
+}
+
+/** The latest round-trip times, in milliseconds. */
+export class RoundTrips {
+  times = [];
+
+  add(milliseconds) {
+    this.times.push(milliseconds);
+    if (this.times.length > KEPT_ROUND_TRIPS) this.times.shift();
+  }
+
+  get last() {
+    return this.times.at(-1) ?? NaN;
+  }
+
+  quantile(p) {
+    return quantile(this.times, p);
+  }
+}
+
+/** Events a second, over the last second. */
+export class Rate {
+  events = [];
+
+  add(count, now = performance.now()) {
+    this.events.push([now, count]);
+  }
+
+  perSecond(now = performance.now()) {
+    while (this.events.length > 0 && this.events[0][0] <= now - RATE_WINDOW_MS) {
+      this.events.shift();
+    }
+    return this.events.reduce((sum, [, count]) => sum + count, 0) * (1000 / RATE_WINDOW_MS);
+  }
+}
+
+/** Resolves when the next step is due; late steps are made up for, but only a few. */
+export class Pacer {
+  #due = performance.now();
+
+  async next(stepsPerSecond) {
+    const now = performance.now();
+    if (!Number.isFinite(stepsPerSecond)) {
+      this.#due = now;
+      return pause(0);
+    }
+    this.#due = Math.max(this.#due + 1000 / stepsPerSecond, now - 100);
+    return pause(this.#due - now);
+  }
+}
+
+/** Resolves later; even after no time, so that the page stays responsive. */
+export function pause(milliseconds) {
+  return new Promise((resolve) => setTimeout(resolve, Math.max(0, milliseconds)));
+}
