@@ -7,6 +7,7 @@ from serving.api.docs import docs_blueprint
 from serving.api.health import health_blueprint
 from serving.api.metrics import metrics_blueprint
 from serving.api.models import models_blueprint
+from serving.api.page import page_blueprint
 from serving.errors import register_error_handlers
 from serving.metrics import Metrics
 from serving.repository import Repository
@@ -23,4 +24,5 @@ def create_app(settings: Settings, repository: Repository, metrics: Metrics) -> 
     app.register_blueprint(health_blueprint(repository))
     app.register_blueprint(metrics_blueprint(metrics))
     app.register_blueprint(models_blueprint(repository))
+    app.register_blueprint(page_blueprint())
     return app

@@ -1,9 +1,10 @@
 """What is served, and why."""
 
 import msgspec
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 
 from serving.api.encoding import json_response
+from serving.api.page import card_page
 from serving.errors import NotReadyError
 from serving.messages import ModelsReport
 from serving.repository import Repository
@@ -21,10 +22,15 @@ def models_blueprint(repository: Repository) -> Blueprint:
     @blueprint.get("/<name>")
     def model(name: str) -> Response:
         report = repository.report(name)
+        kinds = ["application/json", "text/html"]  # the first one for who takes anything
+        if request.accept_mimetypes.best_match(kinds) == "text/html":
+            return card_page()
         try:
             card = msgspec.json.decode(repository.policy(name).card_json)
         except NotReadyError:
             card = None
-        return json_response({**msgspec.to_builtins(report), "policy": card})
+        response = json_response({**msgspec.to_builtins(report), "policy": card})
+        response.vary.add("Accept")
+        return response
 
     return blueprint

@@ -1,0 +1,170 @@
+/** The page of a policy card: asks its own address for the card, and the service for decisions. */
+
+import { drawHeatMap } from "./charts.js";
+import { RefusedError, ServiceClient } from "./client.js";
+import { showProblem, showUncaughtErrors, untilAnswered } from "./notices.js";
+import { ANGLE_LIMIT } from "./physics.js";
+import { pageColors } from "./stage.js";
+
+const HEAT_CELLS = 41;
+/** Every fifth of the cells is a column or a row of the table. */
+const TABLE_STRIDE = 5;
+
+const find = (id) => document.getElementById(id);
+const name = decodeURIComponent(location.pathname.split("/").at(-1));
+const here = `models/${encodeURIComponent(name)}`;
+const client = new ServiceClient();
+
+/** A number as a person reads it. */
+function short(number) {
+  return typeof number === "number" ? String(Number(number.toPrecision(5))) : "–";
+}
+
+/** A table row; its first cell is the header. */
+function tableRow([header, ...cells]) {
+  const row = document.createElement("tr");
+  const first = document.createElement("th");
+  first.scope = "row";
+  first.textContent = header;
+  row.append(first);
+  for (const cell of cells) row.insertCell().textContent = cell;
+  return row;
+}
+
+function showOrigin(version, policy) {
+  find("title").textContent = document.title = `Policy card: ${name} version ${version}`;
+  const { training } = policy;
+  const facts = {
+    Environment: policy.environment,
+    Solved: policy.solved ? `yes, at ${short(policy.reward_threshold)}` : "no",
+    Observations: policy.observations.names.join(", "),
+    Actions: policy.actions.names.join(", "),
+    "Trained with": `preset ${training.preset}, seed ${training.seed}`,
+    "Environment steps": `${training.env_steps} in ${training.episodes} episodes`,
+    "Seconds of training": short(training.seconds),
+    Made: policy.created,
+    Commit: policy.git_commit ?? "unknown",
+    Libraries: Object.entries(policy.versions).map((pair) => pair.join(" ")).join(", "),
+  };
+  find("origin").replaceChildren(
+    ...Object.entries(facts).flatMap(([term, text]) => {
+      const [dt, dd] = [document.createElement("dt"), document.createElement("dd")];
+      [dt.textContent, dd.textContent] = [term, text];
+      return [dt, dd];
+    }),
+  );
+}
+
+function showEvaluations({ evaluation, robustness = {} }) {
+  const all = Object.entries({ ...evaluation, ...robustness });
+  find("evaluations").replaceChildren(
+    ...all.map(([kind, result]) =>
+      tableRow([
+        kind.replaceAll("_", " "),
+        result.episodes,
+        short(result.mean),
+        result.confidence_interval.map(short).join(" to "),
+        short(result.standard_deviation),
+        short(result.minimum),
+      ]),
+    ),
+  );
+}
+
+function showRanges({ names, seen_low, seen_high, low, high }) {
+  find("ranges").replaceChildren(
+    ...names.map((observation, i) =>
+      tableRow([
+        observation.replaceAll("_", " "),
+        short(seen_low[i]),
+        short(seen_high[i]),
+        low[i] === null || high[i] === null ? "any" : `${short(low[i])} to ${short(high[i])}`,
+      ]),
+    ),
+  );
+}
+
+function showVersions(versions) {
+  find("versions").replaceChildren(
+    ...versions.map(({ version, state, reason }) => tableRow([version, state, reason])),
+  );
+}
+
+/** Numbers from -limit to +limit, both included. */
+function across(limit) {
+  return Array.from({ length: HEAT_CELLS }, (_, i) => limit * ((2 * i) / (HEAT_CELLS - 1) - 1));
+}
+
+async function showHeatMap(version, { names, seen_low, seen_high }) {
+  const [angle, velocity] = ["pole_angle", "pole_angular_velocity"].map((n) => names.indexOf(n));
+  if (angle < 0 || velocity < 0) return;
+  const velocityLimit = Math.max(-seen_low[velocity], seen_high[velocity]);
+  const [angles, velocities] = [across(ANGLE_LIMIT), across(velocityLimit)];
+  const rows = velocities.flatMap((speed) =>
+    angles.map((lean) =>
+      names.map((_, i) => (i === angle ? lean : i === velocity ? speed : 0)),
+    ),
+  );
+  const decision = await untilAnswered(client, () => client.act(rows, true, `${here}/act`));
+  if (decision.model.version !== version) location.reload(); // a swap since the card came
+  const right = decision.action_probabilities.map((probabilities) => probabilities[1]);
+  const map = velocities.map((_, i) => right.slice(i * HEAT_CELLS, (i + 1) * HEAT_CELLS));
+  if (!right.every(Number.isFinite)) {
+    throw new RefusedError("a probability of going right is not a number");
+  }
+  find("heat-section").hidden = false;
+  const ends = { angle: ANGLE_LIMIT, velocity: velocityLimit };
+  for (const [axis, limit] of Object.entries(ends)) {
+    find(`${axis}-low`).textContent = (-limit).toFixed(2);
+    find(`${axis}-high`).textContent = limit.toFixed(2);
+  }
+  const draw = () => drawHeatMap(find("heat"), map, pageColors());
+  new ResizeObserver(draw).observe(find("heat"));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  showHeatTable(map, angles, velocities);
+}
+
+function showHeatTable(map, angles, velocities) {
+  const some = (_, i) => i % TABLE_STRIDE === 0;
+  const head = tableRow(["rad/s \\ rad", ...angles.filter(some).map((a) => a.toFixed(2))]);
+  find("heat-angles").replaceChildren(head);
+  const rows = map.map((row, i) =>
+    tableRow([velocities[i].toFixed(2), ...row.filter(some).map((p) => Math.round(100 * p))]),
+  );
+  find("heat-rows").replaceChildren(...rows.filter(some).reverse());
+}
+
+/** The card lists every file of the artefact, and so whether the pictures travelled with it. */
+async function showPictures({ checksums }) {
+  const places = { "learning_curve.png": "learning-curve", "episode.gif": "episode" };
+  for (const [file, id] of Object.entries(places)) {
+    if (!(`assets.extra/${file}` in checksums)) continue;
+    const address = await untilAnswered(client, () => client.picture(`${here}/${file}`));
+    find(id).querySelector("img").src = address;
+    find(id).hidden = find("pictures").hidden = false;
+  }
+  find("episode").open = !matchMedia("(prefers-reduced-motion: reduce)").matches;
+}
+
+async function show() {
+  const { version, versions, policy } = await untilAnswered(client, () => client.json(here));
+  find("card").hidden = false;
+  showVersions(versions);
+  if (policy === null) {
+    showProblem(`No version of ${name} is served.`);
+    return;
+  }
+  showOrigin(version, policy);
+  showEvaluations(policy);
+  showRanges(policy.observations);
+  find("json").textContent = JSON.stringify(policy, null, 2);
+  await showPictures(policy);
+  await showHeatMap(version, policy.observations);
+}
+
+showUncaughtErrors();
+try {
+  await show();
+} catch (error) {
+  showProblem(`The service cannot show ${name}: ${error.message}`);
+}
