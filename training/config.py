@@ -1,6 +1,6 @@
 """Everything that decides how a policy is learned, and the presets that users name."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 Activation = Literal["tanh", "linear"]
@@ -115,28 +115,30 @@ class RunSettings(NamedTuple):
     allow_unsolved: bool  # export whatever was learned
 
 
+# Schulman et al. 2017, "Proximal Policy Optimization Algorithms".
+_PPO = TrainingConfig(
+    env_id="CartPole-v1",
+    num_envs=32,
+    num_steps=32,
+    max_env_steps=200_000,
+    gamma=0.99,
+    gae_lambda=0.95,
+    hidden_units=64,
+    activation="tanh",
+    learning_rate=5e-3,
+    adam_epsilon=1e-5,
+    num_epochs=10,
+    num_minibatches=8,
+    clip_coef=0.2,
+    normalize_advantages=True,
+    vf_coef=0.5,
+    max_grad_norm=0.5,
+    evaluation_interval=5,
+    endurance_steps=10_000,
+)
+
 PRESETS: dict[Preset, TrainingConfig] = {
-    # Schulman et al. 2017, "Proximal Policy Optimization Algorithms".
-    "ppo": TrainingConfig(
-        env_id="CartPole-v1",
-        num_envs=32,
-        num_steps=32,
-        max_env_steps=200_000,
-        gamma=0.99,
-        gae_lambda=0.95,
-        hidden_units=64,
-        activation="tanh",
-        learning_rate=5e-3,
-        adam_epsilon=1e-5,
-        num_epochs=10,
-        num_minibatches=8,
-        clip_coef=0.2,
-        normalize_advantages=True,
-        vf_coef=0.5,
-        max_grad_norm=0.5,
-        evaluation_interval=5,
-        endurance_steps=10_000,
-    ),
+    "ppo": _PPO,
     # Mnih et al. 2016, "Asynchronous Methods for Deep Reinforcement Learning", in its
     # synchronous form, with Adam in place of RMSProp and GAE in place of n-step returns.
     "a2c": TrainingConfig(
@@ -156,24 +158,14 @@ PRESETS: dict[Preset, TrainingConfig] = {
         checkpoint_interval=500,
     ),
     # PPO for Acrobot-v1, whose reward of -1 a step asks for a longer horizon.
-    "acrobot": TrainingConfig(
+    "acrobot": replace(
+        _PPO,
         env_id="Acrobot-v1",
-        num_envs=32,
         num_steps=64,
         max_env_steps=1_000_000,
-        gamma=0.99,
-        gae_lambda=0.95,
-        hidden_units=64,
-        activation="tanh",
         learning_rate=3e-3,
-        adam_epsilon=1e-5,
-        num_epochs=10,
-        num_minibatches=8,
-        clip_coef=0.2,
-        normalize_advantages=True,
-        vf_coef=0.5,
-        max_grad_norm=0.5,
         evaluation_interval=10,
+        endurance_steps=None,
         patience=5,
     ),
     # The notebook that this project began with, flaws included: no activation, a critic that
