@@ -4,6 +4,7 @@ PPO, A2C and the notebook's method differ only in the config: A2C is PPO with on
 one minibatch (Huang et al. 2022, "A2C is a special case of PPO").
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,18 +78,30 @@ def losses(config: TrainingConfig, logits: Any, values: Any, batch: Batch) -> Lo
     )
 
 
+class LearnerState(NamedTuple):
+    """All that an update changes, as TensorFlow variables."""
+
+    weights: ActorCritic
+    first_moments: ActorCritic  # of Adam
+    second_moments: ActorCritic
+    steps: Any  # float32 scalar, those that Adam has taken
+
+
 class Learner:
-    """The weights as TensorFlow variables, their Adam state, and the update step."""
+    """The weights, their Adam state, and the update step."""
 
     def __init__(self, config: TrainingConfig, weights: ActorCritic) -> None:
         self.config = config
-        self.weights = tf.nest.map_structure(tf.Variable, weights)
-        self._first_moments = [tf.Variable(tf.zeros_like(w)) for w in tf.nest.flatten(weights)]
-        self._second_moments = [tf.Variable(tf.zeros_like(w)) for w in tf.nest.flatten(weights)]
-        self._steps = tf.Variable(0.0)
-        self._activation = activation_function(config.activation, tf)
-        # Without autograph: reading the source would take longer than tracing it.
-        self._update = tf.function(self._update_on_minibatches, jit_compile=True, autograph=False)
+        self._state = tf.nest.map_structure(
+            tf.Variable,
+            LearnerState(
+                weights,
+                first_moments=tf.nest.map_structure(np.zeros_like, weights),
+                second_moments=tf.nest.map_structure(np.zeros_like, weights),
+                steps=np.float32(0.0),
+            ),
+        )
+        self._update = _compiled_update(config)
 
     def update(self, batch: Batch, learning_rate: float, rng: np.random.Generator) -> Losses:
         """Improve the weights with all passes over a rollout.
@@ -102,7 +115,10 @@ class Learner:
             The mean over the minibatches, as floats.
         """
         measured = self._update(
-            batch, tf.constant(self._minibatches(rng)), tf.constant(learning_rate, tf.float32)
+            self._state,
+            batch,
+            tf.constant(self._minibatches(rng)),
+            tf.constant(learning_rate, tf.float32),
         )
         return Losses(*np.mean(measured.numpy(), axis=0).tolist())
 
@@ -111,29 +127,26 @@ class Learner:
 
         No sample of its batch is valid, so that losses and gradients are zero.
         """
-        config = self.config
-        self._update(
-            Batch(
-                observations=np.zeros((config.rollout_size, observation_size), np.float32),
-                actions=np.zeros(config.rollout_size, np.int64),
-                log_probs=np.zeros(config.rollout_size, np.float32),
-                advantages=np.zeros(config.rollout_size, np.float32),
-                returns=np.zeros(config.rollout_size, np.float32),
-                valid=np.zeros(config.rollout_size, np.float32),
-            ),
-            tf.constant(self._minibatches(np.random.default_rng(0))),
-            tf.constant(0.0),
+        size = self.config.rollout_size
+        nothing = Batch(
+            observations=np.zeros((size, observation_size), np.float32),
+            actions=np.zeros(size, np.int64),
+            log_probs=np.zeros(size, np.float32),
+            advantages=np.zeros(size, np.float32),
+            returns=np.zeros(size, np.float32),
+            valid=np.zeros(size, np.float32),
         )
-        self._steps.assign(0.0)
+        self.update(nothing, 0.0, np.random.default_rng(0))
+        self._state.steps.assign(0.0)
 
     def variables(self) -> list[Any]:
         """All that an update changes: the weights and the state of Adam."""
-        weights = tf.nest.flatten(self.weights)
-        return [*weights, *self._first_moments, *self._second_moments, self._steps]
+        return list(tf.nest.flatten(self._state))
 
     def numpy_weights(self) -> ActorCritic:
         """A copy of the weights as they are now."""
-        copied: ActorCritic = tf.nest.map_structure(lambda weight: weight.numpy(), self.weights)
+        weights = self._state.weights
+        copied: ActorCritic = tf.nest.map_structure(lambda weight: weight.numpy(), weights)
         return copied
 
     def _minibatches(self, rng: np.random.Generator) -> npt.NDArray[np.int32]:
@@ -145,44 +158,62 @@ class Learner:
         used = order[:, : config.num_minibatches * config.minibatch_size]
         return used.reshape(-1, config.minibatch_size)
 
-    def _update_on_minibatches(self, batch: Batch, minibatches: Any, learning_rate: Any) -> Any:
-        """Take one Adam step for each row of `minibatches` `[M, size]`; losses `[M, 5]`."""
-        count = minibatches.shape[0]
 
-        def learn_from_one(i: Any, measured: Any) -> tuple[Any, Any]:
-            minibatch = Batch(*(tf.gather(samples, minibatches[i]) for samples in batch))
-            return i + 1, measured.write(i, self._step(minibatch, learning_rate))
+@functools.cache
+def _compiled_update(config: TrainingConfig) -> Any:
+    """The update step, compiled once in a process however many runs have this config."""
+    # Without autograph: reading the source would take longer than tracing it.
+    return tf.function(
+        functools.partial(_update_on_minibatches, config), jit_compile=True, autograph=False
+    )
 
-        measured = tf.TensorArray(tf.float32, size=count, element_shape=[5])
-        _, measured = tf.while_loop(lambda i, _: i < count, learn_from_one, (0, measured))
-        return measured.stack()
 
-    def _step(self, minibatch: Batch, learning_rate: Any) -> Any:
-        config = self.config
-        variables = tf.nest.flatten(self.weights)
-        with tf.GradientTape() as tape:
-            logits, values = self.weights(minibatch.observations, self._activation)
-            parts = losses(config, logits, values, minibatch)
-            loss = (
-                parts.policy_loss
-                + config.vf_coef * parts.value_loss
-                - config.ent_coef * parts.entropy
-            )
-        gradients = tape.gradient(loss, variables)
-        if config.max_grad_norm is not None:
-            gradients, _ = tf.clip_by_global_norm(gradients, config.max_grad_norm)
-        self._adam(variables, gradients, learning_rate)
-        return tf.stack(parts)
+def _update_on_minibatches(
+    config: TrainingConfig,
+    state: LearnerState,
+    batch: Batch,
+    minibatches: Any,
+    learning_rate: Any,
+) -> Any:
+    """Take one Adam step for each row of `minibatches` `[M, size]`; losses `[M, 5]`."""
+    count = minibatches.shape[0]
 
-    def _adam(self, variables: list[Any], gradients: list[Any], learning_rate: Any) -> None:
-        """Kingma & Ba 2015, algorithm 1."""
-        beta_1, beta_2 = 0.9, 0.999
-        self._steps.assign_add(1.0)
-        correction_1 = 1.0 - tf.pow(beta_1, self._steps)
-        correction_2 = 1.0 - tf.pow(beta_2, self._steps)
-        moments = zip(variables, gradients, self._first_moments, self._second_moments, strict=True)
-        for variable, gradient, first, second in moments:
-            first.assign(beta_1 * first + (1.0 - beta_1) * gradient)
-            second.assign(beta_2 * second + (1.0 - beta_2) * tf.square(gradient))
-            scale = tf.sqrt(second / correction_2) + self.config.adam_epsilon
-            variable.assign_sub(learning_rate * (first / correction_1) / scale)
+    def learn_from_one(i: Any, measured: Any) -> tuple[Any, Any]:
+        minibatch = Batch(*(tf.gather(samples, minibatches[i]) for samples in batch))
+        return i + 1, measured.write(i, _step(config, state, minibatch, learning_rate))
+
+    measured = tf.TensorArray(tf.float32, size=count, element_shape=[5])
+    _, measured = tf.while_loop(lambda i, _: i < count, learn_from_one, (0, measured))
+    return measured.stack()
+
+
+def _step(config: TrainingConfig, state: LearnerState, minibatch: Batch, learning_rate: Any) -> Any:
+    with tf.GradientTape() as tape:
+        logits, values = state.weights(
+            minibatch.observations, activation_function(config.activation, tf)
+        )
+        parts = losses(config, logits, values, minibatch)
+        loss = (
+            parts.policy_loss + config.vf_coef * parts.value_loss - config.ent_coef * parts.entropy
+        )
+    gradients = tape.gradient(loss, tf.nest.flatten(state.weights))
+    if config.max_grad_norm is not None:
+        gradients, _ = tf.clip_by_global_norm(gradients, config.max_grad_norm)
+    _adam(state, gradients, learning_rate, config.adam_epsilon)
+    return tf.stack(parts)
+
+
+def _adam(state: LearnerState, gradients: list[Any], learning_rate: Any, epsilon: float) -> None:
+    """Kingma & Ba 2015, algorithm 1."""
+    beta_1, beta_2 = 0.9, 0.999
+    state.steps.assign_add(1.0)
+    correction_1 = 1.0 - tf.pow(beta_1, state.steps)
+    correction_2 = 1.0 - tf.pow(beta_2, state.steps)
+    flat = (
+        tf.nest.flatten(part) for part in (state.weights, state.first_moments, state.second_moments)
+    )
+    for variable, first, second, gradient in zip(*flat, gradients, strict=True):
+        first.assign(beta_1 * first + (1.0 - beta_1) * gradient)
+        second.assign(beta_2 * second + (1.0 - beta_2) * tf.square(gradient))
+        scale = tf.sqrt(second / correction_2) + epsilon
+        variable.assign_sub(learning_rate * (first / correction_1) / scale)
