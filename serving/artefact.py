@@ -8,6 +8,7 @@ import msgspec
 
 CARD = "assets.extra/policy.json"
 GOLDEN = "assets.extra/golden.json"
+PICTURES = ("learning_curve.png", "episode.gif")
 # Stands in the card for the card's own checksum while that is computed.
 NO_CHECKSUM = b"0" * 64
 
@@ -72,6 +73,7 @@ class Artefact(NamedTuple):
     card: Card
     card_json: bytes  # the whole card
     golden: Golden
+    pictures: dict[str, bytes]  # of the run that made it, by name, if they came with it
 
 
 def read(model_dir: Path) -> Artefact:
@@ -95,7 +97,10 @@ def read(model_dir: Path) -> Artefact:
     sizes = {len(seen) for seen in (card.observations.seen_low, card.observations.seen_high)}
     if sizes != {len(card.observations.names)}:
         raise ArtefactError(f"{CARD}: its observations have ranges and names of different lengths")
-    return Artefact(card, files[CARD], golden)
+    pictures = {
+        name: files[f"assets.extra/{name}"] for name in PICTURES if f"assets.extra/{name}" in files
+    }
+    return Artefact(card, files[CARD], golden, pictures)
 
 
 def require_return(card: Card, min_return: float | None) -> None:
@@ -113,6 +118,8 @@ def require_return(card: Card, min_return: float | None) -> None:
 
 
 def _files(model_dir: Path) -> dict[str, bytes]:
+    if model_dir.is_symlink():
+        raise ArtefactError("it is a symbolic link")
     paths = sorted(model_dir.rglob("*"))
     for path in paths:
         if path.is_symlink():

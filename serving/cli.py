@@ -74,7 +74,7 @@ def verify(model_dir: Path) -> None:
     from serving.server import import_tensorflow
 
     try:
-        card, _, golden = artefact = read(model_dir)
+        artefact = read(model_dir)
         import_tensorflow()
         from serving.policy import Policy
 
@@ -82,6 +82,7 @@ def verify(model_dir: Path) -> None:
     except ArtefactError as error:
         click.echo(f"refused: {error}")
         sys.exit(1)
+    card, golden = artefact.card, artefact.golden
     numbers, actions = card.observations.names, card.actions.names
     click.echo(f"files          {len(card.checksums)}, each with its checksum on the card")
     click.echo(f"signatures     as designed: {len(numbers)} numbers in, {len(actions)} actions")

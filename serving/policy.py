@@ -33,6 +33,7 @@ class Policy:
         name, version: of the folder it was loaded from.
         card: the typed part of the policy card.
         card_json: the whole policy card as it stands in the file.
+        pictures: of the run that made it, by name.
     """
 
     def __init__(self, model_dir: Path, artefact: Artefact) -> None:
@@ -47,7 +48,7 @@ class Policy:
                 it does not compute its golden values.
         """
         self.name, self.version = model_dir.parent.name, int(model_dir.name)
-        self.card, self.card_json, golden = artefact
+        self.card, self.card_json, golden, self.pictures = artefact
         self._lock = threading.Lock()
         try:
             self._model = tf.saved_model.load(model_dir)  # the function does not keep it alive

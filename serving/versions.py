@@ -45,7 +45,10 @@ class Versions:
             self.refresh()
         policy = self._served
         if policy is None:
-            reasons = [self._refused[version][1] for version in sorted(self._refused, reverse=True)]
+            reasons = [
+                f"version {version}: {reason}"
+                for version, (_, reason) in sorted(self._refused.items(), reverse=True)
+            ]
             raise NotReadyError("; ".join(reasons) or f"{self._folder.name} has no version yet")
         return policy
 
@@ -97,7 +100,7 @@ class Versions:
             require_return(artefact.card, self._settings.min_return)
             policy = Policy(model_dir, artefact)
         except ArtefactError as error:
-            self._refused[version] = (fingerprint, f"version {version}: {error}")
+            self._refused[version] = (fingerprint, str(error))
             logger.error("refused %s version %d: %s", self._folder.name, version, error)
             self._metrics.refusals.labels(self._folder.name).inc()
             return False

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from serving.card import Observations
+from serving.artefact import Observations
 from serving.errors import InvalidRequestError
 from serving.observations import out_of_range_warnings, to_array
 
@@ -30,9 +30,12 @@ def test_the_largest_float32_is_held_and_the_next_number_is_not() -> None:
 
 def test_the_bounds_that_training_saw_are_inside() -> None:
     inside = np.array([[1, -2], [-1, 2]], np.float32)
-    assert out_of_range_warnings(inside, KNOWN) == []
+    assert out_of_range_warnings(inside, KNOWN) == ([], 0)
     outside = np.array([[0, 0], [1.5, -2.5]], np.float32)
-    assert out_of_range_warnings(outside, KNOWN) == [
-        "observations[1]: x 1.5 is outside -1 to 1, y -2.5 is outside -2 to 2, "
-        "which training never saw"
-    ]
+    assert out_of_range_warnings(outside, KNOWN) == (
+        [
+            "observations[1]: x 1.5 is outside -1 to 1, y -2.5 is outside -2 to 2, "
+            "which training never saw"
+        ],
+        1,
+    )

@@ -1,12 +1,8 @@
-"""The serving command line, and what the service does before, without and after a model."""
+"""The serving command line: mistakes, settings, the address, and how it ends."""
 
-import json
 import re
-import shutil
 import signal
 import socket
-import time
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
@@ -15,7 +11,7 @@ import urllib3
 
 from serving.server import bind
 from serving.settings import Settings
-from tests.conftest import Service, Trained, run, running_service
+from tests.conftest import Trained, run, running_service, wait_until
 
 
 @pytest.mark.parametrize(
@@ -65,98 +61,6 @@ def test_the_socket_is_without_delay_before_anyone_can_connect() -> None:
     listener = bind("127.0.0.1", 0)
     with listener, pytest.raises(ConnectionRefusedError):
         socket.create_connection(listener.getsockname())
-
-
-def get(service: Service, path: str) -> urllib3.BaseHTTPResponse:
-    return urllib3.request("GET", service.url + path, retries=urllib3.Retry(20, backoff_factor=0.1))
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def test_health_and_models_of_a_ready_service(service: Service, trained: Trained) -> None:
-    assert get(service, "/health/live").json() == {"status": "live"}
-    ready = get(service, "/health/ready")
-    assert ready.status == 200
-    assert ready.json() == {"status": "ready", "model": {"name": "cartpole", "version": 1}}
-    assert get(service, "/models").json() == {"models": [{"name": "cartpole", "version": 1}]}
-    card = json.loads((trained.model_dir / "assets.extra" / "policy.json").read_text())
-    model = get(service, "/models/cartpole").json()
-    assert model == {"name": "cartpole", "version": 1, "policy": card}
-    assert get(service, "/models/other").status == 404
-
-
-def test_without_a_model_it_is_alive_and_not_ready_until_one_appears(
-    trained: Trained, tmp_path: Path
-) -> None:
-    models = tmp_path / "models"
-    models.mkdir()
-    with running_service(models, tmp_path / "log", "--poll-seconds", "0.1") as service:
-        assert get(service, "/health/live").status == 200
-        for path in ("/health/ready", "/models", "/models/cartpole"):
-            response = urllib3.request("GET", service.url + path, retries=False)
-            assert response.status == 503
-            assert response.headers["Content-Type"] == "application/problem+json"
-            assert response.headers["Retry-After"] == "1"
-            assert "no version of cartpole" in response.json()["detail"]
-        asked = urllib3.request(
-            "POST", f"{service.url}/act", json={"observations": [[0, 0, 0, 0]]}, retries=False
-        )
-        assert asked.status == 503
-        shutil.copytree(trained.model_dir, tmp_path / "1")
-        (models / "cartpole").mkdir()
-        (tmp_path / "1").rename(models / "cartpole" / "1")
-        wait_until(lambda: ready_version(service) == 1)
-
-
-def ready_version(service: Service) -> int | None:
-    response = urllib3.request("GET", f"{service.url}/health/ready", retries=False)
-    version: int | None = response.json()["model"]["version"] if response.status == 200 else None
-    return version
-
-
-def test_a_model_that_cannot_be_loaded_is_named_with_the_reason(
-    trained: Trained, tmp_path: Path
-) -> None:
-    models = tmp_path / "models"
-    shutil.copytree(trained.models, models)
-    damage_graph(models / "cartpole" / "1")
-    log = tmp_path / "log"
-    with running_service(models, log, "--workers", "1") as service:
-        wait_until(lambda: "refused" in log.read_text())
-        assert get(service, "/health/live").status == 200
-        response = urllib3.request("GET", f"{service.url}/health/ready", retries=False)
-        assert response.status == 503
-        for text in (response.json()["detail"], log.read_text()):
-            assert f"{models / 'cartpole' / '1'}: " in text
-            assert "saved_model.pb" in text
-    assert "Traceback" not in log.read_text()
-
-
-def damage_graph(model_dir: Path) -> None:
-    (model_dir / "saved_model.pb").write_bytes(b"not a graph")
-
-
-def test_a_newer_version_takes_over_and_a_broken_one_does_not(
-    trained: Trained, tmp_path: Path
-) -> None:
-    models = tmp_path / "models"
-    shutil.copytree(trained.models, models)
-    log = tmp_path / "log"
-    with running_service(models, log, "--workers", "1", "--poll-seconds", "0.1") as service:
-        wait_until(lambda: "serving cartpole version 1" in log.read_text())
-        shutil.copytree(trained.model_dir, tmp_path / "10")
-        (tmp_path / "10").rename(models / "cartpole" / "10")
-        wait_until(lambda: ready_version(service) == 10)
-        shutil.copytree(trained.model_dir, tmp_path / "11")
-        damage_graph(tmp_path / "11")
-        (tmp_path / "11").rename(models / "cartpole" / "11")
-        wait_until(lambda: "cartpole/11" in log.read_text())
-        assert ready_version(service) == 10
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])

@@ -4,6 +4,7 @@ import json
 import re
 import zlib
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -78,7 +79,7 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
             return decoder.decode(body)
         except msgspec.ValidationError as error:
             # A wrong type may stand before what is not JSON at all.
-            _require_json(body)
+            _parse(body)
             raise InvalidRequestError(describe(str(error))) from error
     except RecursionError as error:
         raise InvalidRequestError("the body is nested too deeply") from error
@@ -86,11 +87,18 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         raise NotJsonError(f"the body is not JSON: {error}") from error
 
 
-def _require_json(body: bytes) -> None:
+def _parse(body: bytes, pairs_hook: Callable[[list[tuple[str, Any]]], Any] = dict) -> None:
+    """Read the whole body slowly, by the letter of the standard and whatever its numbers."""
+
+    def refuse(constant: str) -> None:
+        raise NotJsonError(f"the body is not JSON: it has no {constant}")
+
     try:
-        msgspec.json.decode(body)
-    except msgspec.ValidationError:  # a number out of range is JSON
-        return
+        json.loads(
+            body.decode(), parse_constant=refuse, parse_int=float, object_pairs_hook=pairs_hook
+        )
+    except ValueError as error:
+        raise NotJsonError(f"the body is not JSON: {error}") from error
 
 
 def require_unique_keys(body: bytes, keys: int) -> None:
@@ -104,7 +112,7 @@ def require_unique_keys(body: bytes, keys: int) -> None:
         InvalidRequestError: one comes twice; names it.
     """
     if body.count(b'"') != 2 * keys:
-        json.loads(body, object_pairs_hook=_refuse_double)
+        _parse(body, _refuse_double)
         raise InvalidRequestError("a key of the body comes twice")
 
 

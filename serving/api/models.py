@@ -1,4 +1,4 @@
-"""What is served, and why."""
+"""What is served, and why; for people as a page."""
 
 import msgspec
 from flask import Blueprint, Response, request
@@ -11,7 +11,7 @@ from serving.repository import Repository
 
 
 def models_blueprint(repository: Repository) -> Blueprint:
-    """`GET /models` and `GET /models/<name>`."""
+    """`GET /models`, `GET /models/<name>` and the pictures on that page."""
     blueprint = Blueprint("models", __name__, url_prefix="/models")
 
     @blueprint.get("")

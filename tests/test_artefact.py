@@ -1,0 +1,164 @@
+"""What is wrong with a version's files, found without TensorFlow and told by `verify`."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serving.artefact import ArtefactError, read, require_return
+from tests.artefacts import CARD, GOLDEN, edit, edit_card, edit_golden, files, reseal
+from tests.conftest import Trained, run
+
+
+@pytest.fixture
+def model_dir(trained: Trained, tmp_path: Path) -> Path:
+    return shutil.copytree(trained.model_dir, tmp_path / "cartpole" / "3")
+
+
+def flip(path: Path, position: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+def refusal(model_dir: Path) -> str:
+    with pytest.raises(ArtefactError) as refused:
+        read(model_dir)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def test_a_version_as_trained_is_accepted(trained: Trained) -> None:
+    names = files(trained.model_dir)
+    assert {"saved_model.pb", "variables/variables.index", CARD, GOLDEN} <= set(names)
+    assert set(read(trained.model_dir).card.checksums) == set(names)
+
+
+def test_a_flipped_byte_in_any_file_is_refused_by_verify(model_dir: Path) -> None:
+    for name in files(model_dir):
+        content = (model_dir / name).read_bytes()
+        flip(model_dir / name, len(content) // 2)
+        finished = run("serving", "verify", str(model_dir))
+        assert finished.returncode == 1, name
+        assert finished.stdout.startswith("refused: ")
+        assert name in finished.stdout
+        assert finished.stdout.count("\n") == 1
+        (model_dir / name).write_bytes(content)
+    assert run("serving", "verify", str(model_dir)).returncode == 0
+
+
+def test_a_flipped_byte_at_any_place_is_refused(model_dir: Path) -> None:
+    sizes = {name: (model_dir / name).stat().st_size for name in files(model_dir)}
+    places = st.sampled_from(sorted(sizes)).flatmap(
+        lambda name: st.tuples(st.just(name), st.integers(0, sizes[name] - 1))
+    )
+
+    @settings(max_examples=500, deadline=None)
+    @given(places, st.integers(0, 7))
+    def check(place: tuple[str, int], bit: int) -> None:
+        path = model_dir / place[0]
+        content = path.read_bytes()
+        changed = bytearray(content)
+        changed[place[1]] ^= 1 << bit
+        path.write_bytes(changed)
+        try:
+            refusal(model_dir)
+        finally:
+            path.write_bytes(content)
+
+    check()
+
+
+@pytest.mark.parametrize("byte", range(0, 64, 9))
+def test_the_cards_own_checksum_is_protected_too(model_dir: Path, byte: int) -> None:
+    own = read(model_dir).card.checksums[CARD].encode()
+    flip(model_dir / CARD, (model_dir / CARD).read_bytes().index(own) + byte)
+    assert CARD in refusal(model_dir)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda folder: (folder / "saved_model.pb").unlink(), "saved_model.pb is missing"),
+        (lambda folder: shutil.rmtree(folder / "variables"), "variables.* is missing"),
+        (lambda folder: (folder / CARD).unlink(), "policy.json is missing"),
+        (lambda folder: (folder / GOLDEN).unlink(), "golden.json is missing"),
+        (lambda folder: (folder / "new").touch(), "new is not on the card"),
+        (lambda folder: os.symlink("/etc/passwd", folder / "link"), "link is a symbolic link"),
+        (lambda folder: shutil.rmtree(folder), "policy.json is missing"),
+        (lambda folder: edit(folder / CARD, dict.clear), "policy.json: .*missing.*environment"),
+        (lambda folder: edit_card(folder, lambda card: card.pop("solved")), "solved"),
+        (
+            lambda folder: edit_card(folder, lambda card: card.update(solved="yes")),
+            "Expected `bool`, got `str` - at `.*solved`",
+        ),
+        (
+            lambda folder: edit_card(
+                folder, lambda card: card["observations"].update(seen_low=[0.0])
+            ),
+            "ranges and names of different lengths",
+        ),
+        (
+            lambda folder: edit_golden(folder, lambda golden: golden.update(observations=[])),
+            "golden.json: Expected `array` of length >= 1",
+        ),
+        (
+            lambda folder: edit_golden(folder, lambda golden: golden.update(tolerance=1.0)),
+            "golden.json: Expected `float` <= 0.001",
+        ),
+    ],
+)
+def test_damage_is_refused_with_the_reason(
+    model_dir: Path, damage: Callable[[Path], object], reason: str
+) -> None:
+    damage(model_dir)
+    with pytest.raises(ArtefactError, match=reason):
+        read(model_dir)
+
+
+def test_a_version_that_is_a_symbolic_link_is_refused(model_dir: Path) -> None:
+    link = model_dir.parent / "4"
+    link.symlink_to(model_dir)
+    assert refusal(link) == "it is a symbolic link"
+
+
+def test_resealed_it_is_accepted_so_the_tests_above_fail_for_their_own_reason(
+    model_dir: Path,
+) -> None:
+    reseal(model_dir)
+    read(model_dir)
+
+
+def test_a_policy_below_the_return_asked_for_is_held_back(model_dir: Path) -> None:
+    card = read(model_dir).card
+    card.evaluation.greedy.mean, card.evaluation.sampled.mean = 500.0, 480.0
+    require_return(card, None)
+    require_return(card, 480.0)
+    with pytest.raises(ArtefactError, match=r"its sampled mean return 480 is below 480\.5"):
+        require_return(card, 480.5)
+    card.solved = False
+    with pytest.raises(ArtefactError, match="not solved"):
+        require_return(card, None)
+
+
+def test_verify_says_what_it_checked(trained: Trained) -> None:
+    finished = run("serving", "verify", str(trained.model_dir))
+    assert finished.returncode == 0, finished.stderr
+    files_line, signatures, golden, evaluation = finished.stdout.splitlines()
+    assert files_line.split()[:2] == ["files", f"{len(files(trained.model_dir))},"]
+    assert "4 numbers in, 2 actions" in signatures
+    assert "rows within 1e-05" in golden
+    assert "solved, mean return 500 greedy" in evaluation
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"), [("no/such/folder", "does not exist"), ("tests", "not a version")]
+)
+def test_verify_of_no_version_is_a_mistake(folder: str, message: str) -> None:
+    finished = run("serving", "verify", folder)
+    assert finished.returncode == 2
+    assert message in finished.stderr

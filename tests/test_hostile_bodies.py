@@ -1,0 +1,109 @@
+"""Generated bodies: none makes the service fail, and none is answered in another shape."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import urllib3
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import Service
+from tests.test_act import NAMES, ROW
+from tests.test_errors import expect_problem
+
+FIELDS = ("observations", "observation", "deterministic", "seed")
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda children: (
+        st.lists(children, max_size=5)
+        | st.dictionaries(
+            st.sampled_from([*NAMES, "x"]) | st.text(max_size=3), children, max_size=5
+        )
+    ),
+    max_leaves=20,
+)
+bodies = st.one_of(
+    json_values,
+    st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, json_values)),
+    st.builds(
+        lambda rows: {"observations": rows},
+        st.lists(st.lists(st.floats(allow_nan=False, width=32), min_size=3, max_size=5)),
+    ),
+)
+
+GOOD = [
+    json.dumps({"observations": [ROW, ROW], "seed": 7, "deterministic": True}).encode(),
+    json.dumps({"observation": dict(zip(NAMES, ROW, strict=True)), "seed": None}).encode(),
+]
+PIECES = [b'"', b"{", b"}", b"[", b"]", b",", b":", b"null", b"1e999", b"-", b"NaN", b"\\u0000"]
+PIECES += [b"\xff", b"\xed\xa0\x80", b'"seed":1,', b"true", b"", b" ", b"9" * 400, b"0.0", b"/"]
+
+
+@pytest.fixture(scope="module")
+def pool(service: Service) -> Iterator[urllib3.HTTPConnectionPool]:
+    with urllib3.connection_from_url(service.url) as connections:
+        yield connections
+
+
+def check(pool: urllib3.HTTPConnectionPool, body: bytes) -> int:
+    headers = {"Content-Type": "application/json"}
+    response = pool.urlopen("POST", "/act", body=body, headers=headers, retries=False)
+    if response.status == 200:
+        assert np.isfinite(response.json()["action_logits"]).all()
+    else:
+        assert response.status in (400, 422), (body, response.data)
+        problem = expect_problem(response, response.status)
+        # 400 for exactly what is not JSON, by the judgement of another parser.
+        assert is_json(body) == (response.status == 422), (body, problem)
+    return response.status
+
+
+def is_json(body: bytes) -> bool:
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    try:
+        json.loads(body.decode("utf-8"), parse_constant=refuse)
+    except ValueError:
+        return False
+    return True
+
+
+@settings(max_examples=2_000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(bodies)
+def test_no_generated_value_makes_the_service_fail(
+    pool: urllib3.HTTPConnectionPool, body: Any
+) -> None:
+    check(pool, json.dumps(body).encode())
+
+
+def test_no_change_of_a_good_body_makes_the_service_fail(
+    pool: urllib3.HTTPConnectionPool,
+) -> None:
+    rng = np.random.default_rng(0)
+    answers: Counter[int] = Counter()
+    while answers[400] + answers[422] < 20_000:
+        body = GOOD[rng.integers(len(GOOD))]
+        for _ in range(rng.integers(1, 4)):
+            start, stop = sorted(rng.integers(0, len(body) + 1, 2).tolist())
+            piece = PIECES[rng.integers(len(PIECES))]
+            match rng.integers(4):
+                case 0:  # put something in
+                    body = body[:start] + piece + body[start:]
+                case 1:  # put it in the place of something
+                    body = body[:start] + piece + body[min(stop, start + 8) :]
+                case 2:  # repeat a part
+                    body = body[:stop] + body[start:]
+                case _:  # flip a bit
+                    changed = bytearray(body)
+                    if changed:
+                        changed[start % len(changed)] ^= 1 << int(rng.integers(8))
+                    body = bytes(changed)
+        answers[check(pool, body)] += 1
+    assert answers[400] > 1_000
+    assert answers[422] > 1_000

@@ -1,0 +1,111 @@
+"""The description is true: its examples work, it names every route, schemathesis finds nothing."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+import urllib3
+
+from serving.app import create_app
+from serving.metrics import Metrics
+from serving.repository import Repository
+from serving.settings import Settings
+from tests.conftest import Service
+
+
+@pytest.fixture(scope="module")
+def api(service: Service) -> Any:
+    response = urllib3.request("GET", f"{service.url}/openapi.json")
+    assert response.headers["Content-Type"] == "application/json"
+    return response.json()
+
+
+def test_every_route_of_the_application_is_described(api: dict[str, Any], tmp_path: Path) -> None:
+    settings, metrics = Settings(models=tmp_path), Metrics()
+    app = create_app(settings, Repository(settings, metrics), metrics)
+    routes = {
+        (re.sub("<name>", "cartpole", rule.rule), method.lower())
+        for rule in app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+    described = {(path, method) for path, item in api["paths"].items() for method in item}
+    # Pages and pictures for people, the description itself, and Prometheus's own format.
+    for_people = {"/", "/docs", "/openapi.json", "/metrics"}
+    assert {
+        route
+        for route in routes - described
+        if route[0] not in for_people and not re.search(r"^/web/|\.(png|gif)$", route[0])
+    } == set()
+    assert described <= routes
+
+
+def test_every_example_is_answered_as_described(service: Service, api: dict[str, Any]) -> None:
+    asked = 0
+    for path, item in api["paths"].items():
+        content = item.get("post", {}).get("requestBody", {}).get("content", {})
+        for media_type, described in content.items():
+            for example in described["examples"].values():
+                schema = {**described["schema"], "components": api["components"]}
+                jsonschema_rs.validate(schema, example["value"])
+                response = urllib3.request(
+                    "POST",
+                    service.url + path,
+                    body=json.dumps(example["value"]),
+                    headers={"Content-Type": media_type},
+                )
+                assert response.status == 200
+                answer = item["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+                jsonschema_rs.validate({**answer, "components": api["components"]}, response.json())
+                assert response.json()["warnings"] == []
+                asked += 1
+    assert asked == 4  # two at /act, two at /models/cartpole/act
+
+
+def test_the_schema_refuses_what_the_service_refuses(api: dict[str, Any]) -> None:
+    schema = {"$ref": "#/components/schemas/ActRequest_cartpole", "components": api["components"]}
+    row = [0.0] * 4
+    assert jsonschema_rs.is_valid(schema, {"observations": [row]})
+    for wrong in [
+        {},
+        {"observations": []},
+        {"observations": [row[:3]]},
+        {"observations": [row], "observation": row},
+        {"observation": [*row[:3], 3.5e38]},
+        {"observation": {"cart_position": 0}},
+        {"observation": row, "seed": -1},
+        {"observation": row, "seed": 2**53},
+        {"observation": row, "more": 1},
+    ]:
+        assert not jsonschema_rs.is_valid(schema, wrong), wrong
+
+
+def test_schemathesis_finds_nothing(service: Service, tmp_path: Path) -> None:
+    finished = subprocess.run(
+        [
+            *(str(Path(sys.executable).parent / "schemathesis"), "run"),
+            *(f"{service.url}/openapi.json", "--max-examples", "200", "--seed", "1", "--no-color"),
+        ],
+        cwd=tmp_path,  # it leaves a folder of its own there
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stdout
+    assert "No issues found" in finished.stdout
+
+
+def test_the_page_for_people_needs_no_script_and_no_other_host(service: Service) -> None:
+    response = urllib3.request("GET", f"{service.url}/docs")
+    page = response.data.decode()
+    assert response.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert response.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert "<script" not in page
+    assert re.findall(r"(?:src|href)=\"(?![/#])", page) == []
+    for path in ("/act", "/models/cartpole/act", "/models", "/health/ready"):
+        assert f" {path}</code></h2>" in page
+    stylesheet = re.findall(r'rel="stylesheet" href="([^"]+)"', page)[0]
+    assert urllib3.request("GET", service.url + stylesheet).status == 200
