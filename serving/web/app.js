@@ -1,13 +1,13 @@
 /** The live page: carts, decided by the service, one request at a time. */
 
 import { Carts, move, observations } from "./carts.js";
-import { RefusedError, ServiceClient } from "./client.js";
+import { AwayError, RefusedError, ServiceClient } from "./client.js";
 import { connect, held, settings, showPaused } from "./controls.js";
 import { announce, showProblem, showUncaughtErrors, tell, untilAnswered } from "./notices.js";
 import { STEPS_PER_SECOND } from "./physics.js";
 import { Readouts } from "./readouts.js";
 import { drawCarts, pageColors } from "./stage.js";
-import { Pacer, pause } from "./timing.js";
+import { Pacer } from "./timing.js";
 
 const WRITE_EVERY_MS = 100;
 const DESCRIBE_EVERY_MS = 2000;
@@ -42,9 +42,7 @@ function redraw() {
 }
 
 function write() {
-  readouts.write(
-    carts.watched, settings.speed * STEPS_PER_SECOND * carts.all.length, !paused && model !== null,
-  );
+  readouts.write(carts.watched, paused ? 0 : settings.speed * STEPS_PER_SECOND);
   if (performance.now() - warnedAt > WARNING_STAYS_MS) tell(find("warnings"), "");
 }
 
@@ -99,6 +97,7 @@ async function untilRunning() {
 /** One decision about every cart that plays, and one step of each. */
 async function frame(single) {
   carts.wake(single);
+  readouts.steps.add(1);
   const current = carts;
   const playing = carts.playing();
   if (playing.length === 0) return;
@@ -158,7 +157,9 @@ function showWarnings(warnings) {
 async function servesCartPole() {
   const { environment } = await untilAnswered(client, async () => {
     const { models } = await client.json("models");
-    const { policy } = await client.json(`models/${encodeURIComponent(models[0].name)}`);
+    const [{ name }] = models; // the default one
+    const { policy } = await client.json(`models/${encodeURIComponent(name)}`);
+    if (policy === null) throw new AwayError(`no version of ${name} is loaded yet`);
     return policy;
   });
   if (environment.startsWith("CartPole-")) return true;

@@ -40,7 +40,7 @@ export async function untilAnswered(client, ask) {
       if (error instanceof KeyError) {
         client.key = await enteredKey(error.message);
       } else if (error instanceof AwayError) {
-        tell(find("away"), `The service does not answer: ${error.message}. Trying again.`);
+        tell(find("away"), `The service does not answer (${error.message}). Trying again.`);
         await pause(Math.max(wait, 1000 * error.retryAfterSeconds));
         wait = Math.min(2 * wait, LONGEST_WAIT_MS);
       } else {

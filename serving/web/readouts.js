@@ -6,6 +6,8 @@ import { Rate, RoundTrips } from "./timing.js";
 
 const VALUES_KEPT = 5 * STEPS_PER_SECOND;
 const RETURNS_KEPT = 100;
+/** The rate is that of the last second, so that a start looks slow for this long. */
+const LATE_MS = 2000;
 const STATE_IDS = ["cart-position", "cart-velocity", "pole-angle", "pole-angular-velocity"];
 const STATE_UNITS = ["m", "m/s", "rad", "rad/s"];
 
@@ -13,6 +15,11 @@ const find = (id) => document.getElementById(id);
 
 function show(id, text) {
   find(id).textContent = text;
+}
+
+/** JSON has no NaN: the service's come as null. */
+function numberOf(value) {
+  return typeof value === "number" ? value : NaN;
 }
 
 /** A number as a person reads it; what is none is named, never hidden. */
@@ -28,21 +35,24 @@ export class Readouts {
   best = { policy: null, hand: null };
   episodes = 0;
   byHand = { steps: 0, agreed: 0 };
-  rate = new Rate();
+  decisions = new Rate();
+  steps = new Rate();
   roundTrips = new RoundTrips();
   decision = null;
+  inTime = performance.now();
 
-  /** Take the watched cart's row of an answer. */
+  /** Take an answer about `count` carts; `row` is the watched one's, -1 if it rests. */
   decided(decision, row, milliseconds, count) {
-    this.rate.add(count);
+    this.decisions.add(count);
     this.roundTrips.add(milliseconds);
     if (row < 0) return;
+    const pair = (rows) => [0, 1].map((action) => numberOf(rows?.[row]?.[action]));
     this.decision = {
-      probabilities: decision.action_probabilities?.[row] ?? [],
-      logits: decision.action_logits?.[row] ?? [],
-      value: decision.state_values?.[row],
+      probabilities: pair(decision.action_probabilities),
+      logits: pair(decision.action_logits),
+      value: numberOf(decision.state_values?.[row]),
     };
-    this.values.push(this.decision.value ?? NaN);
+    this.values.push(this.decision.value);
     if (this.values.length > VALUES_KEPT) this.values.shift();
   }
 
@@ -62,8 +72,8 @@ export class Readouts {
     if (this.returns.length > RETURNS_KEPT) this.returns.shift();
   }
 
-  /** Write the numbers; `wanted` is how many decisions a second the page would like. */
-  write(watched, wanted, running) {
+  /** Write the numbers; `wanted` is how many steps a second there should be, 0 while paused. */
+  write(watched, wanted) {
     if (this.decision !== null) this.#writeDecision(this.decision);
     show("steps", watched.steps);
     show("return", watched.steps);
@@ -76,9 +86,8 @@ export class Readouts {
     observe(watched.state).forEach((number, i) => {
       show(STATE_IDS[i], fixed(number, 4, STATE_UNITS[i]));
     });
-    const rate = this.rate.perSecond();
-    show("rate", Math.round(rate));
-    this.#writePace(rate, wanted, running);
+    show("rate", Math.round(this.decisions.perSecond()));
+    this.#writePace(wanted);
   }
 
   draw(colors) {
@@ -88,7 +97,7 @@ export class Readouts {
   #writeDecision({ probabilities, logits, value }) {
     ["left", "right"].forEach((side, action) => {
       show(`probability-${side}`, fixed(100 * probabilities[action], 1, "%"));
-      find(`bar-${side}`).style.setProperty("--share", probabilities[action] ?? 0);
+      find(`bar-${side}`).style.setProperty("--share", probabilities[action] || 0);
       show(`logit-${side}`, fixed(logits[action], 3));
     });
     show("value", fixed(value, 2));
@@ -97,13 +106,14 @@ export class Readouts {
     show("p99", fixed(this.roundTrips.quantile(0.99), 1, "ms"));
   }
 
-  #writePace(rate, wanted, running) {
-    const late = running && Number.isFinite(wanted) && rate < 0.9 * wanted;
+  #writePace(wanted) {
+    const steps = Math.round(this.steps.perSecond());
+    if (!Number.isFinite(wanted) || steps >= 0.9 * wanted) this.inTime = performance.now();
     show(
       "pace",
-      late
-        ? `Slower than asked: the physics waits for every answer (${Math.round(rate)} of ${wanted}).`
-        : "One request is on its way at a time; the physics waits for its answer.",
+      performance.now() - this.inTime > LATE_MS
+        ? `Late answers hold the carts up: ${steps} of ${wanted} steps a second.`
+        : "The carts wait for each answer; one request is on its way at a time.",
     );
   }
 }

@@ -31,7 +31,7 @@ export function prepare(canvas) {
 /** Draw carts, the first one of many in a frame. */
 export function drawCarts(canvas, carts, colors) {
   const { context, width, height } = prepare(canvas);
-  const columns = carts.length === 1 ? 1 : bestColumns(carts.length, width / height);
+  const columns = Math.ceil(Math.sqrt(carts.length));
   const cell = {
     width: width / columns,
     height: height / Math.ceil(carts.length / columns),
@@ -58,10 +58,6 @@ export function worldAt(canvas, event) {
     x: (event.clientX - box.left - view.x) / view.scale,
     y: (view.y - (event.clientY - box.top)) / view.scale - CART_HEIGHT,
   };
-}
-
-function bestColumns(count, aspect) {
-  return Math.max(1, Math.round(Math.sqrt((count * aspect * WORLD_HEIGHT) / WORLD_WIDTH)));
 }
 
 /** Centre, ground line and pixels a metre of a cell. */
@@ -104,12 +100,11 @@ function drawCart(context, view, cart, colors) {
   context.globalAlpha = cart.ended && !cart.fell ? 0.5 : 1;
 
   context.fillStyle = cart.fell ? colors.bad : colors.ink;
-  context.fillRect(
-    (-CART_WIDTH / 2) * scale, -CART_HEIGHT * scale, CART_WIDTH * scale, CART_HEIGHT * scale,
-  );
+  const [cartWidth, cartHeight] = [CART_WIDTH * scale, CART_HEIGHT * scale];
+  context.fillRect(-cartWidth / 2, -cartHeight, cartWidth, cartHeight);
   drawPush(context, scale, cart, colors);
 
-  context.translate(0, -CART_HEIGHT * scale);
+  context.translate(0, -cartHeight);
   drawLimits(context, scale, colors);
   context.rotate(angle);
   context.strokeStyle = cart.fell ? colors.bad : colors.pole;

@@ -1,0 +1,77 @@
+"""A real Chromium, and pages that must cause no error and ask no other host."""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+CHROMIUM = Path("/usr/bin/chromium")  # Debian's package
+DEADLINE_MS = 60_000
+
+Visit = Callable[..., Page]
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    """One browser for this package: longer, its event loop would be in the way of other tests."""
+    if not CHROMIUM.exists():
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{CHROMIUM} is missing: apt-get install chromium")
+        pytest.skip(f"{CHROMIUM} is missing: apt-get install chromium")
+    expect.set_options(timeout=DEADLINE_MS)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=[
+                "--no-sandbox",  # it does not run as root otherwise
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+            ],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Visit]:
+    """Open a page: `visit(url, forgive=regex of console errors, first=script, **options)`."""
+    problems: list[str] = []
+    contexts = []
+
+    def open_page(
+        url: str, *, forgive: str | None = None, first: str | None = None, **options: Any
+    ) -> Page:
+        context = browser.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(DEADLINE_MS)
+        origin = "/".join(url.split("/")[:3])
+
+        def on_console(kind: str, text: str) -> None:
+            if kind in ("error", "warning") and not (forgive and re.search(forgive, text)):
+                problems.append(f"{kind}: {text}")
+
+        page.on("console", lambda message: on_console(message.type, message.text))
+        page.on("pageerror", lambda error: problems.append(f"uncaught: {error}"))
+        page.on(
+            "request",
+            lambda request: (
+                None
+                if request.url.startswith((f"{origin}/", f"blob:{origin}/"))
+                else problems.append(f"asked {request.url}")
+            ),
+        )
+        if first is not None:
+            page.add_init_script(first)
+        page.goto(url)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert problems == []

@@ -1,0 +1,138 @@
+"""Keyboard, small screens, dark and light, less motion, screen readers."""
+
+import re
+from typing import Any, Literal
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
+from playwright.sync_api import Page, expect
+
+from tests.conftest import Service
+from tests.web.conftest import Visit
+from tests.web.test_live_page import decides, number, wait_for
+
+PAGES = ["/", "/models/cartpole"]
+
+
+def tab_to(page: Page, selector: str) -> None:
+    """Press Tab until an element has the focus."""
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+            return
+    raise AssertionError(f"Tab never reaches {selector}")
+
+
+def test_everything_works_by_keyboard(service: Service, visit: Visit) -> None:
+    page = visit(service.url)
+    wait_for(page, "steps", "n >= 1")
+    page.keyboard.press("Space")
+    expect(page.locator("#pause")).to_have_text("Play")
+    tab_to(page, "#reset")
+    page.keyboard.press("Enter")
+    page.keyboard.press("ArrowRight")
+    wait_for(page, "cart-velocity", "n > 0.2")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Shift+ArrowLeft")
+    wait_for(page, "pole-angular-velocity", "n < -0.3")
+    page.keyboard.press("Shift+Tab")  # to "Step"
+    page.keyboard.press("Enter")
+    expect(page.locator("#steps")).to_have_text("1")
+    tab_to(page, "[name=driver]")
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_label("you", exact=True)).to_be_checked()
+    tab_to(page, "[name=count]")
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_label("16", exact=True)).to_be_checked()
+    tab_to(page, "#spread")
+    tab_to(page, "#model")  # around, and to the card
+    tab_to(page, "#pause")
+    with page.expect_request(decides(16, deterministic=True)):
+        page.keyboard.press("Space")
+    page.keyboard.down("ArrowRight")  # drives, and does not push
+    wait_for(page, "cart-velocity", "n > 0.3")
+    page.keyboard.up("ArrowRight")
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_it_fits_a_phone(path: str, service: Service, visit: Visit) -> None:
+    page = visit(
+        service.url + path,
+        viewport={"width": 360, "height": 740},
+        device_scale_factor=2,
+        has_touch=True,
+        is_mobile=True,
+    )
+    settle(page, path)
+    show_every_notice(page)
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    assert page.evaluate("window.innerWidth") == 360
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_it_is_dark_where_the_system_is(path: str, service: Service, visit: Visit) -> None:
+    def brightness(color_scheme: str) -> list[int]:
+        page = visit(service.url + path, color_scheme=color_scheme)
+        settle(page, path)
+        style = page.evaluate(
+            "(({ backgroundColor, color }) => [backgroundColor, color])"
+            "(getComputedStyle(document.body))"
+        )
+        return [sum(map(int, colour[4:-1].split(","))) for colour in style]
+
+    for scheme, darker in (("light", 1), ("dark", 0)):
+        values = brightness(scheme)
+        assert values[darker] < 200 < 500 < values[1 - darker]
+
+
+def test_less_motion_starts_paused(service: Service, visit: Visit) -> None:
+    page = visit(service.url, reduced_motion="reduce")
+    expect(page.locator("#announcement")).to_contain_text("Play starts it")
+    assert number(page, "steps") == 0
+    page.get_by_role("button", name="Play").click()
+    wait_for(page, "steps", "n >= 1")
+
+
+def test_a_screen_reader_is_told_where_the_cart_is(service: Service, visit: Visit) -> None:
+    page = visit(service.url)
+    stage = page.locator("#stage")
+    expect(stage).to_have_attribute("aria-label", re.compile("^Cart at .* step [1-9]"))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("path", PAGES)
+def test_axe_finds_no_serious_violation(
+    path: str, scheme: Literal["light", "dark"], service: Service, visit: Visit
+) -> None:
+    page = visit(service.url + path, color_scheme=scheme)
+    settle(page, path)
+    show_every_notice(page)
+    violations: list[dict[str, Any]] = Axe().run(page).response["violations"]
+    serious = [
+        (violation["id"], [node["html"] for node in violation["nodes"]])
+        for violation in violations
+        if violation["impact"] in ("serious", "critical")
+    ]
+    assert serious == []
+
+
+def settle(page: Page, path: str) -> None:
+    """Wait until everything is there, and hold the carts still."""
+    if path == "/":
+        expect(page.locator("#model")).to_be_visible()
+        page.get_by_role("button", name="Pause").click()
+    else:
+        expect(page.locator("#heat-section")).to_be_visible()
+        page.evaluate("document.querySelectorAll('details').forEach((d) => (d.open = true))")
+
+
+def show_every_notice(page: Page) -> None:
+    """Show what is shown when something is wrong: a warning, an error, the field of the key."""
+    page.evaluate(
+        """() => {
+            for (const notice of document.querySelectorAll(".notice")) {
+                notice.hidden = false;
+                if (notice.matches("p")) notice.textContent = "rows[0]: too_large ".repeat(9);
+            }
+        }"""
+    )

@@ -1,0 +1,108 @@
+"""The policy card as a page."""
+
+import json
+import os
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from serving.client import PolicyClient
+from tests.conftest import ROOT, Service, Trained
+from tests.web.conftest import Visit
+from tests.web.test_live_page import wait_for
+
+SCREENSHOTS = ROOT / "docs" / "screenshots"
+
+
+@pytest.fixture
+def page(service: Service, visit: Visit) -> Page:
+    page = visit(f"{service.url}/models/cartpole")
+    expect(page.locator("#heat-section")).to_be_visible()
+    return page
+
+
+def cells(page: Page, table: str, row: str) -> list[str]:
+    """The cells of a table's row, after its header."""
+    found = page.locator(f"#{table} tr").filter(has=page.get_by_role("rowheader", name=row))
+    return found.get_by_role("cell").all_inner_texts()
+
+
+def test_it_says_how_good_the_policy_is(page: Page, trained: Trained) -> None:
+    card = json.loads((trained.model_dir / "assets.extra" / "policy.json").read_text())
+    expect(page.get_by_role("heading", level=1)).to_have_text("Policy card: cartpole version 1")
+    greedy = card["evaluation"]["greedy"]
+    low, high = greedy["confidence_interval"]
+    shown = cells(page, "evaluations", "greedy")
+    assert [shown[0], shown[1]] == [str(greedy["episodes"]), f"{greedy['mean']:g}"]
+    assert shown[2] == f"{low:g} to {high:g}"
+    expect(page.locator("#versions")).to_contain_text("served")
+    expect(page.locator("#origin")).to_contain_text(card["environment"])
+
+
+def test_it_says_what_training_saw(page: Page, trained: Trained) -> None:
+    card = json.loads((trained.model_dir / "assets.extra" / "policy.json").read_text())
+    observations = card["observations"]
+    for i, name in enumerate(observations["names"]):
+        low, high, _ = cells(page, "ranges", name.replace("_", " "))
+        assert float(low) == pytest.approx(observations["seen_low"][i], rel=1e-4)
+        assert float(high) == pytest.approx(observations["seen_high"][i], rel=1e-4)
+
+
+def test_the_heat_map_is_the_services_answer(page: Page, service: Service) -> None:
+    page.get_by_text("As numbers").click()
+    angles = [float(text) for text in page.locator("#heat-angles td").all_inner_texts()]
+    rows = page.locator("#heat-rows tr").all()
+    assert (len(rows), len(angles)) == (9, 9)
+    with PolicyClient(service.url) as client:
+        for row in rows:
+            velocity = float(row.locator("th").inner_text())
+            shown = [float(text) for text in row.locator("td").all_inner_texts()]
+            asked = [[0.0, 0.0, angle, velocity] for angle in angles]
+            decision = client.act(asked, deterministic=True)
+            expected = [100 * right for _, right in decision.action_probabilities]
+            # The headers are rounded to hundredths, and the policy is steep in between.
+            assert shown == pytest.approx(expected, abs=8)
+    # Coloured so on the picture: left at the lower left, right at the upper right.
+    corners = page.evaluate(
+        """() => {
+            const { width, height } = document.getElementById("heat");
+            const context = document.getElementById("heat").getContext("2d");
+            const { data } = context.getImageData(0, 0, width, height);
+            const at = (x, y) => [...data.slice(4 * (y * width + x)).slice(0, 4)];
+            return [at(5, height - 5), at(width - 5, 5)];
+        }"""
+    )
+    (left_red, _, left_blue, _), (right_red, _, right_blue, _) = corners
+    assert left_blue > left_red
+    assert right_red > right_blue
+
+
+def test_pictures_are_shown_if_they_travelled(page: Page, trained: Trained) -> None:
+    for file, place in (("learning_curve.png", "learning-curve"), ("episode.gif", "episode")):
+        picture = page.locator(f"#{place} img")
+        if (trained.model_dir / "assets.extra" / file).exists():
+            expect(picture).to_be_visible()
+            assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+        else:
+            expect(picture).to_be_hidden()
+
+
+def test_the_two_pages_lead_to_each_other(page: Page, service: Service) -> None:
+    page.get_by_role("link", name="See it think").click()
+    page.get_by_role("link", name="cartpole version 1").click()
+    expect(page).to_have_url(f"{service.url}/models/cartpole")
+
+
+@pytest.mark.parametrize(("name", "path"), [("page", "/"), ("card", "/models/cartpole")])
+def test_screenshots(name: str, path: str, service: Service, visit: Visit) -> None:
+    page = visit(service.url + path, viewport={"width": 1200, "height": 900})
+    if path == "/":
+        wait_for(page, "steps", "n >= 150")
+    else:
+        expect(page.locator("#heat-section")).to_be_visible()
+    file = SCREENSHOTS / f"{name}.png"
+    picture = page.screenshot(full_page=True, animations="disabled")
+    if os.environ.get("UPDATE_SCREENSHOTS") == "1":
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(picture)
+    assert file.read_bytes()[:8] == picture[:8] == b"\x89PNG\r\n\x1a\n"

@@ -1,0 +1,78 @@
+"""Services that are not there yet, go away and come back, or swap their model."""
+
+import random
+import shutil
+import socket
+from pathlib import Path
+
+import urllib3
+from playwright.sync_api import expect
+
+from tests.conftest import Trained, running_service
+from tests.web.conftest import Visit
+from tests.web.test_live_page import number, wait_for
+
+# Chromium reports each request that was lost or refused.
+LOST = "Failed to load resource"
+
+
+def fixed_port() -> int:
+    """A free port that the system gives to nobody while no service listens on it."""
+    candidates = random.Random().sample(range(20_000, 30_000), 100)  # below its own range
+    for port in candidates:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
+    raise AssertionError("none of 100 ports is free")
+
+
+def wait_until_live(url: str) -> None:
+    """Return as soon as the service answers at all."""
+    tries = urllib3.Retry(600, backoff_factor=0.1, backoff_max=0.1)
+    assert urllib3.request("GET", f"{url}/health/live", retries=tries).status == 200
+
+
+def test_the_page_recovers_when_the_service_returns(
+    trained: Trained, visit: Visit, tmp_path: Path
+) -> None:
+    options = ("--workers", "1", "--port", str(fixed_port()))
+    with running_service(trained.models, tmp_path / "first", *options) as service:
+        wait_until_live(service.url)
+        page = visit(service.url, forgive=LOST)
+        wait_for(page, "steps", "n >= 1")
+    expect(page.locator("#away")).to_contain_text("The service does not answer")
+    stopped_at = number(page, "steps")
+    with running_service(trained.models, tmp_path / "second", *options):
+        expect(page.locator("#away")).to_be_hidden()
+        expect(page.locator("#announcement")).to_have_text("The service answers again.")
+        wait_for(page, "steps", f"n > {stopped_at}")
+        page.close()
+
+
+def test_the_page_waits_for_a_model_and_shows_its_swap(
+    trained: Trained, visit: Visit, tmp_path: Path
+) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+
+    def export(version: int) -> None:
+        aside = shutil.copytree(trained.model_dir, models / "aside")
+        (models / "cartpole").mkdir(exist_ok=True)
+        aside.rename(models / "cartpole" / str(version))
+
+    with running_service(models, tmp_path / "log", "--workers", "1") as service:
+        wait_until_live(service.url)
+        page = visit(service.url, forgive=LOST)
+        expect(page.locator("#away")).to_contain_text("no version of cartpole")
+        export(1)
+        expect(page.locator("#model")).to_have_text("cartpole version 1")
+        expect(page.locator("#away")).to_be_hidden()
+        export(2)
+        expect(page.locator("#model")).to_have_text("cartpole version 2")
+        expect(page.locator("#announcement")).to_have_text("cartpole version 2 decides now.")
+        wait_for(page, "steps", "n >= 1")
+        page.close()
