@@ -8,12 +8,13 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ENVIRONMENT, ROOT
+from tests.conftest import ENVIRONMENT, ROOT, Service
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = re.findall(r"^    ((?:make|curl|docker|python|\.venv/bin)\b.*)$", README, re.MULTILINE)
@@ -67,6 +68,7 @@ def test_every_command_is_known_to_these_tests() -> None:
         ["make", "test"],  # this
         ["make", "serve"],
         ["curl", "-s", "http://127.0.0.1:8000/act", "-H"],
+        [".venv/bin/python", "-m", "serving", "verify"],
         ["docker", "compose", "up", "--build"],  # tests/test_containers.py
         ["docker", "compose", "run", "--rm"],
         ["docker", "compose", "run", "--rm"],
@@ -77,6 +79,7 @@ def test_every_command_is_known_to_these_tests() -> None:
         ["python", "-m", "training", "benchmark"],
         ["python", "-m", "serving", "run"],
         ["python", "-m", "serving", "play"],
+        ["python", "-m", "serving", "verify"],
         ["python", "-m", "training", "train"],  # --resume: tests/test_run.py
         [".venv/bin/saved_model_cli", "show", "--dir", "models/cartpole/1"],
     ]
@@ -120,7 +123,7 @@ def test_make_serve_answers_the_curl_command(checkout: Path) -> None:
         )
     finally:
         os.killpg(service.pid, signal.SIGINT)  # as Ctrl-C does
-        service.wait(timeout=30)
+        service.wait(timeout=90)
     (shown,) = re.findall(r"```json\n(.*)\n```", README)
     answer, documented = json.loads(asked.stdout), json.loads(shown)
     assert list(answer) == list(documented)
@@ -147,6 +150,15 @@ def test_the_other_commands_work(command: str, checkout: Path) -> None:
     assert finished.stdout
 
 
+def test_the_clients_lines_work(service: Service) -> None:
+    (lines,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code = lines.replace("http://127.0.0.1:8000", service.url)
+    finished = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert finished.stdout in ("[0]\n", "[1]\n")
+
+
 @pytest.mark.usefixtures("demo")
 def test_ctrl_c_during_the_demo_leaves_no_process(checkout: Path) -> None:
     demo = subprocess.Popen(
@@ -164,5 +176,5 @@ def test_ctrl_c_during_the_demo_leaves_no_process(checkout: Path) -> None:
             break
     os.killpg(demo.pid, signal.SIGINT)
     demo.stdout.close()
-    assert demo.wait(timeout=30) != 0
+    assert demo.wait(timeout=90) != 0
     assert processes_in(checkout) == set()
