@@ -91,6 +91,12 @@ class Learner:
     """The weights, their Adam state, and the update step."""
 
     def __init__(self, config: TrainingConfig, weights: ActorCritic) -> None:
+        """Trace and compile the update step, unless a learner like this one has before.
+
+        Args:
+            config: how to learn.
+            weights: NumPy arrays to begin with.
+        """
         self.config = config
         self._state = tf.nest.map_structure(
             tf.Variable,
@@ -101,7 +107,23 @@ class Learner:
                 steps=np.float32(0.0),
             ),
         )
-        self._update = _compiled_update(config)
+        size = config.rollout_size
+        nothing = Batch(
+            observations=np.zeros((size, len(weights.hidden.kernel)), np.float32),
+            actions=np.zeros(size, np.int64),
+            log_probs=np.zeros(size, np.float32),
+            advantages=np.zeros(size, np.float32),
+            returns=np.zeros(size, np.float32),
+            valid=np.zeros(size, np.float32),
+        )
+        rng = np.random.default_rng(0)
+        # One trace: to look for the right one would take half the time of a small update.
+        self._update = _update_function(config).get_concrete_function(
+            self._state, nothing, tf.constant(self._minibatches(rng)), tf.constant(0.0)
+        )
+        # The first call compiles. Without a valid sample its losses and gradients are zero.
+        self.update(nothing, 0.0, rng)
+        self._state.steps.assign(0.0)
 
     def update(self, batch: Batch, learning_rate: float, rng: np.random.Generator) -> Losses:
         """Improve the weights with all passes over a rollout.
@@ -121,23 +143,6 @@ class Learner:
             tf.constant(learning_rate, tf.float32),
         )
         return Losses(*np.mean(measured.numpy(), axis=0).tolist())
-
-    def compile(self, observation_size: int) -> None:
-        """Trace and compile the update step, by an update that changes nothing.
-
-        No sample of its batch is valid, so that losses and gradients are zero.
-        """
-        size = self.config.rollout_size
-        nothing = Batch(
-            observations=np.zeros((size, observation_size), np.float32),
-            actions=np.zeros(size, np.int64),
-            log_probs=np.zeros(size, np.float32),
-            advantages=np.zeros(size, np.float32),
-            returns=np.zeros(size, np.float32),
-            valid=np.zeros(size, np.float32),
-        )
-        self.update(nothing, 0.0, np.random.default_rng(0))
-        self._state.steps.assign(0.0)
 
     def variables(self) -> list[Any]:
         """All that an update changes: the weights and the state of Adam."""
@@ -160,8 +165,8 @@ class Learner:
 
 
 @functools.cache
-def _compiled_update(config: TrainingConfig) -> Any:
-    """The update step, compiled once in a process however many runs have this config."""
+def _update_function(config: TrainingConfig) -> Any:
+    """The update step; one for all learners of a config, so that it is compiled once."""
     # Without autograph: reading the source would take longer than tracing it.
     return tf.function(
         functools.partial(_update_on_minibatches, config), jit_compile=True, autograph=False

@@ -88,7 +88,7 @@ class Trainer:
     """
 
     def __init__(self, config: TrainingConfig, seed: int) -> None:
-        """Make the environments and draw the first weights.
+        """Make the environments, draw the first weights and compile the update.
 
         Raises:
             UnsupportedEnvironmentError: see `training.envs`.
@@ -101,7 +101,6 @@ class Trainer:
         self.learner = Learner(
             config, initialize(rng, size, actions, config.hidden_units, config.initializer)
         )
-        self.learner.compile(size)
         self.state = TrainingState(
             rng=rng,
             env=env,
