@@ -68,5 +68,8 @@ def _frame(env: gym.Env[np.ndarray, np.int64]) -> Image.Image:
     pixels = env.render()
     assert isinstance(pixels, np.ndarray)
     frame = Image.fromarray(pixels)
-    height = round(frame.height * GIF_WIDTH / frame.width)
-    return frame.resize((GIF_WIDTH, height)).quantize(16)
+    size = GIF_WIDTH, round(frame.height * GIF_WIDTH / frame.width)
+    # One palette for all frames: finding one for each would take most of the time.
+    return frame.resize(size, Image.Resampling.BOX).convert(
+        "P", palette=Image.Palette.WEB, dither=Image.Dither.NONE
+    )
