@@ -5,7 +5,7 @@ from flask import Blueprint, Response, request
 
 from serving.api.encoding import json_response
 from serving.api.page import card_page
-from serving.errors import NotReadyError
+from serving.errors import NotFoundError, NotReadyError
 from serving.messages import ModelsReport
 from serving.repository import Repository
 
@@ -32,5 +32,14 @@ def models_blueprint(repository: Repository) -> Blueprint:
         response = json_response({**msgspec.to_builtins(report), "policy": card})
         response.vary.add("Accept")
         return response
+
+    @blueprint.get("/<name>/learning_curve.png", defaults={"picture": "learning_curve.png"})
+    @blueprint.get("/<name>/episode.gif", defaults={"picture": "episode.gif"})
+    def picture(name: str, picture: str) -> Response:
+        policy = repository.policy(name)
+        if picture not in policy.pictures:
+            raise NotFoundError(f"version {policy.version} of {name} came without {picture}")
+        content_type = f"image/{picture.rpartition('.')[2]}"
+        return Response(policy.pictures[picture], content_type=content_type)
 
     return blueprint
