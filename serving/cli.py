@@ -1,6 +1,8 @@
 """The command line of the service and its demo player; mistakes become one clear line."""
 
+import contextlib
 import logging
+import os
 import re
 import sys
 from pathlib import Path
@@ -107,26 +109,67 @@ def _http_url(_context: click.Context, _parameter: click.Parameter, url: str) ->
 @click.option(
     "--wait", type=click.FloatRange(min=0), default=0.0, help="Seconds to wait until it is ready."
 )
+@click.option(
+    "--render",
+    type=click.Choice(["text"]),
+    help="Draw the cart on standard error: live on a terminal, as lines elsewhere.",
+)
+@click.option(
+    "--record",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="GIF to save the first episode in; needs pillow and pygame-ce.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def play(
-    url: str, episodes: int, deterministic: bool, seed: int, wait: float, as_json: bool
+    url: str,
+    episodes: int,
+    deterministic: bool,
+    seed: int,
+    wait: float,
+    render: str | None,
+    record: Path | None,
+    as_json: bool,
 ) -> None:
     """Play Gymnasium episodes in the environment of the served policy."""
+    # The recording needs no screen, and standard output is for the result.
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     import gymnasium as gym
     import msgspec
 
     from serving.client import PolicyClient, ServiceError
+    from serving.play import Watcher
     from serving.play import play as run_episodes
+    from serving.rendering import (
+        GIF_FRAMES_PER_SECOND,
+        GifRecorder,
+        RenderError,
+        TextRenderer,
+    )
 
     played = []
+    watchers: list[Watcher] = []
     try:
-        with PolicyClient(url) as client:
+        with PolicyClient(url) as client, contextlib.ExitStack() as opened:
             client.wait_until_ready(wait)
             env_id = client.policy_card()["environment"]
+            env = opened.enter_context(
+                gym.make(env_id, render_mode="rgb_array" if record else None)
+            )
+            frames_per_second = env.metadata.get("render_fps", GIF_FRAMES_PER_SECOND)
+            if render == "text":
+                watchers.append(TextRenderer(sys.stderr, env_id, frames_per_second))
+            if record is not None:
+                watchers.append(GifRecorder(record, frames_per_second))
             if not as_json:
                 click.echo(f"{'episode':>7}  {'return':>8}  {'mean latency':>12}")
             for episode in run_episodes(
-                client, env_id, episodes=episodes, deterministic=deterministic, seed=seed
+                client,
+                env,
+                episodes=episodes,
+                deterministic=deterministic,
+                seed=seed,
+                watchers=watchers,
             ):
                 played.append(episode._asdict())
                 if not as_json:
@@ -134,7 +177,7 @@ def play(
                         f"{episode.episode:7}  {episode.episode_return:8.1f}"
                         f"  {episode.mean_latency_ms:9.2f} ms"
                     )
-    except (ServiceError, gym.error.Error) as error:
+    except (ServiceError, RenderError, gym.error.Error) as error:
         raise Mistake(str(error)) from error
     if as_json:
         click.echo(msgspec.json.encode({"environment": env_id, "episodes": played}))

@@ -1,12 +1,16 @@
 """The demo player: real Gymnasium episodes, every action decided through the service."""
 
 import time
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 
 from serving.client import PolicyClient
+from serving.messages import ActResponse
+from serving.rendering import Moment
+
+Watcher = Callable[[Moment], None]
 
 
 class Episode(NamedTuple):
@@ -19,26 +23,40 @@ class Episode(NamedTuple):
 
 
 def play(
-    client: PolicyClient, env_id: str, *, episodes: int, deterministic: bool, seed: int
+    client: PolicyClient,
+    env: gym.Env[Any, Any],
+    *,
+    episodes: int,
+    deterministic: bool,
+    seed: int,
+    watchers: Sequence[Watcher] = (),
 ) -> Iterator[Episode]:
     """Play episodes one after the other.
 
     Args:
         client: of the service that decides.
-        env_id: Gymnasium id of the environment that the policy was trained on.
+        env: the environment that the policy was trained on.
         episodes: how many.
         deterministic: ask for the most probable actions.
         seed: of the environment, and of the sampled actions: the step's number is added.
+        watchers: told of every start and every step.
 
     Raises:
         ServiceError: the service stopped answering, or refuses the observations.
-        gymnasium.error.Error: the environment cannot be made here.
+        gymnasium.error.Error: the environment cannot be drawn here.
+        RenderError: a watcher cannot go on.
     """
-    env = gym.make(env_id)
+
+    def tell(decision: ActResponse | None) -> None:
+        moment = Moment(episode, steps, observation, decision, ended, env.render)
+        for watch in watchers:
+            watch(moment)
+
     calls = 0
     for episode in range(1, episodes + 1):
         observation, _ = env.reset(seed=seed if episode == 1 else None)
         episode_return, steps, waited, ended = 0.0, 0, 0.0, False
+        tell(None)
         while not ended:
             asked = time.perf_counter()
             decision = client.act(
@@ -50,5 +68,5 @@ def play(
             steps += 1
             calls += 1
             ended = terminated or truncated
+            tell(decision)
         yield Episode(episode, episode_return, steps, 1000.0 * waited / steps)
-    env.close()

@@ -1,0 +1,158 @@
+"""Who watches an episode of the demo player: a drawing as text, and a recording as GIF."""
+
+import importlib.util
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.messages import ActResponse
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+TEXT_WIDTH = 72
+POLE_ROWS = 6
+PLAIN_LINE_EVERY = 25  # steps: half a second of CartPole
+TRACK_HALF_WIDTH = 2.4  # metres; beyond it CartPole's episode ends
+POLE_LENGTH = 1.0  # metres
+
+GIF_WIDTH = 300
+GIF_FRAMES_PER_SECOND = 25
+
+
+class RenderError(Exception):
+    """An episode cannot be drawn or recorded; says why."""
+
+
+class Moment(NamedTuple):
+    """The start of an episode, or what is after one of its steps."""
+
+    episode: int  # from 1
+    steps: int
+    observation: npt.NDArray[np.float32]  # [O]
+    decision: ActResponse | None  # that led here; None at the start
+    ended: bool
+    render: Callable[[], Any]  # the environment's own picture
+
+
+class TextRenderer:
+    """Draws CartPole in place on a terminal, at its own speed; a plain line at times elsewhere."""
+
+    def __init__(self, out: TextIO, env_id: str, frames_per_second: float) -> None:
+        """Draw to `out`.
+
+        Raises:
+            RenderError: the environment is another than CartPole.
+        """
+        if not env_id.startswith("CartPole"):
+            raise RenderError(f"--render text draws CartPole, not {env_id}")
+        self._out = out
+        self._in_place = out.isatty()
+        columns = os.get_terminal_size(out.fileno()).columns if self._in_place else 0
+        self._width = min(TEXT_WIDTH, columns - 1) if columns else TEXT_WIDTH
+        self._frame_seconds = 1.0 / frames_per_second
+        self._due = time.perf_counter()
+
+    def __call__(self, moment: Moment) -> None:
+        """Draw what is now."""
+        if self._in_place:
+            lines = draw(moment, self._width)
+            # Over the last picture; the start of an episode goes below what was printed since.
+            above = f"\x1b[{len(lines)}F" if moment.steps else ""
+            self._out.write(above + "".join(f"{line}\x1b[K\n" for line in lines))
+            self._out.flush()
+            self._due = max(self._due + self._frame_seconds, time.perf_counter())
+            time.sleep(self._due - time.perf_counter())
+        elif moment.ended or moment.steps % PLAIN_LINE_EVERY == 0:
+            self._out.write(f"{describe(moment)}\n")
+
+
+def draw(moment: Moment, width: int) -> list[str]:
+    """Draw CartPole with `width` columns: always the same number of lines, in ASCII."""
+    position, _, angle, _ = (float(number) for number in moment.observation)
+    per_metre = (width - 1) / (2 * TRACK_HALF_WIDTH)
+    centre = (width - 1) / 2 + position * per_metre
+    stroke = "|" if abs(angle) < 0.05 else "/" if angle > 0 else "\\"
+    rows = []
+    for row in range(POLE_ROWS, 0, -1):
+        along = POLE_LENGTH * (row - 0.5) / POLE_ROWS
+        rows.append(_place(stroke, centre + np.sin(angle) * along * per_metre, width))
+    action = None if moment.decision is None else moment.decision.actions[0]
+    cart = f"{'<' if action == 0 else ' '}[===]{'>' if action == 1 else ' '}"
+    track = "|" + "-" * (width - 2) + "|"
+    return [*rows, _place(cart, centre, width), track, describe(moment)[:width]]
+
+
+def describe(moment: Moment) -> str:
+    """One line about CartPole."""
+    position, _, angle, _ = moment.observation
+    line = f"episode {moment.episode}  step {moment.steps:3}  x {position:+.2f} m"
+    line += f"  pole {np.degrees(angle):+5.1f} deg"
+    if moment.decision is not None:
+        ((_, right),) = moment.decision.action_probabilities
+        line += f"  right {right:.2f}  value {moment.decision.state_values[0]:.1f}"
+    return line
+
+
+def _place(text: str, centre: float, width: int) -> str:
+    """Put a text around a column, as much of it as is within the picture."""
+    left = round(centre - (len(text) - 1) / 2)
+    line = " " * max(left, 0) + text[max(-left, 0) :]
+    return line[:width].rstrip()
+
+
+class GifRecorder:
+    """Saves the first episode as a GIF, by the environment's own renderer."""
+
+    def __init__(self, path: Path, frames_per_second: float) -> None:
+        """Record into `path`.
+
+        Raises:
+            RenderError: Pillow is not installed, or the file cannot be written.
+        """
+        # Told before an episode is played in vain.
+        if importlib.util.find_spec("PIL") is None:
+            raise RenderError("--record needs the package pillow, which is not installed")
+        if not path.absolute().parent.is_dir():
+            raise RenderError(f"--record: {path.parent} is not a folder")
+        self._path = path
+        self._every = max(1, round(frames_per_second / GIF_FRAMES_PER_SECOND))
+        self._milliseconds = 1000 * self._every / frames_per_second
+        self._frames: list[Image] = []
+
+    def __call__(self, moment: Moment) -> None:
+        """Keep the picture of now, and save the GIF at the end.
+
+        Raises:
+            RenderError: the file cannot be written.
+        """
+        if moment.episode > 1:
+            return
+        if moment.ended or moment.steps % self._every == 0:
+            self._frames.append(_frame(moment.render()))
+        if moment.ended:
+            first, *others = self._frames
+            try:
+                first.save(
+                    self._path,
+                    "GIF",
+                    save_all=True,
+                    append_images=others,
+                    duration=self._milliseconds,
+                    loop=0,
+                )
+            except OSError as error:
+                raise RenderError(f"--record: {self._path}: {error.strerror}") from error
+
+
+def _frame(pixels: npt.NDArray[np.uint8]) -> "Image":
+    from PIL import Image
+
+    frame = Image.fromarray(pixels)
+    height = round(frame.height * GIF_WIDTH / frame.width)
+    return frame.resize((GIF_WIDTH, height)).quantize(16)
