@@ -30,6 +30,10 @@ class NotFoundError(ProblemError):
     status = HTTPStatus.NOT_FOUND
 
 
+class UnknownLabelError(NotFoundError):
+    """No version has that label."""
+
+
 class TooLargeError(ProblemError):
     """The body is longer than is allowed."""
 

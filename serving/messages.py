@@ -67,7 +67,7 @@ class VersionReport(msgspec.Struct, frozen=True):
     """One version on the disk."""
 
     version: int
-    state: Literal["served", "refused", "waiting"]
+    state: Literal["served", "labelled", "refused", "waiting"]
     reason: Annotated[str, Meta(description="Why it is served, or why not.")]
 
 

@@ -3,6 +3,7 @@
 import logging
 import threading
 
+from serving.choice import Choice, read_choice, write_choice
 from serving.errors import NotFoundError
 from serving.messages import ModelReport
 from serving.metrics import Metrics
@@ -30,14 +31,19 @@ class Repository:
         """Load in the background, so that the process answers that it is alive meanwhile."""
         threading.Thread(target=self._watch, name="repository", daemon=True).start()
 
-    def policy(self, name: str | None = None) -> Policy:
-        """The policy to answer with, of the default model where no name is given.
+    def policy(
+        self, name: str | None = None, *, version: int | None = None, label: str | None = None
+    ) -> Policy:
+        """The policy to answer with: the served version of the default model, if not told else.
 
         Raises:
-            NotFoundError: no model has that name.
-            NotReadyError: none of its versions is served; says why.
+            NotFoundError: there is no such model, version or label, or it is not loaded.
+            NotReadyError: none of the model's versions is served; says why.
         """
-        return self._find(name or self.default).current()
+        versions = self._find(name or self.default)
+        if version is not None:
+            return versions.version(version)
+        return versions.served() if label is None else versions.labelled(label)
 
     def report(self, name: str) -> ModelReport:
         """Which versions of a model there are, and which is served and why.
@@ -50,6 +56,26 @@ class Repository:
     def names(self) -> list[str]:
         """Of all models, the default one first."""
         return sorted(self._models, key=lambda name: (name != self.default, name))
+
+    def choose(self, name: str, choice: Choice) -> None:
+        """Change what is served of a model, in this worker now and in the others within a poll.
+
+        Raises:
+            NotFoundError: no model has that name.
+            ChoiceError: the models folder cannot be written.
+        """
+        versions = self._find(name)
+        write_choice(self._settings.models / versions.name, choice)
+        versions.refresh()
+
+    def choice(self, name: str) -> Choice:
+        """What is chosen to be served of a model.
+
+        Raises:
+            NotFoundError: no model has that name.
+            ChoiceError: the file that says it is not as designed.
+        """
+        return read_choice(self._settings.models / self._find(name).name)
 
     def refresh(self) -> None:
         """Look for new models, and for new versions of each."""

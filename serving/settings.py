@@ -25,6 +25,9 @@ class Settings:
         "Folder that holds <name>/<version>/.",
     )
     name: str = _setting("cartpole", click.STRING, "Name of the model to serve.")
+    pin: int | None = _setting(
+        None, click.IntRange(0), "Serve this version of that model, whatever `promote` chose."
+    )
     host: str = _setting("127.0.0.1", click.STRING, "Address to listen on.")
     port: int = _setting(8000, click.IntRange(0, 65535), "Port to listen on; 0 takes a free one.")
     workers: int = _setting(2, click.IntRange(1), "Worker processes.")

@@ -1,12 +1,13 @@
-"""The versions of one model on the disk, and the one that is served."""
+"""The versions of one model on the disk, and those that are served."""
 
 import logging
 import threading
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from serving.artefact import ArtefactError, read, require_return
-from serving.errors import NotReadyError
+from serving.choice import STABLE, Choice, ChoiceError, read_choice
+from serving.errors import NotFoundError, NotReadyError, UnknownLabelError
 from serving.messages import ModelReport, VersionReport
 from serving.metrics import Metrics
 from serving.policy import Policy
@@ -19,22 +20,25 @@ Fingerprint = tuple[tuple[str, int, int], ...]
 
 
 class Versions:
-    """Serves the newest version that passes every check.
+    """Serves the version that is chosen: the newest that passes every check, or a pinned one.
 
     A version is loaded and checked beside the one that is served, then takes its place in
-    one assignment, so that a bad one never replaces a good one. A version that is served
-    stays so when its folder vanishes.
+    one assignment, so that a bad one never replaces a good one. The newest version stays
+    served when its folder vanishes.
     """
 
     def __init__(self, folder: Path, settings: Settings, metrics: Metrics) -> None:
+        self.name = folder.name
         self._folder = folder
         self._settings = settings
         self._metrics = metrics
+        self._choice = Choice()
         self._served: Policy | None = None
+        self._labelled: dict[str, Policy] = {}
         self._refused: dict[int, tuple[Fingerprint, str]] = {}
         self._lock = threading.Lock()  # one thread at a time loads
 
-    def current(self) -> Policy:
+    def served(self) -> Policy:
         """The policy to answer with.
 
         Raises:
@@ -45,25 +49,54 @@ class Versions:
             self.refresh()
         policy = self._served
         if policy is None:
-            reasons = [
-                f"version {version}: {reason}"
-                for version, (_, reason) in sorted(self._refused.items(), reverse=True)
-            ]
-            raise NotReadyError("; ".join(reasons) or f"{self._folder.name} has no version yet")
+            raise NotReadyError(f"no version of {self.name} is served: {self._why_not()}")
         return policy
 
+    def version(self, number: int) -> Policy:
+        """A version by its number.
+
+        Raises:
+            NotFoundError: it is neither served nor labelled.
+        """
+        for policy in (self._served, *self._labelled.values()):
+            if policy is not None and policy.version == number:
+                return policy
+        raise NotFoundError(f"version {number} of {self.name} is not loaded")
+
+    def labelled(self, label: str) -> Policy:
+        """A version by its label; the served one is called "stable".
+
+        Raises:
+            UnknownLabelError: no loaded version has that label.
+            NotReadyError: it is "stable", and none is served.
+        """
+        if label == STABLE:
+            return self.served()
+        try:
+            return self._labelled[label]
+        except KeyError:
+            raise UnknownLabelError(f"no version of {self.name} is labelled {label!r}") from None
+
     def refresh(self) -> None:
-        """Serve the newest version that can be served.
+        """Look at the disk, and serve what is chosen.
 
         Raises:
             OSError: the folder cannot be read.
         """
         with self._lock:
-            for version in sorted(self._on_disk(), reverse=True):
-                if self._served is not None and version <= self._served.version:
-                    return
-                if self._load(version):
-                    return
+            try:
+                self._choice = read_choice(self._folder)
+            except ChoiceError as error:
+                logger.error("the choice of a version stays as it was: %s", error)
+            if self._wanted() == "nothing":
+                self._serve(None)
+            for version in self._candidates():
+                policy = self._load(version)
+                if policy is not None:
+                    self._serve(policy)
+                    break
+            loaded = {label: self._load(version) for label, version in self._choice.labels.items()}
+            self._labelled = {label: policy for label, policy in loaded.items() if policy}
 
     def report(self, *, default: bool) -> ModelReport:
         """Every version on the disk and what became of it.
@@ -73,7 +106,7 @@ class Versions:
         """
         served = self._served
         return ModelReport(
-            name=self._folder.name,
+            name=self.name,
             default=default,
             version=None if served is None else served.version,
             versions=[
@@ -81,45 +114,93 @@ class Versions:
             ],
         )
 
-    def _report(self, version: int, served: Policy | None) -> VersionReport:
-        if served is not None and version == served.version:
-            return VersionReport(version, "served", "the newest version that passes every check")
-        if version in self._refused:
-            return VersionReport(version, "refused", self._refused[version][1])
-        if served is not None and version < served.version:
-            return VersionReport(version, "waiting", f"version {served.version} is newer")
-        return VersionReport(version, "waiting", "not tried yet")
+    def _wanted(self) -> int | Literal["newest", "nothing"]:
+        pin = self._settings.pin
+        return self._choice.serve if pin is None or self.name != self._settings.name else pin
 
-    def _load(self, version: int) -> bool:
+    def _candidates(self) -> list[int]:
+        """Versions to serve, the best first, down to the one that is served."""
+        wanted = self._wanted()
+        if wanted == "nothing":
+            return []
+        if wanted != "newest":
+            return [wanted]
+        served = self._served
+        return sorted(
+            (v for v in self._on_disk() if served is None or v > served.version), reverse=True
+        )
+
+    def _load(self, version: int) -> Policy | None:
+        """The version, loaded unless it is already; None if it is refused."""
+        try:
+            return self.version(version)
+        except NotFoundError:
+            pass
         model_dir = self._folder / str(version)
         fingerprint = _fingerprint(model_dir)
         if version in self._refused and self._refused[version][0] == fingerprint:
-            return False
+            return None
         try:
             artefact = read(model_dir)
             require_return(artefact.card, self._settings.min_return)
             policy = Policy(model_dir, artefact)
         except ArtefactError as error:
             self._refused[version] = (fingerprint, str(error))
-            logger.error("refused %s version %d: %s", self._folder.name, version, error)
-            self._metrics.refusals.labels(self._folder.name).inc()
-            return False
+            logger.error("refused %s version %d: %s", self.name, version, error)
+            self._metrics.refusals.labels(self.name).inc()
+            return None
         self._refused.pop(version, None)
-        if self._served is not None:
-            self._metrics.swaps.labels(policy.name).inc()
-        self._served = policy
-        self._metrics.served_version.labels(policy.name).set(version)
-        logger.info("serving %s version %d", policy.name, version)
-        return True
+        return policy
 
-    def _on_disk(self) -> Iterator[int]:
-        try:
-            for path in self._folder.iterdir():
-                # A leading zero would give one version two names.
-                if path.name.isdecimal() and path.name == str(int(path.name)):
-                    yield int(path.name)
-        except FileNotFoundError:
+    def _serve(self, policy: Policy | None) -> None:
+        before, self._served = self._served, policy
+        if policy is before:
             return
+        self._metrics.served_version.labels(self.name).set(policy.version if policy else -1)
+        if before is not None:
+            self._metrics.swaps.labels(self.name).inc()
+        logger.info("serving %s version %s", self.name, policy.version if policy else "none")
+
+    def _report(self, version: int, served: Policy | None) -> VersionReport:
+        labels = [label for label, policy in self._labelled.items() if policy.version == version]
+        if served is not None and version == served.version:
+            return VersionReport(version, "served", self._why())
+        if labels:
+            return VersionReport(version, "labelled", f"labelled {', '.join(labels)}")
+        if version in self._refused:
+            return VersionReport(version, "refused", self._refused[version][1])
+        return VersionReport(version, "waiting", f"not chosen: {self._why()}")
+
+    def _why(self) -> str:
+        """Why the served version is served."""
+        wanted = self._wanted()
+        if wanted == "nothing":
+            return "the model is unloaded"
+        if wanted == "newest":
+            return "the newest version that passes every check is served"
+        return f"version {wanted} is pinned"
+
+    def _why_not(self) -> str:
+        wanted = self._wanted()
+        if wanted == "nothing":
+            return "it is unloaded"
+        reasons = [
+            f"version {version}: {reason}"
+            for version, (_, reason) in sorted(self._refused.items(), reverse=True)
+            if wanted in ("newest", version)
+        ]
+        return "; ".join(reasons) or "there is none yet"
+
+    def _on_disk(self) -> list[int]:
+        try:
+            return [
+                int(path.name)
+                for path in self._folder.iterdir()
+                # A leading zero would give one version two names.
+                if path.name.isdecimal() and path.name == str(int(path.name))
+            ]
+        except FileNotFoundError:
+            return []
 
 
 def _fingerprint(model_dir: Path) -> Fingerprint:

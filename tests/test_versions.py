@@ -45,7 +45,7 @@ def test_health_and_models_of_a_ready_service(service: Service, trained: Trained
     served = {
         "version": 1,
         "state": "served",
-        "reason": "the newest version that passes every check",
+        "reason": "the newest version that passes every check is served",
     }
     report = {"name": "cartpole", "default": True, "version": 1, "versions": [served]}
     assert get(service, "/models").json() == {"models": [report]}
@@ -74,7 +74,9 @@ def test_without_a_model_it_is_alive_and_not_ready_until_one_appears(
             assert response.status == 503
             assert response.headers["Content-Type"] == "application/problem+json"
             assert response.headers["Retry-After"] == "1"
-            assert response.json()["detail"] == "cartpole has no version yet"
+            assert (
+                response.json()["detail"] == "no version of cartpole is served: there is none yet"
+            )
         (models / "cartpole").mkdir()
         publish(trained.model_dir, models / "cartpole" / "1")
         wait_until(lambda: ready_version(service) == 1)
@@ -112,8 +114,8 @@ def test_versions_that_fail_a_check_are_refused_and_named_with_the_reason(
         assert report(service) == [
             (12, "refused", unsolved),
             (11, "refused", damaged),
-            (10, "served", "the newest version that passes every check"),
-            (1, "waiting", "version 10 is newer"),
+            (10, "served", "the newest version that passes every check is served"),
+            (1, "waiting", "not chosen: the newest version that passes every check is served"),
         ]
         # A version that was refused is tried again when its files change: it was being copied.
         shutil.copy(trained.model_dir / "saved_model.pb", models / "cartpole" / "11")
@@ -140,7 +142,9 @@ def test_a_return_below_the_setting_is_not_served(
         wait_until(lambda: alive(service) and get(service, "/health/ready").status == 503)
         reason = "its greedy mean return 500 is below 550"
         assert report(service) == [(1, "refused", reason)]
-        assert get(service, "/health/ready").json()["detail"] == f"version 1: {reason}"
+        assert get(service, "/health/ready").json()["detail"] == (
+            f"no version of cartpole is served: version 1: {reason}"
+        )
         publish(trained.model_dir, models / "cartpole" / "2", improve)
         wait_until(lambda: ready_version(service) == 2)
 
