@@ -1,17 +1,26 @@
 """The client and the demo player against a real service."""
 
+import io
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from threading import Thread
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from serving.client import PolicyClient, ServiceError
-from tests.conftest import Service, run
+from serving.messages import ActResponse, ModelVersion
+from serving.rendering import Moment, RenderError, TextRenderer, draw
+from tests.conftest import ENVIRONMENT, ROOT, Service, run
 
 
 def test_the_client_answers_with_types(service: Service) -> None:
@@ -134,3 +143,147 @@ def test_play_waits_no_longer_than_asked() -> None:
     assert finished.returncode == 2
     assert finished.stderr.startswith("Error: http://127.0.0.1:9 does not answer")
     assert 0.5 <= time.monotonic() - start < 30
+
+
+def moment(position: float, angle: float, action: int | None = None) -> Moment:
+    """The cart as it is shown, after the action if there is one."""
+    decision = None
+    if action is not None:
+        model = ModelVersion("cartpole", 1)
+        decision = ActResponse([action], [[0.0, 0.0]], [[0.25, 0.75]], [-1.0], [9.0], 7, model, [])
+    observation = np.array([position, 0.0, angle, 0.0], np.float32)
+    return Moment(1, 3, observation, decision, ended=False, render=lambda: None)
+
+
+def column(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def test_the_drawn_pole_stands_on_the_cart_and_leans_as_it_does() -> None:
+    upright = draw(moment(0.0, 0.0), 73)
+    assert {line.strip() for line in upright[:6]} == {"|"}
+    assert {column(line) for line in upright[:6]} == {36}
+    assert upright[6].strip() == "[===]"
+    assert column(upright[6]) == 36 - 2
+    right, left = draw(moment(0.0, 0.2), 73), draw(moment(0.0, -0.2), 73)
+    assert column(right[0]) > column(right[5]) >= 36 >= column(left[5]) > column(left[0])
+    assert (right[0].strip(), left[0].strip()) == ("/", "\\")
+
+
+def test_the_drawing_shows_the_push_and_what_the_policy_thinks() -> None:
+    assert draw(moment(0.0, 0.0, 0), 73)[6].strip() == "<[===]"
+    pushed_right = draw(moment(0.0, 0.0, 1), 73)
+    assert pushed_right[6].strip() == "[===]>"
+    assert pushed_right[8].endswith("right 0.75  value 9.0")
+
+
+@pytest.mark.parametrize("width", [20, 72, 73])
+@pytest.mark.parametrize("position", [-5.0, -2.4, -1.0, 0.0, 2.4, 5.0])
+@pytest.mark.parametrize("angle", [-1.0, 0.0, 0.2])
+def test_the_drawing_stays_in_its_frame(width: int, position: float, angle: float) -> None:
+    lines = draw(moment(position, angle, 1), width)
+    assert len(lines) == len(draw(moment(0.0, 0.0), width))
+    assert max(len(line) for line in lines) == width
+    assert all(line.isascii() for line in lines)
+
+
+def test_only_cartpole_is_drawn_as_text() -> None:
+    with pytest.raises(RenderError, match="draws CartPole, not Acrobot-v1"):
+        TextRenderer(io.StringIO(), "Acrobot-v1", 15.0)
+
+
+def test_play_draws_plain_lines_where_there_is_no_terminal(service: Service) -> None:
+    finished = run(
+        *("serving", "play", "--url", service.url, "--episodes", "1"),
+        *("--render", "text", "--deterministic", "--json"),
+    )
+    assert finished.returncode == 0, finished.stderr
+    (episode,) = json.loads(finished.stdout)["episodes"]
+    lines = finished.stderr.splitlines()
+    assert lines[0].startswith("episode 1  step   0  x ")
+    assert lines[-1].startswith(f"episode 1  step {episode['steps']:3}  x ")
+    assert len(lines) == 1 + -(-episode["steps"] // 25)
+    assert "\x1b" not in finished.stderr
+
+
+def test_play_draws_in_place_on_a_terminal(service: Service) -> None:
+    ours, terminal = os.openpty()
+    with subprocess.Popen(
+        [
+            *(sys.executable, "-m", "serving", "play"),
+            *("--url", service.url, "--render", "text"),
+        ],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+    ) as player:
+        os.close(terminal)
+        shown = b""
+        while b"step  20" not in shown:
+            shown += os.read(ours, 65536)
+        player.send_signal(signal.SIGINT)
+        try:
+            while os.read(ours, 65536):
+                pass
+        except OSError:  # how Linux says that the other side is closed
+            pass
+        assert player.wait(60) == 130
+    os.close(ours)
+    # Up to this step: more may have come with it.
+    pictures = shown.decode().partition("step  20")[0].split("\x1b[9F")  # nine lines up
+    assert len(pictures) == 1 + 20
+    assert all(picture.count("\r\n") == 9 for picture in pictures[:-1])
+    assert "[===]" in pictures[-1]
+
+
+def test_play_records_the_first_episode(service: Service, tmp_path: Path) -> None:
+    path = tmp_path / "episode.gif"
+    finished = run(
+        *("serving", "play", "--url", service.url, "--episodes", "2", "--json"),
+        *("--deterministic", "--record", str(path)),
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stderr == ""
+    first, _ = json.loads(finished.stdout)["episodes"]
+    with Image.open(path) as image:
+        assert image.format == "GIF"
+        assert image.size == (300, 200)
+        milliseconds = 0
+        for i in range(image.n_frames):  # type: ignore[attr-defined]  # of PIL's GIF images
+            image.seek(i)
+            milliseconds += image.info["duration"]
+    # 50 steps a second: the start, every second step and the last one, 40 ms each
+    assert milliseconds == 40 * (1 + first["steps"] // 2 + first["steps"] % 2)
+
+
+@pytest.mark.parametrize("place", ["missing/episode.gif", "."])
+def test_a_recording_that_cannot_be_written_is_told_at_once(
+    place: str, service: Service, tmp_path: Path
+) -> None:
+    finished = run("serving", "play", "--url", service.url, "--record", str(tmp_path / place))
+    assert finished.returncode == 2
+    assert finished.stderr.startswith("Error: ")
+    assert finished.stderr.count("\n") == 1
+    assert finished.stdout == ""
+
+
+@pytest.mark.parametrize(("package", "named"), [("PIL", "pillow"), ("pygame", "pygame")])
+def test_a_recording_without_its_packages_is_one_clear_line(
+    package: str, named: str, service: Service, tmp_path: Path
+) -> None:
+    # As in the image of the demo player, which has neither of them.
+    code = f"import sys; sys.modules[{package!r}] = None\nfrom serving.cli import main\nmain()"
+    path = tmp_path / "episode.gif"
+    finished = subprocess.run(
+        [sys.executable, "-c", code, "play", "--url", service.url, "--record", str(path)],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 2
+    assert finished.stderr.startswith("Error: ")
+    assert named in finished.stderr
+    assert finished.stderr.count("\n") == 1
+    assert not path.exists()

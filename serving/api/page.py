@@ -43,9 +43,10 @@ def _files() -> dict[str, _File]:
     """The folder `web`, read once: a request's path is only ever looked up in this dict."""
     files = {}
     for path in (Path(__file__).parent.parent / "web").iterdir():
-        body = path.read_bytes()
-        etag = hashlib.sha256(body).hexdigest()
-        files[path.name] = _File(body, _CONTENT_TYPES[path.suffix], etag)
+        content_type = _CONTENT_TYPES.get(path.suffix)
+        if content_type is not None:
+            body = path.read_bytes()
+            files[path.name] = _File(body, content_type, hashlib.sha256(body).hexdigest())
     return files
 
 
@@ -83,4 +84,5 @@ def _answer(file: _File) -> Response:
     response.set_etag(file.etag)
     # Kept, but asked about each time: a page never runs with parts of another release.
     response.cache_control.no_cache = True
-    return response.make_conditional(request)  # type: ignore[return-value]
+    response.make_conditional(request)
+    return response

@@ -3,7 +3,8 @@
 import { Carts, move, observations } from "./carts.js";
 import { AwayError, RefusedError, ServiceClient } from "./client.js";
 import { connect, held, settings, showPaused } from "./controls.js";
-import { announce, showProblem, showUncaughtErrors, tell, untilAnswered } from "./notices.js";
+import { find, tell } from "./dom.js";
+import { announce, showProblem, showUncaughtErrors, untilAnswered } from "./notices.js";
 import { STEPS_PER_SECOND } from "./physics.js";
 import { Readouts } from "./readouts.js";
 import { drawCarts, pageColors } from "./stage.js";
@@ -13,7 +14,6 @@ const WRITE_EVERY_MS = 100;
 const DESCRIBE_EVERY_MS = 2000;
 const WARNING_STAYS_MS = 2000;
 
-const find = (id) => document.getElementById(id);
 const darkness = matchMedia("(prefers-color-scheme: dark)");
 
 const client = new ServiceClient();

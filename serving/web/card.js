@@ -2,6 +2,7 @@
 
 import { drawHeatMap } from "./charts.js";
 import { RefusedError, ServiceClient } from "./client.js";
+import { find } from "./dom.js";
 import { showProblem, showUncaughtErrors, untilAnswered } from "./notices.js";
 import { ANGLE_LIMIT } from "./physics.js";
 import { pageColors } from "./stage.js";
@@ -10,7 +11,6 @@ const HEAT_CELLS = 41;
 /** Every fifth of the cells is a column or a row of the table. */
 const TABLE_STRIDE = 5;
 
-const find = (id) => document.getElementById(id);
 const name = decodeURIComponent(location.pathname.split("/").at(-1));
 const here = `models/${encodeURIComponent(name)}`;
 const client = new ServiceClient();

@@ -1,12 +1,11 @@
 /** Buttons, keys and the pointer, as calls of what they mean. */
 
+import { find } from "./dom.js";
 import { worldAt } from "./stage.js";
 
 /** Newton seconds: hard enough to see, weak enough to be caught by a good policy. */
 const CART_BLOW = 0.5;
 const TIP_BLOW = 0.025;
-
-const find = (id) => document.getElementById(id);
 
 const checked = (name) => document.querySelector(`input[name="${name}"]:checked`).value;
 
@@ -43,6 +42,8 @@ export function connect(actions) {
   find("controls").addEventListener("submit", (event) => event.preventDefault());
   find("controls").addEventListener("change", (event) => {
     nameDriveButtons();
+    // Once chosen with the pointer, it must not keep the arrow keys for itself.
+    if (!event.target.matches(":focus-visible")) event.target.blur();
     if (event.target.name === "count" || event.target.id === "spread") actions.reset();
     else actions.changed();
   });
@@ -94,6 +95,7 @@ function connectKeys(push, hit, actions) {
     const direction = directions[event.key];
     if (direction !== undefined) {
       event.preventDefault();
+      if (event.repeat) return;
       if (event.shiftKey) hit(direction);
       else push(direction);
     } else if (event.key === " " && !event.target.closest("button, a, summary")) {
@@ -113,14 +115,20 @@ function usesKeys(target) {
 
 function connectPointer(push, hit, actions) {
   const canvas = find("stage");
-  canvas.addEventListener("pointerdown", (event) => {
+  const sideOf = (event) => {
     const { x, y } = worldAt(canvas, event);
     const [position, , angle] = actions.cart().state;
-    const high = y > 0.1 && !settings.byHand;
-    const target = high ? position + Math.sin(angle) * y : position;
-    // A blow from the left goes to the right; a driver's finger leads.
-    const direction = x < target === settings.byHand ? -1 : 1;
-    if (high) hit(direction);
-    else push(direction);
+    const high = y > 0.1;
+    return { high, side: x < position + (high ? Math.sin(angle) * y : 0) ? -1 : 1 };
+  };
+  // A blow comes from where the pointer is; a driver's finger leads the cart.
+  canvas.addEventListener("click", (event) => {
+    if (settings.byHand) return;
+    const { high, side } = sideOf(event);
+    if (high) hit(-side);
+    else push(-side);
+  });
+  canvas.addEventListener("pointerdown", (event) => {
+    if (settings.byHand) push(sideOf(event).side);
   });
 }

@@ -1,19 +1,11 @@
 /** What the page says when the service does not simply answer; and asking until it does. */
 
 import { AwayError, KeyError } from "./client.js";
+import { find, tell } from "./dom.js";
 import { pause } from "./timing.js";
 
 const FIRST_WAIT_MS = 250;
 const LONGEST_WAIT_MS = 5000;
-
-const find = (id) => document.getElementById(id);
-
-/** Put a text into an element, and hide the element if there is none. */
-export function tell(element, text) {
-  // A live region that is set to the same text again may be read out again.
-  if (element.textContent !== text) element.textContent = text;
-  element.hidden = text === "";
-}
 
 /** For a screen reader: what happened, at most as often as one can listen to. */
 export function announce(text) {

@@ -1,6 +1,7 @@
 /** The numbers beside the stage. */
 
 import { drawHistory } from "./charts.js";
+import { find } from "./dom.js";
 import { observe, STEPS_PER_SECOND } from "./physics.js";
 import { Rate, RoundTrips } from "./timing.js";
 
@@ -10,8 +11,6 @@ const RETURNS_KEPT = 100;
 const LATE_MS = 2000;
 const STATE_IDS = ["cart-position", "cart-velocity", "pole-angle", "pole-angular-velocity"];
 const STATE_UNITS = ["m", "m/s", "rad", "rad/s"];
-
-const find = (id) => document.getElementById(id);
 
 function show(id, text) {
   find(id).textContent = text;

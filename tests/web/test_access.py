@@ -4,7 +4,7 @@ import re
 from typing import Any, Literal
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]  # it carries none
 from playwright.sync_api import Page, expect
 
 from tests.conftest import Service
@@ -91,6 +91,12 @@ def test_less_motion_starts_paused(service: Service, visit: Visit) -> None:
     assert number(page, "steps") == 0
     page.get_by_role("button", name="Play").click()
     wait_for(page, "steps", "n >= 1")
+
+
+def test_less_motion_does_not_play_the_recording(service: Service, visit: Visit) -> None:
+    page = visit(f"{service.url}/models/cartpole", reduced_motion="reduce")
+    expect(page.locator("#heat-section")).to_be_visible()
+    expect(page.locator("#episode img")).to_be_hidden()
 
 
 def test_a_screen_reader_is_told_where_the_cart_is(service: Service, visit: Visit) -> None:

@@ -1,10 +1,11 @@
 """The live page: carts that the real service decides about, and a person who plays with them."""
 
 import re
+import time
 from typing import Any, cast
 
 import pytest
-from playwright.sync_api import Page, Request, expect
+from playwright.sync_api import Page, Request, Route, expect
 
 from tests.conftest import Service
 from tests.web.conftest import Visit
@@ -167,6 +168,21 @@ def test_a_person_can_drive_to_compare(still: Page) -> None:
     still.mouse.up()
     wait_for(still, "best-by-hand", "n >= 8")
     expect(still.locator("#agreement")).to_contain_text("% of")
+
+
+def test_late_answers_are_told(page: Page) -> None:
+    def late(route: Route) -> None:
+        time.sleep(0.06)  # 16 steps a second
+        route.continue_()
+
+    page.route("**/act", late)
+    expect(page.locator("#pace")).to_contain_text("Late answers hold the carts up")
+
+
+def test_arrows_drive_right_after_a_click_on_the_driver(still: Page) -> None:
+    still.get_by_label("you", exact=True).click()
+    still.keyboard.press("ArrowLeft")
+    expect(still.get_by_label("you", exact=True)).to_be_checked()
 
 
 def test_other_speeds_are_kept(still: Page) -> None:
