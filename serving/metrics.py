@@ -40,6 +40,11 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self.shed = Counter(
+            "policy_http_shed",
+            "Requests told 503 because too many were in hand.",
+            registry=registry,
+        )
         self.batch_rows = Histogram(
             "policy_batch_rows",
             "Observations in a request.",

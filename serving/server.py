@@ -16,6 +16,8 @@ from serving.settings import Settings
 
 # Read by prometheus_client when it is imported, which is therefore done after it is set.
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+# Of one worker, below the usual limit of 1,024 open files; others wait in the kernel's queue.
+MAX_CONNECTIONS = 900
 
 
 class Server(BaseApplication):
@@ -38,6 +40,9 @@ class Server(BaseApplication):
             "worker_class": "serving.worker.Worker",
             "threads": self.settings.threads,
             "keepalive": 75,
+            # The worker looks after its requests itself; this is for a worker that is stuck whole.
+            "timeout": int(self.settings.request_timeout) + 30,
+            "worker_connections": MAX_CONNECTIONS,
             "control_socket_disable": True,
             "on_starting": prepare,
             "child_exit": forget_worker,
@@ -53,10 +58,10 @@ class Server(BaseApplication):
         from serving.metrics import Metrics
         from serving.repository import Repository
 
-        metrics = Metrics()
-        repository = Repository(self.settings, metrics)
+        self.metrics = Metrics()
+        repository = Repository(self.settings, self.metrics)
         repository.start()
-        return create_app(self.settings, repository, metrics)
+        return create_app(self.settings, repository, self.metrics)
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -31,7 +31,9 @@ class Settings:
     host: str = _setting("127.0.0.1", click.STRING, "Address to listen on.")
     port: int = _setting(8000, click.IntRange(0, 65535), "Port to listen on; 0 takes a free one.")
     workers: int = _setting(2, click.IntRange(1), "Worker processes.")
-    threads: int = _setting(8, click.IntRange(1), "Threads of each worker.")
+    threads: int = _setting(
+        8, click.IntRange(1), "Threads of each worker; they handle its large requests."
+    )
     max_body_bytes: int = _setting(
         16 * 1024 * 1024, click.IntRange(1), "Largest request body that is read."
     )
@@ -40,6 +42,19 @@ class Settings:
         None,
         click.FLOAT,
         "Least mean return, greedy and sampled, that a policy's card must show to be served.",
+    )
+    max_requests_in_hand: int = _setting(
+        64, click.IntRange(1), "Most requests that a worker has in hand; others are told 503."
+    )
+    request_timeout: float = _setting(
+        30.0,
+        click.FloatRange(min=0, min_open=True),
+        "Seconds until a request is answered 504 and its worker replaced.",
+    )
+    client_timeout: float = _setting(
+        10.0,
+        click.FloatRange(min=0, min_open=True),
+        "Seconds that a client has to send a request, and to take its answer.",
     )
     poll_seconds: float = _setting(
         1.0, click.FloatRange(min=0, min_open=True), "How often to look for new versions."
