@@ -68,6 +68,7 @@ def policy_card(settings: RunSettings, trainer: Trainer, result: TrainingResult)
         },
         "robustness": {name: evaluation_to_json(result) for name, result in tested.items()},
         "training": {
+            "run_id": settings.run_id,
             "preset": settings.preset,
             "seed": settings.seed,
             "config": asdict(config),

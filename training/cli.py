@@ -1,13 +1,18 @@
 """The command line: options become a config, mistakes become one clear line."""
 
 import dataclasses
+import gc
 import json
+import logging
 import os
 import re
 import shlex
 import signal
 import sys
 import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +42,8 @@ def commands() -> None:
     # Before TensorFlow is imported. We use no Keras: naming the legacy one, which is not
     # installed, spares the import of the other, a fifth of TensorFlow's start-up.
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    # And neither TensorFlow nor pygame shall print what nobody asked for.
+    # And neither of these libraries shall print what nobody asked for.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
@@ -125,13 +131,16 @@ def train(
             config = dataclasses.replace(config, env_id=env_id, endurance_steps=None)
         if max_env_steps is not None:
             config = dataclasses.replace(config, max_env_steps=max_env_steps)
-        settings = RunSettings(config, preset, seed, str(models / name), allow_unsolved)
+        settings = RunSettings(
+            uuid.uuid4().hex, config, preset, seed, str(models / name), allow_unsolved
+        )
     # A mistake is told before TensorFlow, which takes seconds to import.
     _require_solvable(settings.config.env_id, settings.allow_unsolved)
     _require_writable(Path(settings.models))
     received = _note_signals()
 
-    from training import run
+    with _many_imports():
+        from training import run
 
     try:
         if run_dir is None:
@@ -168,7 +177,8 @@ def _settings_to_resume(context: click.Context, run_dir: Path | None) -> RunSett
         if context.get_parameter_source(parameter) is ParameterSource.COMMANDLINE:
             option = f"--{parameter.replace('_', '-')}"
             raise Mistake(f"--resume keeps the settings of the run: {option} cannot be given")
-    from training import run
+    with _many_imports():
+        from training import run
 
     try:
         return run.read_settings(run_dir)
@@ -208,6 +218,15 @@ def _note_signals() -> list[int]:
     return received
 
 
+@contextmanager
+def _many_imports() -> Iterator[None]:
+    """Import TensorFlow without the garbage collector, whose rounds are a quarter of it."""
+    gc.disable()
+    yield
+    gc.freeze()  # what was imported stays: no later round shall look through it either
+    gc.enable()
+
+
 @commands.command()
 @model_dir_argument
 @click.option("--episodes", type=click.IntRange(min=1), default=100, help="Greedy and sampled.")
@@ -215,12 +234,13 @@ def _note_signals() -> list[int]:
 @json_option
 def evaluate(model_dir: Path, episodes: int, seed: int, as_json: bool) -> None:
     """Play full episodes with the exported version MODEL_DIR."""
+    policy, env_id = _load(model_dir)
+
     import numpy as np
 
     from training.card import evaluation_to_json
     from training.evaluation import evaluate as run_evaluation
 
-    policy, env_id = _load(model_dir)
     rng = np.random.default_rng(seed)
     summary: dict[str, Any] = {"environment": env_id}
     for kind, deterministic in [("greedy", True), ("sampled", False)]:
@@ -268,7 +288,8 @@ def render(model_dir: Path, output: Path, seed: int) -> None:
 def benchmark(seeds: int, first_seed: int, preset: Preset, output: Path, as_json: bool) -> None:
     """Train once a seed and tell how certain the preset is. Tuning used the seeds 0 to 9."""
     _require_writable(output)
-    from training.benchmark import benchmark as run_benchmark
+    with _many_imports():
+        from training.benchmark import benchmark as run_benchmark
 
     result = run_benchmark(
         preset,
@@ -281,7 +302,8 @@ def benchmark(seeds: int, first_seed: int, preset: Preset, output: Path, as_json
 
 
 def _load(model_dir: Path) -> tuple["LoadedPolicy", str]:
-    from training.export import load
+    with _many_imports():
+        from training.export import load
 
     try:
         policy, card = load(model_dir)

@@ -108,6 +108,7 @@ class TrainingConfig:
 class RunSettings(NamedTuple):
     """What a run is: together with the code, this decides everything that it does."""
 
+    run_id: str  # no other run has it; the card of the exported version does
     config: TrainingConfig
     preset: str
     seed: int

@@ -1,8 +1,8 @@
 """One run and its folder: train, checkpoint, record; stop and go on at any moment.
 
 A run's folder holds `run.json` (the config, seed and versions), `metrics.csv` (a row an
-update, of numbers that a seed repeats), TensorBoard events, `checkpoints/`, and after the
-end `result.json`, `learning_curve.png` and `episode.gif`.
+update, of numbers that a seed repeats), TensorBoard events, `checkpoints/`, and at the end
+`learning_curve.png`, `episode.gif` and, after the export, `result.json`.
 """
 
 import dataclasses
@@ -18,6 +18,8 @@ from training.checkpoint import Checkpoints
 from training.config import RunSettings, TrainingConfig
 from training.export import export
 from training.metrics import EventWriter, MetricsFile, read_metrics
+from training.model import Policy
+from training.pictures import draw_learning_curve, record_episode
 from training.reporting import progress_reporter
 from training.trainer import Progress, Trainer
 
@@ -40,6 +42,7 @@ def claim(folder: Path, settings: RunSettings) -> None:
             folder / "run.json",
             {
                 **settings._asdict(),
+                "models": str(Path(settings.models).absolute()),  # --resume may be elsewhere
                 "config": dataclasses.asdict(settings.config),
                 **provenance(),
             },
@@ -116,10 +119,11 @@ def run(
     if state.result is None:
         return None
     policy, solved, greedy, sampled = state.result
-    model_dir = None
-    if solved or settings.allow_unsolved:
+    pictures = draw_pictures(trainer, policy, settings, folder)
+    model_dir = exported_before(settings)
+    if model_dir is None and (solved or settings.allow_unsolved):
         card = policy_card(settings, trainer, state.result)
-        model_dir = export(Path(settings.models), policy, card, state.sample_observations)
+        model_dir = export(Path(settings.models), policy, card, state.sample_observations, pictures)
     summary = {
         "solved": solved,
         "model_dir": None if model_dir is None else str(model_dir),
@@ -135,20 +139,37 @@ def run(
         "sampled": evaluation_to_json(sampled),
     }
     write_json(folder / "result.json", summary)
-    # The artefact is out: only now the libraries that draw, which take a second to import.
-    from training.pictures import draw_learning_curve, record_episode
+    return summary
 
-    draw_learning_curve(
-        read_metrics(folder / "metrics.csv"),
-        trainer.reward_threshold,
-        folder / "learning_curve.png",
-    )
+
+def draw_pictures(
+    trainer: Trainer, policy: Policy, settings: RunSettings, folder: Path
+) -> dict[str, Path]:
+    """Draw how a run has learned, and what, in its folder.
+
+    Returns:
+        The pictures by their names; a policy that cannot be shown is exported all the same.
+    """
+    pictures: dict[str, Path] = {}
     try:
-        record_episode(policy, config.env_id, settings.seed, folder / "episode.gif")
+        path = folder / "learning_curve.png"
+        draw_learning_curve(read_metrics(folder / "metrics.csv"), trainer.reward_threshold, path)
+        pictures[path.name] = path
+        path = folder / "episode.gif"
+        record_episode(policy, settings.config.env_id, settings.seed, path)
+        pictures[path.name] = path
     # Drawing is the environment's own code, and not every one can.
     except Exception as error:
-        click.echo(f"no episode.gif: {error}", err=True)
-    return summary
+        click.echo(f"a picture could not be drawn: {error}", err=True)
+    return pictures
+
+
+def exported_before(settings: RunSettings) -> Path | None:
+    """The version that this run has exported already, if it was killed right after."""
+    for card in Path(settings.models).glob("[0-9]*/assets.extra/policy.json"):
+        if settings.run_id in card.read_text():
+            return card.parent.parent
+    return None
 
 
 def train(

@@ -1,0 +1,39 @@
+"""A run that is short enough to be stopped again and again."""
+
+import dataclasses
+from pathlib import Path
+
+from training.config import PRESETS, RunSettings
+from training.run import claim
+
+# Some 400 updates, in seconds; far too few samples to be solved.
+SMALL = dataclasses.replace(
+    PRESETS["ppo"],
+    num_envs=4,
+    num_steps=16,
+    num_epochs=2,
+    num_minibatches=2,
+    hidden_units=8,
+    learning_rate=1e-3,
+    evaluation_interval=2,
+    evaluation_episodes=3,
+    checkpoint_interval=7,
+    max_env_steps=25_000,
+)
+
+
+def small_settings(models: Path) -> RunSettings:
+    """What a run of `SMALL` is that exports `models/novice/1`."""
+    return RunSettings("a run", SMALL, "ppo", 7, str(models / "novice"), allow_unsolved=True)
+
+
+def new_run(folder: Path) -> tuple[Path, Path]:
+    """The folder of a run of `SMALL` that has not begun, and the models' folder beside it."""
+    models = folder / "some models"
+    claim(folder / "run", small_settings(models))
+    return folder / "run", models
+
+
+def resume(folder: Path) -> list[str]:
+    """The options to go on with a run."""
+    return ["--resume", "--run-dir", str(folder)]
