@@ -9,16 +9,19 @@ from serving.api.metrics import metrics_blueprint
 from serving.api.models import models_blueprint
 from serving.api.page import page_blueprint
 from serving.errors import register_error_handlers
+from serving.hooks import register_hooks
+from serving.keys import Keys
 from serving.metrics import Metrics
 from serving.repository import Repository
 from serving.settings import Settings
 
 
-def create_app(settings: Settings, repository: Repository, metrics: Metrics) -> Flask:
+def create_app(settings: Settings, repository: Repository, metrics: Metrics, keys: Keys) -> Flask:
     """Build the application; `repository` is started by whoever runs it."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     register_error_handlers(app)
+    register_hooks(app, settings, metrics, keys)
     app.register_blueprint(act_blueprint(repository, settings, metrics))
     app.register_blueprint(docs_blueprint(repository, settings))
     app.register_blueprint(health_blueprint(repository))

@@ -27,7 +27,7 @@ class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ChoiceError(Exception):
-    """The file cannot be read or written; says why."""
+    """What was chosen cannot be served, read or written; says why."""
 
 
 def read_choice(folder: Path) -> Choice:
@@ -48,8 +48,12 @@ def write_choice(folder: Path, choice: Choice) -> None:
     """Put a choice in the place of the one before, in one step.
 
     Raises:
-        ChoiceError: the folder cannot be written.
+        ChoiceError: the choice is not as designed, or the folder cannot be written.
     """
+    try:
+        msgspec.convert(msgspec.to_builtins(choice), Choice)
+    except msgspec.ValidationError as error:
+        raise ChoiceError(str(error)) from error
     try:
         descriptor, aside = tempfile.mkstemp(prefix=".writing-", dir=folder)
         with open(descriptor, "wb") as file:
@@ -61,3 +65,19 @@ def write_choice(folder: Path, choice: Choice) -> None:
         os.replace(aside, folder / FILE)
     except OSError as error:
         raise ChoiceError(f"{folder / FILE} cannot be written: {error.strerror}") from error
+
+
+def version_numbers(folder: Path) -> list[int]:
+    """The versions in a model's folder, the newest first; none where there is no folder.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        return []
+    # A leading zero would give one version two names.
+    return sorted(
+        (int(name) for name in names if name.isdecimal() and name == str(int(name))), reverse=True
+    )

@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def main() -> None:
 
 
 @commands.command()
-@settings_options
+@settings_options()
 def run(**options: Any) -> None:
     """Answer POST /act with the newest version of a model.
 
@@ -47,8 +48,14 @@ def run(**options: Any) -> None:
     """
     settings = Settings(**options)
     # A mistake is told before TensorFlow, which takes seconds to import.
+    from serving.keys import KeysError, read_keys
+    from serving.logs import set_up_logs
     from serving.server import Server, bind
 
+    try:
+        keys = read_keys(settings.api_keys_file)
+    except KeysError as error:
+        raise Mistake(str(error)) from error
     try:
         listener = bind(settings.host, settings.port)
     except OSError as error:
@@ -57,7 +64,9 @@ def run(**options: Any) -> None:
         ) from error
     host, port = listener.getsockname()[:2]
     click.echo(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    set_up_logs(settings.log_format)
+    shown = {name: str(value) for name, value in asdict(settings).items() if value is not None}
+    logging.getLogger(__name__).info("settings %s; %d API keys", shown, len(keys))
     Server(settings, listener).run()
 
 
@@ -93,6 +102,37 @@ def verify(model_dir: Path) -> None:
         f"evaluation     {'solved' if card.solved else 'not solved'}, mean return"
         f" {card.evaluation.greedy.mean:g} greedy, {card.evaluation.sampled.mean:g} sampled"
     )
+
+
+@commands.command()
+@click.argument("version", type=click.IntRange(0), required=False)
+@click.option("--label", help="Hold the version ready under this name beside the served one.")
+@settings_options("models", "name", "min_return")
+def promote(version: int | None, label: str | None, **options: Any) -> None:
+    """Serve VERSION from now on, and after every restart; without VERSION always the newest.
+
+    Running services follow within their --poll-seconds.
+    """
+    from serving.choice import ChoiceError
+    from serving.promotion import promote
+
+    try:
+        click.echo(promote(Settings(**options), version, label))
+    except ChoiceError as error:
+        raise Mistake(str(error)) from error
+
+
+@commands.command()
+@settings_options("models", "name", "min_return")
+def rollback(**options: Any) -> None:
+    """Serve the newest good version before the one that is served, as `promote` would."""
+    from serving.choice import ChoiceError
+    from serving.promotion import rollback
+
+    try:
+        click.echo(rollback(Settings(**options)))
+    except ChoiceError as error:
+        raise Mistake(str(error)) from error
 
 
 def _http_url(_context: click.Context, _parameter: click.Parameter, url: str) -> str:

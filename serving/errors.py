@@ -24,6 +24,12 @@ class NotJsonError(ProblemError):
     status = HTTPStatus.BAD_REQUEST
 
 
+class UnauthorizedError(ProblemError):
+    """No valid API key came with the request."""
+
+    status = HTTPStatus.UNAUTHORIZED
+
+
 class NotFoundError(ProblemError):
     """There is nothing of that name."""
 
@@ -85,6 +91,8 @@ def register_error_handlers(app: Flask) -> None:
         response = problem_response(problem.status, problem.detail)
         if problem.retry_after_seconds is not None:
             response.headers["Retry-After"] = str(problem.retry_after_seconds)
+        if isinstance(problem, UnauthorizedError):
+            response.headers["WWW-Authenticate"] = "Bearer"
         return response
 
     @app.errorhandler(HTTPException)

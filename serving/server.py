@@ -44,6 +44,7 @@ class Server(BaseApplication):
             "timeout": int(self.settings.request_timeout) + 30,
             "worker_connections": MAX_CONNECTIONS,
             "control_socket_disable": True,
+            "logger_class": "serving.logs.GunicornLogger",
             "on_starting": prepare,
             "child_exit": forget_worker,
             "worker_exit": leave_at_once,
@@ -55,13 +56,16 @@ class Server(BaseApplication):
     def load(self) -> Flask:
         """Make a worker's application; gunicorn calls it after the fork."""
         from serving.app import create_app
+        from serving.keys import read_keys
         from serving.metrics import Metrics
         from serving.repository import Repository
 
         self.metrics = Metrics()
         repository = Repository(self.settings, self.metrics)
         repository.start()
-        return create_app(self.settings, repository, self.metrics)
+        # Here and not once in the master, so that SIGHUP reads them again.
+        keys = read_keys(self.settings.api_keys_file)
+        return create_app(self.settings, repository, self.metrics, keys)
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from serving.artefact import ArtefactError, read, require_return
-from serving.choice import STABLE, Choice, ChoiceError, read_choice
+from serving.choice import STABLE, Choice, ChoiceError, read_choice, version_numbers
 from serving.errors import NotFoundError, NotReadyError, UnknownLabelError
 from serving.messages import ModelReport, VersionReport
 from serving.metrics import Metrics
@@ -109,9 +109,7 @@ class Versions:
             name=self.name,
             default=default,
             version=None if served is None else served.version,
-            versions=[
-                self._report(version, served) for version in sorted(self._on_disk(), reverse=True)
-            ],
+            versions=[self._report(version, served) for version in version_numbers(self._folder)],
         )
 
     def _wanted(self) -> int | Literal["newest", "nothing"]:
@@ -126,9 +124,11 @@ class Versions:
         if wanted != "newest":
             return [wanted]
         served = self._served
-        return sorted(
-            (v for v in self._on_disk() if served is None or v > served.version), reverse=True
-        )
+        return [
+            version
+            for version in version_numbers(self._folder)
+            if served is None or version > served.version
+        ]
 
     def _load(self, version: int) -> Policy | None:
         """The version, loaded unless it is already; None if it is refused."""
@@ -190,17 +190,6 @@ class Versions:
             if wanted in ("newest", version)
         ]
         return "; ".join(reasons) or "there is none yet"
-
-    def _on_disk(self) -> list[int]:
-        try:
-            return [
-                int(path.name)
-                for path in self._folder.iterdir()
-                # A leading zero would give one version two names.
-                if path.name.isdecimal() and path.name == str(int(path.name))
-            ]
-        except FileNotFoundError:
-            return []
 
 
 def _fingerprint(model_dir: Path) -> Fingerprint:

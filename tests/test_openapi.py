@@ -12,6 +12,7 @@ import pytest
 import urllib3
 
 from serving.app import create_app
+from serving.keys import Keys
 from serving.metrics import Metrics
 from serving.repository import Repository
 from serving.settings import Settings
@@ -27,7 +28,7 @@ def api(service: Service) -> Any:
 
 def test_every_route_of_the_application_is_described(api: dict[str, Any], tmp_path: Path) -> None:
     settings, metrics = Settings(models=tmp_path), Metrics()
-    app = create_app(settings, Repository(settings, metrics), metrics)
+    app = create_app(settings, Repository(settings, metrics), metrics, Keys([]))
     routes = {
         (re.sub("<name>", "cartpole", rule.rule), method.lower())
         for rule in app.url_map.iter_rules()

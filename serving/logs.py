@@ -1,0 +1,53 @@
+"""Logs: JSON lines for programs, plain lines on a terminal."""
+
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from gunicorn.glogging import Logger
+
+# What every record has; the rest was given with `extra`.
+_STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, logger, process, message, and what else was given."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Encode one record."""
+        content: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "process": record.process,
+            "message": record.getMessage(),
+        }
+        content |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        if record.exc_info:
+            content["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(content, default=str).decode()
+
+
+class GunicornLogger(Logger):
+    """gunicorn's own messages through the same handler as ours."""
+
+    def setup(self, _cfg: Any) -> None:
+        """Leave formatting and writing to the root logger."""
+        self.error_log.propagate = True
+        self.error_log.setLevel(logging.INFO)
+
+
+def set_up_logs(log_format: str) -> None:
+    """Log to standard error.
+
+    Args:
+        log_format: "json", "text", or "auto": text on a terminal, else JSON.
+    """
+    handler = logging.StreamHandler()
+    if log_format == "json" or (log_format == "auto" and not sys.stderr.isatty()):
+        handler.setFormatter(JsonFormatter())
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
