@@ -1,13 +1,13 @@
 """Services that are not there yet, go away and come back, or swap their model."""
 
 import random
-import shutil
 import socket
 from pathlib import Path
 
 import urllib3
 from playwright.sync_api import expect
 
+from tests.artefacts import publish
 from tests.conftest import Trained, running_service
 from tests.web.conftest import Visit
 from tests.web.test_live_page import number, wait_for
@@ -56,22 +56,17 @@ def test_the_page_recovers_when_the_service_returns(
 def test_the_page_waits_for_a_model_and_shows_its_swap(
     trained: Trained, visit: Visit, tmp_path: Path
 ) -> None:
-    models = tmp_path / "models"
-    models.mkdir()
-
-    def export(version: int) -> None:
-        aside = shutil.copytree(trained.model_dir, models / "aside")
-        (models / "cartpole").mkdir(exist_ok=True)
-        aside.rename(models / "cartpole" / str(version))
-
-    with running_service(models, tmp_path / "log", "--workers", "1") as service:
+    versions = tmp_path / "models" / "cartpole"
+    versions.parent.mkdir()
+    with running_service(versions.parent, tmp_path / "log", "--workers", "1") as service:
         wait_until_live(service.url)
         page = visit(service.url, forgive=LOST)
         expect(page.locator("#away")).to_contain_text("no version of cartpole")
-        export(1)
+        versions.mkdir()
+        publish(trained.model_dir, versions / "1")
         expect(page.locator("#model")).to_have_text("cartpole version 1")
         expect(page.locator("#away")).to_be_hidden()
-        export(2)
+        publish(trained.model_dir, versions / "2")
         expect(page.locator("#model")).to_have_text("cartpole version 2")
         expect(page.locator("#announcement")).to_have_text("cartpole version 2 decides now.")
         wait_for(page, "steps", "n >= 1")

@@ -41,11 +41,9 @@ def page(service: Service, visit: Visit) -> Page:
 
 
 @pytest.fixture
-def still(page: Page) -> Page:
-    """The page, paused after it has shown a decision."""
-    wait_for(page, "steps", "n >= 2")
-    page.get_by_role("button", name="Pause").click()
-    return page
+def still(service: Service, visit: Visit) -> Page:
+    """The page where less motion is asked for: paused before the first step."""
+    return visit(service.url, reduced_motion="reduce")
 
 
 def test_it_balances_five_hundred_steps(page: Page) -> None:
@@ -54,31 +52,29 @@ def test_it_balances_five_hundred_steps(page: Page) -> None:
     expect(page.locator("#last-episode")).to_have_text(
         "Driven by the policy: 500 steps, then the time limit."
     )
-    expect(page.locator("#episodes")).to_contain_text("500.0")
 
 
-def test_it_shows_what_the_service_thinks(page: Page) -> None:
-    expect(page.locator("#model")).to_have_text("cartpole version 1")
-    with page.expect_response("**/act"):
-        page.get_by_role("button", name="Pause").click()
-    with page.expect_response("**/act") as answered:
-        page.get_by_role("button", name="Step").click()
+def test_it_shows_what_the_service_thinks(still: Page) -> None:
+    with still.expect_response("**/act") as answered:
+        still.get_by_role("button", name="Step").click()
     decision = answered.value.json()
+    expect(still.locator("#model")).to_have_text("cartpole version 1")
     probabilities, logits = decision["action_probabilities"][0], decision["action_logits"][0]
-    expect(page.locator("#probability-left")).to_have_text(f"{100 * probabilities[0]:.1f} %")
-    expect(page.locator("#probability-right")).to_have_text(f"{100 * probabilities[1]:.1f} %")
-    expect(page.locator("#logit-left")).to_have_text(f"{logits[0]:.3f}")
-    expect(page.locator("#logit-right")).to_have_text(f"{logits[1]:.3f}")
-    expect(page.locator("#value")).to_have_text(f"{decision['state_values'][0]:.2f}")
+    expect(still.locator("#probability-left")).to_have_text(f"{100 * probabilities[0]:.1f} %")
+    expect(still.locator("#probability-right")).to_have_text(f"{100 * probabilities[1]:.1f} %")
+    expect(still.locator("#logit-left")).to_have_text(f"{logits[0]:.3f}")
+    expect(still.locator("#logit-right")).to_have_text(f"{logits[1]:.3f}")
+    expect(still.locator("#value")).to_have_text(f"{decision['state_values'][0]:.2f}")
     for name in ("round-trip", "p50", "p99"):
-        assert number(page, name) > 0
-    assert number(page, "p50") <= number(page, "p99")
+        assert number(still, name) > 0
+    assert number(still, "p50") <= number(still, "p99")
 
 
 def test_a_step_is_one_decision(still: Page) -> None:
-    before = number(still, "steps")
-    still.get_by_role("button", name="Step").click()
-    expect(still.locator("#steps")).to_have_text(f"{before + 1:.0f}")
+    expect(still.locator("#steps")).to_have_text("0")
+    for steps in ("1", "2"):
+        still.get_by_role("button", name="Step").click()
+        expect(still.locator("#steps")).to_have_text(steps)
     still.get_by_role("button", name="Start again").click()
     expect(still.locator("#steps")).to_have_text("0")
 
@@ -93,14 +89,12 @@ def test_a_step_is_one_decision(still: Page) -> None:
     ],
 )
 def test_a_push_changes_the_state(still: Page, button: str, readout: str, condition: str) -> None:
-    still.get_by_role("button", name="Start again").click()  # within 0.05 of rest
-    still.get_by_role("button", name=button).click()
+    still.get_by_role("button", name=button).click()  # it starts within 0.05 of rest
     wait_for(still, readout, condition)
     assert abs(number(still, "cart-position")) <= 0.05
 
 
 def test_a_click_on_the_picture_strikes_from_that_side(still: Page) -> None:
-    still.get_by_role("button", name="Start again").click()
     box = still.locator("#stage").bounding_box()
     assert box is not None
     # Above the cart and right of the pole: it goes to the left.
@@ -109,7 +103,7 @@ def test_a_click_on_the_picture_strikes_from_that_side(still: Page) -> None:
 
 
 def test_an_unusual_state_shows_the_services_warning(page: Page) -> None:
-    page.get_by_label("Speed").select_option("as fast as it answers")
+    page.get_by_label("16", exact=True).check()  # one alone may start well, and stay up for long
     page.locator("#spread").select_option("wild, ±5")
     expect(page.locator("#warnings")).to_contain_text("which training never saw")
 
@@ -188,8 +182,7 @@ def test_arrows_drive_right_after_a_click_on_the_driver(still: Page) -> None:
 def test_other_speeds_are_kept(still: Page) -> None:
     still.get_by_label("Speed").select_option("a tenth")
     still.get_by_role("button", name="Play").click()
-    before = number(still, "steps")
-    wait_for(still, "steps", f"n > {before}")
+    wait_for(still, "steps", "n >= 2")
     wait_for(still, "rate", "n >= 1 && n < 30")
 
 
