@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from serving.errors import InvalidRequestError
 from serving.metrics import Metrics
@@ -34,7 +35,33 @@ def decide(
     """
     batch = len(observations)
     seed = draw_seed() if seed is None else seed
-    decision = policy.act(observations, uniforms(seed, batch), np.full(batch, deterministic))
+    decision, warnings = decide_with(
+        policy,
+        observations,
+        uniforms=uniforms(seed, batch),
+        deterministic=np.full(batch, deterministic),
+        metrics=metrics,
+    )
+    return Decided(decision, seed, warnings)
+
+
+def decide_with(
+    policy: Policy,
+    observations: FloatArray,
+    *,
+    uniforms: FloatArray,
+    deterministic: npt.NDArray[np.bool_],
+    metrics: Metrics,
+) -> tuple[Decision, list[str]]:
+    """Decide about observations `[B, O]` with the randomness of each row given, `[B]`.
+
+    Returns:
+        The decision, and the warnings about rows outside what training saw.
+
+    Raises:
+        InvalidRequestError: the policy overflows on a row.
+    """
+    decision = policy.act(observations, uniforms, deterministic)
     # Observations near the end of float32's range can overflow inside the network.
     finite = np.isfinite(decision.action_logits).all(axis=1) & np.isfinite(decision.state_values)
     if not finite.all():
@@ -42,4 +69,4 @@ def decide(
         raise InvalidRequestError(f"observations[{row}]: too large, the policy overflows on it")
     warnings, rows = out_of_range_warnings(observations, policy.card.observations)
     metrics.decided(policy.name, policy.card.actions.names, decision, rows)
-    return Decided(decision, seed, warnings)
+    return decision, warnings

@@ -1,6 +1,8 @@
 """Rows of a request as an array, and what is remarkable about them. No HTTP in here."""
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,18 +29,47 @@ def to_array(
         InvalidRequestError: no row or too many, a row of the wrong size or with wrong
             names, or a number that float32 cannot hold.
     """
-    if not 1 <= len(rows) <= max_rows:
-        raise InvalidRequestError(f"observations: {len(rows)} rows, expected 1 to {max_rows}")
+    _require_rows(len(rows), max_rows)
     ordered = [_in_order(index, row, names) for index, row in enumerate(rows)]
+    return from_numbers(np.array(ordered, np.float64), names, max_rows)
+
+
+def from_numbers(numbers: npt.NDArray[Any], names: list[str], max_rows: int) -> FloatArray:
+    """Turn numbers of any kind into observations `[B, O]`; float32 is not copied.
+
+    All others become float64 first, as every number in JSON does, and are rounded from there.
+
+    Args:
+        numbers: `[B, O]`.
+        names: of the `O` numbers.
+        max_rows: the most rows allowed.
+
+    Raises:
+        InvalidRequestError: the shape is another one, no row or too many, or a number that
+            float32 cannot hold.
+    """
+    if numbers.ndim != 2 or numbers.shape[1] != len(names):
+        raise InvalidRequestError(
+            f"observations: the shape is {list(numbers.shape)}, expected [rows, {len(names)}]: "
+            + ", ".join(names)
+        )
+    _require_rows(len(numbers), max_rows)
+    if numbers.dtype != np.float32:
+        numbers = numbers.astype(np.float64, copy=False)
     with np.errstate(over="ignore"):
-        observations = np.array(ordered, np.float32)
+        observations = numbers.astype(np.float32, copy=False)
     finite = np.isfinite(observations)
     if not finite.all():
         row, column = np.argwhere(~finite)[0]
-        raise InvalidRequestError(
-            f"observations[{row}].{names[column]}: {ordered[row][column]!r} is beyond float32"
-        )
+        value = numbers[row, column].item()
+        what = "beyond float32" if math.isfinite(value) else "not finite"
+        raise InvalidRequestError(f"observations[{row}].{names[column]}: {value!r} is {what}")
     return observations
+
+
+def _require_rows(rows: int, max_rows: int) -> None:
+    if not 1 <= rows <= max_rows:
+        raise InvalidRequestError(f"observations: {rows} rows, expected 1 to {max_rows}")
 
 
 def _in_order(index: int, row: list[float] | dict[str, float], names: list[str]) -> list[float]:

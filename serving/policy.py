@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
+from google.protobuf.json_format import MessageToDict  # type: ignore[import-untyped] # no stubs
+from tensorflow.core.protobuf import saved_model_pb2
 
 from serving.artefact import Artefact, ArtefactError, Golden
 
@@ -34,6 +36,7 @@ class Policy:
         card: the typed part of the policy card.
         card_json: the whole policy card as it stands in the file.
         pictures: of the run that made it, by name.
+        signatures: all of the SavedModel, as protobuf writes a `SignatureDef` in JSON.
     """
 
     def __init__(self, model_dir: Path, artefact: Artefact) -> None:
@@ -52,6 +55,7 @@ class Policy:
         self._lock = threading.Lock()
         try:
             self._model = tf.saved_model.load(model_dir)  # the function does not keep it alive
+            self.signatures = _signatures(model_dir)
         # TensorFlow raises whatever it likes; the service stays up and says what it was.
         except Exception as error:
             raise ArtefactError(f"TensorFlow cannot load it: {_first_line(error)}") from error
@@ -113,6 +117,19 @@ class Policy:
         for name, is_close in close.items():
             if not is_close:
                 raise ArtefactError(f"its {name} are not those of assets.extra/golden.json")
+
+
+def _signatures(model_dir: Path) -> dict[str, Any]:
+    content = (model_dir / "saved_model.pb").read_bytes()
+    (graph,) = saved_model_pb2.SavedModel.FromString(content).meta_graphs
+    return {
+        name: MessageToDict(
+            signature,
+            preserving_proto_field_name=True,
+            always_print_fields_with_no_presence=True,
+        )
+        for name, signature in sorted(graph.signature_def.items())
+    }
 
 
 def _require_signatures(signatures: Any, observation_size: int, num_actions: int) -> None:
