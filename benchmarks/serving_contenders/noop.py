@@ -1,0 +1,69 @@
+"""The ceiling: a plain Flask app that decodes and encodes, and decides nothing.
+
+    python -m benchmarks.serving_contenders.noop [the options of `python -m serving run`]
+
+It runs under all of the service's own gunicorn settings, its worker class and hooks among them, and
+takes the same requests. Its answers have the same shape and constant numbers.
+"""
+
+from typing import Any
+
+import click
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import orjson
+from flask import Flask, Response, request
+
+from serving.cli import run
+from serving.messages import ActRequest
+from serving.server import Server, bind
+from serving.settings import Settings
+
+
+class NoopServer(Server):
+    """The service's gunicorn around another application."""
+
+    def load(self) -> Flask:
+        """Make a worker's application."""
+        from serving.metrics import Metrics
+
+        self.metrics = Metrics()  # the service's worker class counts in them
+        return create_app(self.settings.max_rows)
+
+
+def create_app(max_rows: int) -> Flask:
+    """Flask's own routing, and an answer for each number of rows up to `max_rows`."""
+    app = Flask(__name__, static_folder=None)
+    decoder = msgspec.json.Decoder(ActRequest)
+    # As many digits as the numbers of a policy have.
+    columns: dict[str, npt.NDArray[Any]] = {
+        "actions": np.ones(max_rows, np.int64),
+        "action_logits": np.full((max_rows, 2), 0.30269915, np.float32),
+        "action_probabilities": np.full((max_rows, 2), 0.6489569, np.float32),
+        "log_probabilities": np.full(max_rows, -0.43238893, np.float32),
+        "state_values": np.full(max_rows, 47.71798, np.float32),
+    }
+    rest = {"seed": 7, "model": {"name": "noop", "version": 1}, "warnings": []}
+
+    @app.post("/act")
+    def act() -> Response:
+        rows = decoder.decode(request.get_data(cache=False)).observations
+        assert isinstance(rows, list)  # the benchmark sends no single `observation`
+        answer = {name: column[: len(rows)] for name, column in columns.items()} | rest
+        return Response(
+            orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY),
+            content_type="application/json",
+        )
+
+    return app
+
+
+def serve(**options: Any) -> None:
+    """Run until a signal."""
+    settings = Settings(**options)
+    NoopServer(settings, bind(settings.host, settings.port)).run()
+
+
+if __name__ == "__main__":
+    click.Command("noop", params=run.params, callback=serve).main()

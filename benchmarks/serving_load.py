@@ -1,0 +1,234 @@
+"""Load on a service: wrk for as much as it takes, and a client of our own for a constant rate.
+
+wrk sends the next request of a connection when the last is answered. It cannot keep a rate, and
+wrk2, which can, is not packaged for Debian. `paced_load` is one thread around `select`. It takes
+about 0.1 ms of processor time a request, wrk 0.03 ms: too much for full load, little at half of it.
+"""
+
+import contextlib
+import ctypes
+import functools
+import http.client
+import json
+import re
+import select
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import numpy as np
+
+LONGEST_ANSWER_SECONDS = 120
+_SCRIPT = Path(__file__).with_suffix(".lua")
+_PR_SET_TIMERSLACK = 29  # of linux/prctl.h
+
+
+class LoadError(Exception):
+    """The load could not be made, or not every request was answered as it should be."""
+
+
+class Body(NamedTuple):
+    """A request, whatever its format."""
+
+    content_type: str
+    content: bytes
+
+
+class Load(NamedTuple):
+    """What wrk saw."""
+
+    requests: int  # answered
+    seconds: float
+    p50_ms: float
+    p99_ms: float  # corrected by wrk for requests that a slow answer held back
+
+
+class PacedLoad(NamedTuple):
+    """What the client of a constant rate saw."""
+
+    p50_ms: float  # from sending, and what a request had waited for an idle connection
+    p99_ms: float
+    late_p99_ms: float  # how late requests were sent though a connection was idle: not counted
+
+
+@functools.cache
+def json_body(rows: int) -> Body:
+    """Observations near CartPole's start, as `json.dumps` writes a NumPy array's numbers."""
+    observations = np.random.default_rng(rows).uniform(-0.05, 0.05, (rows, 4)).astype(np.float32)
+    content = json.dumps({"observations": observations.tolist()}).encode()
+    return Body("application/json", content)
+
+
+BODIES: dict[str, Callable[[int], Body]] = {"json": json_body}
+
+
+def require_wrk() -> None:
+    """Raise where wrk is missing.
+
+    Raises:
+        LoadError: it is; says what to do.
+    """
+    if shutil.which("wrk") is None:
+        raise LoadError("wrk is missing; on Debian: apt-get install wrk")
+
+
+def ask(url: str, body: Body) -> tuple[int, bytes]:
+    """Status and content of one answer, over a connection of its own.
+
+    Raises:
+        LoadError: there was none.
+    """
+    parts = urlsplit(url)
+    headers = {"Content-Type": body.content_type}
+    connection = http.client.HTTPConnection(parts.netloc, timeout=LONGEST_ANSWER_SECONDS)
+    with contextlib.closing(connection):
+        try:
+            connection.request("POST", parts.path, body.content, headers)
+            response = connection.getresponse()
+            return response.status, response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise LoadError(f"no answer: {error}") from error
+
+
+def full_load(url: str, body: Body, *, connections: int, seconds: int) -> Load:
+    """Keep that many connections busy with wrk.
+
+    Raises:
+        LoadError: a request failed or was answered with an error, or none was answered.
+    """
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(body.content)
+        file.flush()
+        finished = subprocess.run(
+            [
+                *("wrk", "--threads", "1", "--connections", str(connections)),
+                *("--duration", f"{seconds}s", "--timeout", f"{LONGEST_ANSWER_SECONDS}s"),
+                *("--script", _SCRIPT, url, "--", file.name, body.content_type),
+            ],
+            capture_output=True,
+            text=True,
+        )
+    return parse_wrk(finished.stdout, finished.stderr)
+
+
+def parse_wrk(output: str, errors: str) -> Load:
+    """Read what `serving_load.lua` printed last.
+
+    Raises:
+        LoadError: see `full_load`.
+    """
+    lines = output.splitlines()
+    if not lines or not lines[-1].startswith("{"):
+        raise LoadError(f"wrk failed: {errors.strip() or output.strip()}")
+    seen = json.loads(lines[-1])
+    failed = {kind: count for kind, count in seen["errors"].items() if count}
+    if failed:
+        raise LoadError(f"of {seen['requests']} requests failed, by kind: {failed}")
+    if not seen["requests"]:
+        raise LoadError("no request was answered in time")
+    return Load(
+        seen["requests"], seen["duration_us"] / 1e6, seen["p50_us"] / 1e3, seen["p99_us"] / 1e3
+    )
+
+
+def paced_load(url: str, body: Body, *, rate: float, seconds: float, connections: int) -> PacedLoad:
+    """Send a request every `1 / rate` seconds, over connections that are kept.
+
+    A request that is due while every connection is busy waits, and that counts.
+
+    Raises:
+        LoadError: a request was not answered with status 200.
+    """
+    parts = urlsplit(url)
+    request = (
+        f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
+        f"Content-Type: {body.content_type}\r\nContent-Length: {len(body.content)}\r\n\r\n"
+    ).encode() + body.content
+    address = parts.hostname, parts.port
+    with contextlib.ExitStack() as stack:
+        kept = []
+        try:
+            for _ in range(connections):
+                made = socket.create_connection(address, LONGEST_ANSWER_SECONDS)
+                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                kept.append(stack.enter_context(made))
+            stack.enter_context(_precise_timers())
+            return _pace(kept, request, rate, max(1, round(rate * seconds)))
+        except OSError as error:
+            raise LoadError(f"a connection failed: {error}") from error
+
+
+@contextlib.contextmanager
+def _precise_timers() -> Iterator[None]:
+    """Have the kernel wake this thread when it asked for it, not up to 50 microseconds later."""
+    prctl = ctypes.CDLL(None).prctl
+    prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        prctl(_PR_SET_TIMERSLACK, 0, 0, 0, 0)  # the default again, which children inherit
+
+
+def _pace(
+    connections: list[socket.socket], request: bytes, rate: float, requests: int
+) -> PacedLoad:
+    started, sent = time.perf_counter(), 0
+    # Each in its turn, as clients of their own would ask.
+    idle = deque((connection, started) for connection in connections)
+    begun: dict[socket.socket, float] = {}
+    received: dict[socket.socket, bytes] = {}
+    waited: list[float] = []
+    late: list[float] = []
+    while len(waited) < requests:
+        now, next_due = time.perf_counter(), started + sent / rate
+        if sent < requests and idle and next_due <= now:
+            connection, idle_since = idle.popleft()
+            begun[connection] = now - max(0.0, idle_since - next_due)
+            received[connection] = b""
+            connection.sendall(request)
+            late.append(now - max(next_due, idle_since))
+            sent += 1
+            continue
+        pause = next_due - now if sent < requests and idle else LONGEST_ANSWER_SECONDS
+        readable, _, _ = select.select(list(begun), [], [], pause)
+        if not readable and pause == LONGEST_ANSWER_SECONDS:
+            raise LoadError(f"no answer within {LONGEST_ANSWER_SECONDS} s")
+        for connection in readable:
+            received[connection] += connection.recv(1 << 20) or _closed()
+            if is_whole(received[connection]):
+                answered = time.perf_counter()
+                waited.append(answered - begun.pop(connection))
+                idle.append((connection, answered))
+    return PacedLoad(*percentiles_ms(waited), percentiles_ms(late)[1])
+
+
+def _closed() -> bytes:
+    raise LoadError("the service closed a connection")
+
+
+def is_whole(answer: bytes) -> bool:
+    """Whether an answer of HTTP/1.1 with a `Content-Length` has arrived.
+
+    Raises:
+        LoadError: its status is not 200, or it has no length.
+    """
+    head, end, content = answer.partition(b"\r\n\r\n")
+    if not end:
+        return False
+    length = re.search(rb"\r\ncontent-length: *(\d+)", head, re.IGNORECASE)
+    if not head.startswith(b"HTTP/1.1 200 ") or length is None:
+        raise LoadError(f"answered with {head.decode(errors='replace').splitlines()[0]}")
+    return len(content) == int(length[1])
+
+
+def percentiles_ms(seconds: Sequence[float]) -> tuple[float, float]:
+    """The median and the 99th percentile, in milliseconds."""
+    p50, p99 = 1e3 * np.percentile(seconds, (50, 99))
+    return float(p50), float(p99)

@@ -1,0 +1,231 @@
+"""The contenders of `benchmarks/serving.py`: how each is started, what it costs, how it is stopped.
+
+Every process of a contender carries a mark in its environment, by which it is found even if it
+has left its session or lost its parent, as some of LitServe's and BentoML's do.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from benchmarks.common import ROOT, peer_python
+from benchmarks.serving_load import Body, LoadError, ask
+
+LABELS = {
+    "noop": "no-op Flask",
+    "ours": "ours",
+    "fastapi": "FastAPI + uvicorn",
+    "litserve": "LitServe",
+    "bentoml": "BentoML",
+}
+MARK = "BENCHMARK_MARK"
+START_SECONDS = 120
+STOP_SECONDS = 15
+KEEP_ALIVE_SECONDS = "75"  # what serving/server.py sets; uvicorn's own 5 break under heavy requests
+APPS = "benchmarks.serving_contenders"
+
+
+class Start(NamedTuple):
+    """Seconds from the start of the first process."""
+
+    listening_seconds: float  # the first connection was taken
+    ready_seconds: float  # from here on every request was answered with status 200
+
+
+@dataclass(frozen=True)
+class Service:
+    """A contender that runs.
+
+    Attributes:
+        url: of `POST /act`.
+        process: the first one.
+        mark: of all its processes.
+        log: what they wrote.
+        started: when, by `time.perf_counter`.
+    """
+
+    url: str
+    process: subprocess.Popen[bytes]
+    mark: str
+    log: Path
+    started: float
+
+    def pss_mb(self) -> float:
+        """Proportional set size of all its processes, in MB (10**6 bytes)."""
+        kibibytes = 0
+        for pid in marked(self.mark):
+            with contextlib.suppress(OSError):  # it has just ended
+                rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+                kibibytes += int(rollup.partition("\nPss:")[2].split(maxsplit=1)[0])
+        return kibibytes * 1024 / 1e6
+
+    def wait_until_ready(self, body: Body, workers: int) -> Start:
+        """Return when 20 requests for each worker were answered in a row.
+
+        Raises:
+            LoadError: it ended or was not ready in time; tells the end of its log.
+        """
+        parts = urlsplit(self.url)
+        listening, ready, answered = None, 0.0, 0
+        while answered < 20 * workers:
+            elapsed = time.perf_counter() - self.started
+            if self.process.poll() is not None or elapsed > START_SECONDS:
+                raise LoadError(f"it did not start; its log ends:\n{self.log.read_text()[-2000:]}")
+            try:
+                if listening is None:
+                    socket.create_connection((parts.hostname, parts.port)).close()
+                    listening = time.perf_counter() - self.started
+                status, _ = ask(self.url, body)
+            except (OSError, LoadError):
+                status = 0
+            if status != 200:
+                answered = 0
+                time.sleep(0.002)
+                continue
+            if not answered:
+                ready = time.perf_counter() - self.started
+            answered += 1
+        assert listening is not None
+        return Start(listening, ready)
+
+    def wait_until_idle(self) -> None:
+        """Return when it has used less than a fifth of a core for half a second.
+
+        Raises:
+            LoadError: it does not come to rest.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        used, quiet = self._cpu_seconds(), 0
+        while quiet < 2:
+            if time.monotonic() > deadline:
+                raise LoadError("it does not come to rest")
+            time.sleep(0.25)
+            before, used = used, self._cpu_seconds()
+            quiet = quiet + 1 if used - before < 0.05 else 0
+
+    def _cpu_seconds(self) -> float:
+        ticks = 0
+        for pid in marked(self.mark):
+            with contextlib.suppress(OSError):
+                stat = Path(f"/proc/{pid}/stat").read_text()
+                ticks += sum(map(int, stat.rpartition(")")[2].split()[11:13]))  # utime, stime
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def check(self, body: Body, rows: int) -> float:
+        """Ask once; returns the seconds that the answer took.
+
+        Raises:
+            LoadError: the answer is not one decision a row.
+        """
+        asked = time.perf_counter()
+        status, content = ask(self.url, body)
+        seconds = time.perf_counter() - asked
+        if status != 200:
+            raise LoadError(f"answered {status}: {content[:500].decode(errors='replace')}")
+        answer = json.loads(content)
+        for name in ("actions", "action_logits", "log_probabilities", "state_values"):
+            if len(answer[name]) != rows:
+                raise LoadError(f"answered with {len(answer[name])} {name} to {rows} rows")
+        return seconds
+
+
+@contextlib.contextmanager
+def running(contender: str, models: Path, workers: int) -> Iterator[Service]:
+    """Start a contender on a free port of the loopback interface, and stop all of it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mark = secrets.token_hex(8)
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder, "log")
+        env = os.environ | {
+            MARK: mark,
+            "POLICY_DIR": str(newest_version(models)),
+            "WORKERS": str(workers),
+            "BENTOML_HOME": folder,
+            "BENTOML_DO_NOT_TRACK": "True",
+        }
+        command = command_of(contender, models, port, workers)
+        started = time.perf_counter()
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is ours: we stop it in order
+            )
+        try:
+            yield Service(f"http://127.0.0.1:{port}/act", process, mark, log, started)
+        finally:
+            stop(process, mark)
+
+
+def command_of(contender: str, models: Path, port: int, workers: int) -> list[str | Path]:
+    """The command line of a contender; the rest is in its environment."""
+    if contender in ("noop", "ours"):
+        program = [f"{APPS}.noop"] if contender == "noop" else ["serving", "run"]
+        options = ["--models", str(models), "--port", str(port), "--workers", str(workers)]
+        return [sys.executable, "-m", *program, *options]
+    keep_alive = ["--timeout-keep-alive", KEEP_ALIVE_SECONDS]
+    options = ["--host", "127.0.0.1", "--port", str(port), *keep_alive]
+    quiet = ["--no-access-log", "--log-level", "warning"]
+    arguments = {
+        "fastapi": ["uvicorn", f"{APPS}.fastapi_app:app", "--workers", str(workers), *quiet],
+        "litserve": [f"{APPS}.litserve_app", str(port), str(workers), KEEP_ALIVE_SECONDS],
+        "bentoml": ["bentoml", "serve", f"{APPS}.bentoml_app:Policy"],
+    }[contender]
+    if contender != "litserve":
+        arguments += options
+    return [peer_python("serving"), "-m", *arguments]
+
+
+def newest_version(models: Path) -> Path:
+    """The folder of the newest version of the model `cartpole`.
+
+    Raises:
+        LoadError: there is none.
+    """
+    versions = [path for path in (models / "cartpole").glob("*") if path.name.isdecimal()]
+    if not versions:
+        raise LoadError(f"{models} has no cartpole/<version>")
+    return max(versions, key=lambda path: int(path.name)).resolve()
+
+
+def marked(mark: str) -> list[int]:
+    """The processes that carry a mark."""
+    wanted, found = f"{MARK}={mark}".encode(), []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if wanted in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+    return found
+
+
+def stop(process: subprocess.Popen[bytes], mark: str) -> None:
+    """End a contender in order, and kill what has not ended with its first process."""
+    try:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
+    finally:  # also after a second Ctrl-C
+        while left := marked(mark):
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
+        process.wait()
