@@ -18,10 +18,11 @@ check less of a request. Variables such as SERVING_THREADS set up `noop` and `ou
 The rule: each round starts every contender in turn, the even rounds in reverse order, measures
 every combination of rows and connections (if none are given, all but 65,536 rows over 64
 connections), and stops it. A combination is warmed up first. wrk then keeps its connections busy
-for --seconds, longer where that would not answer every connection twice. A single request that fails or is answered with another status than 200 ends the run. wrk
-adds to its percentiles what a slow answer kept it from sending. Memory is the proportional set
-size of all processes of a contender after the load; another process that maps the same libraries,
-such as a second service of this project, lowers it.
+for --seconds, longer where that would not answer every connection twice. A single request that
+fails or is answered with an error ends the run. wrk adds to its percentiles what a slow answer
+kept it from sending. Memory is the proportional set size of all processes of a contender after the
+load; another process that maps the same libraries, such as a second service of this project,
+lowers it.
 
 `--tail` measures the throughput with wrk, then sends half of it at a constant rate; what a request
 waits for an idle connection counts. `--workers` repeats the first table with one worker and with
