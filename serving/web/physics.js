@@ -46,9 +46,9 @@ export function observe(state) {
 }
 
 /** A start within +-spread in each number, but never one that has already fallen. */
-export function startState(spread, random = Math.random) {
+export function startState(spread) {
   const within = [0.9 * POSITION_LIMIT, Infinity, 0.9 * ANGLE_LIMIT, Infinity];
-  return within.map((limit) => (2 * random() - 1) * Math.min(spread, limit));
+  return within.map((limit) => (2 * Math.random() - 1) * Math.min(spread, limit));
 }
 
 /**

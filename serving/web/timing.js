@@ -4,7 +4,7 @@ const KEPT_ROUND_TRIPS = 500;
 const RATE_WINDOW_MS = 1000;
 
 /** The p-quantile of numbers by the nearest rank; NaN of none. */
-export function quantile(numbers, p) {
+function quantile(numbers, p) {
   if (numbers.length === 0) return NaN;
   const sorted = Float64Array.from(numbers).sort();
   return sorted[Math.max(0, Math.ceil(p * sorted.length) - 1)];
@@ -32,14 +32,13 @@ export class RoundTrips {
 export class Rate {
   events = [];
 
-  add(count, now = performance.now()) {
-    this.events.push([now, count]);
+  add(count) {
+    this.events.push([performance.now(), count]);
   }
 
-  perSecond(now = performance.now()) {
-    while (this.events.length > 0 && this.events[0][0] <= now - RATE_WINDOW_MS) {
-      this.events.shift();
-    }
+  perSecond() {
+    const start = performance.now() - RATE_WINDOW_MS;
+    while (this.events.length > 0 && this.events[0][0] <= start) this.events.shift();
     return this.events.reduce((sum, [, count]) => sum + count, 0) * (1000 / RATE_WINDOW_MS);
   }
 }
