@@ -1,9 +1,10 @@
-"""One error hierarchy and one JSON shape: problem details, RFC 9457."""
+"""One error hierarchy, and its JSON shapes: problem details (RFC 9457) and other protocols' own."""
 
+from collections.abc import Callable
 from http import HTTPStatus
 
 import orjson
-from flask import Flask, Response, current_app
+from flask import Blueprint, Flask, Response, current_app
 from werkzeug.exceptions import HTTPException
 
 
@@ -83,21 +84,35 @@ def problem_response(status: int, detail: str) -> Response:
     return Response(body, status, content_type="application/problem+json")
 
 
-def register_error_handlers(app: Flask) -> None:
-    """Answer every error, the framework's own included, in the one shape."""
+def error_object_response(status: int, detail: str) -> Response:
+    """Answer with an error as TensorFlow Serving and the Open Inference Protocol write it.
 
-    @app.errorhandler(ProblemError)
+    Neither knows a status for a body that can be parsed and means nothing but 400.
+    """
+    if status == HTTPStatus.UNPROCESSABLE_ENTITY:
+        status = HTTPStatus.BAD_REQUEST
+    # What it quotes of a request may have half a surrogate pair, which UTF-8 cannot hold.
+    body = orjson.dumps({"error": detail.encode(errors="replace").decode()})
+    return Response(body, status, content_type="application/json")
+
+
+def register_error_handlers(
+    routes: Flask | Blueprint, respond: Callable[[int, str], Response] = problem_response
+) -> None:
+    """Answer every error, the framework's own included, in one shape."""
+
+    @routes.errorhandler(ProblemError)
     def handle_problem(problem: ProblemError) -> Response:
-        response = problem_response(problem.status, problem.detail)
+        response = respond(problem.status, problem.detail)
         if problem.retry_after_seconds is not None:
             response.headers["Retry-After"] = str(problem.retry_after_seconds)
         if isinstance(problem, UnauthorizedError):
             response.headers["WWW-Authenticate"] = "Bearer"
         return response
 
-    @app.errorhandler(HTTPException)
+    @routes.errorhandler(HTTPException)
     def handle_http_exception(error: HTTPException) -> Response:
-        response = problem_response(
+        response = respond(
             error.code or HTTPStatus.INTERNAL_SERVER_ERROR, error.description or error.name
         )
         # Werkzeug knows headers that belong to the status: Allow with 405, for one.
@@ -106,9 +121,7 @@ def register_error_handlers(app: Flask) -> None:
                 response.headers[name] = value
         return response
 
-    @app.errorhandler(Exception)
+    @routes.errorhandler(Exception)
     def handle_unexpected(error: Exception) -> Response:
-        current_app.logger.exception("unexpected error", exc_info=error)
-        return problem_response(
-            HTTPStatus.INTERNAL_SERVER_ERROR, "the service failed; its log says why"
-        )
+        current_app.logger.exception("request %s failed", g.get("request_id"), exc_info=error)
+        return respond(HTTPStatus.INTERNAL_SERVER_ERROR, "the service failed; its log says why")

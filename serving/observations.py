@@ -48,12 +48,7 @@ def from_numbers(numbers: npt.NDArray[Any], names: list[str], max_rows: int) -> 
         InvalidRequestError: the shape is another one, no row or too many, or a number that
             float32 cannot hold.
     """
-    if numbers.ndim != 2 or numbers.shape[1] != len(names):
-        raise InvalidRequestError(
-            f"observations: the shape is {list(numbers.shape)}, expected [rows, {len(names)}]: "
-            + ", ".join(names)
-        )
-    _require_rows(len(numbers), max_rows)
+    require_shape(numbers.shape, names, max_rows)
     if numbers.dtype != np.float32:
         numbers = numbers.astype(np.float64, copy=False)
     with np.errstate(over="ignore"):
@@ -65,6 +60,20 @@ def from_numbers(numbers: npt.NDArray[Any], names: list[str], max_rows: int) -> 
         what = "beyond float32" if math.isfinite(value) else "not finite"
         raise InvalidRequestError(f"observations[{row}].{names[column]}: {value!r} is {what}")
     return observations
+
+
+def require_shape(shape: Sequence[int], names: list[str], max_rows: int) -> None:
+    """Hold a shape to `[B, O]`, `B` being 1 to `max_rows`.
+
+    Raises:
+        InvalidRequestError: it is another one.
+    """
+    if len(shape) != 2 or shape[1] != len(names):
+        raise InvalidRequestError(
+            f"observations: the shape is {list(shape)[:9]}, expected [rows, {len(names)}]: "
+            + ", ".join(names)
+        )
+    _require_rows(shape[0], max_rows)
 
 
 def _require_rows(rows: int, max_rows: int) -> None:
