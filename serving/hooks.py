@@ -7,6 +7,8 @@ import time
 
 from flask import Flask, Response, g, request
 
+from serving.api.page import card_page
+from serving.errors import UnauthorizedError
 from serving.keys import Keys
 from serving.metrics import Metrics
 from serving.settings import Settings
@@ -23,11 +25,19 @@ def register_hooks(app: Flask, settings: Settings, metrics: Metrics, keys: Keys)
     """Add what every request of the application goes through."""
 
     @app.before_request
-    def begin() -> None:
+    def begin() -> Response | None:
         g.started = time.perf_counter()
         g.request_id = request_id(request.headers.get("X-Request-ID"))
-        if keys and not _PUBLIC.fullmatch(request.path) and not asks_for_page():
+        if not keys or _PUBLIC.fullmatch(request.path):
+            return None
+        try:
             keys.require(request.headers.get("Authorization"))
+        except UnauthorizedError:
+            if asks_for_page():
+                # The same for every name: it tells nobody which models there are.
+                return card_page()
+            raise
+        return None
 
     @app.after_request
     def end(response: Response) -> Response:
@@ -41,10 +51,12 @@ def register_hooks(app: Flask, settings: Settings, metrics: Metrics, keys: Keys)
         headers.setdefault("Cache-Control", "no-store")
         if settings.log_requests == "all" or response.status_code >= 400:
             logger.info(
-                "%s %s %d",
+                "%s %s %d in %.1f ms, request %s",
                 request.method,
                 request.path,
                 response.status_code,
+                1000 * seconds,
+                g.request_id,
                 extra={
                     "method": request.method,
                     "path": request.path,

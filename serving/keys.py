@@ -48,13 +48,16 @@ class Keys:
 def read_keys(path: Path | None) -> Keys:
     """The keys in a file, one a line, and in the environment, with commas between them.
 
+    An empty variable is none.
+
     Args:
         path: of the file, None where there is none.
 
     Raises:
         KeysError: the file cannot be read or has no key, or one is too short to be one.
     """
-    keys = [key for key in os.environ.get(VARIABLE, "").split(",") if key]
+    variable = os.environ.get(VARIABLE)
+    keys = [key.strip() for key in variable.split(",")] if variable else []
     if path is not None:
         try:
             lines = path.read_text().split("\n")

@@ -1,11 +1,11 @@
 """Logs: JSON lines for programs, plain lines on a terminal."""
 
+import json
 import logging
 import sys
 from datetime import UTC, datetime
 from typing import Any
 
-import orjson
 from gunicorn.glogging import Logger
 
 # What every record has; the rest was given with `extra`.
@@ -27,7 +27,23 @@ class JsonFormatter(logging.Formatter):
         content |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
         if record.exc_info:
             content["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(content, default=str).decode()
+        return json.dumps(content, default=str)
+
+
+class TextFormatter(logging.Formatter):
+    """One line for a person: time, level and message. Lines of an exception are indented."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write one record; what a client sent cannot begin a line or move the cursor."""
+        lines = [f"{self.formatTime(record)} {record.levelname} {record.getMessage()}"]
+        if record.exc_info:
+            traceback = self.formatException(record.exc_info)
+            lines += [f"    {line}" for line in traceback.splitlines()]
+        return "\n".join(map(_printable, lines))
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class GunicornLogger(Logger):
@@ -49,5 +65,5 @@ def set_up_logs(log_format: str) -> None:
     if log_format == "json" or (log_format == "auto" and not sys.stderr.isatty()):
         handler.setFormatter(JsonFormatter())
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler.setFormatter(TextFormatter())
     logging.basicConfig(handlers=[handler], level=logging.INFO)
