@@ -4,7 +4,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 import orjson
-from flask import Blueprint, Flask, Response, current_app
+from flask import Blueprint, Flask, Response, current_app, g
 from werkzeug.exceptions import HTTPException
 
 
