@@ -67,7 +67,7 @@ def run(**options: Any) -> None:
     set_up_logs(settings.log_format)
     shown = {name: str(value) for name, value in asdict(settings).items() if value is not None}
     logging.getLogger(__name__).info("settings %s; %d API keys", shown, len(keys))
-    Server(settings, listener).run()
+    Server(settings, listener, keys).run()
 
 
 @commands.command()

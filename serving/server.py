@@ -1,6 +1,7 @@
 """gunicorn: worker processes around the application."""
 
 import importlib
+import logging
 import os
 import shutil
 import socket
@@ -12,7 +13,10 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.workers.base import Worker
 
+from serving.keys import Keys, KeysError, read_keys
 from serving.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 # Read by prometheus_client when it is imported, which is therefore done after it is set.
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -27,8 +31,9 @@ class Server(BaseApplication):
     there: a TensorFlow that has run one and is then forked hangs.
     """
 
-    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+    def __init__(self, settings: Settings, listener: socket.socket, keys: Keys) -> None:
         self.settings = settings
+        self.keys = keys
         self.descriptor = listener.detach()  # gunicorn closes it
         super().__init__()
 
@@ -53,19 +58,29 @@ class Server(BaseApplication):
         for name, value in settings.items():
             self.cfg.set(name, value)
 
+    def reload(self) -> None:
+        """Read the keys again; gunicorn calls it in the master at SIGHUP, before new workers.
+
+        Never in a worker: one that could not start for want of keys would end the service.
+        """
+        super().reload()
+        try:
+            self.keys = read_keys(self.settings.api_keys_file)
+        except KeysError as error:
+            logger.error("the API keys stay as they were: %s", error)
+        else:
+            logger.info("%d API keys", len(self.keys))
+
     def load(self) -> Flask:
         """Make a worker's application; gunicorn calls it after the fork."""
         from serving.app import create_app
-        from serving.keys import read_keys
         from serving.metrics import Metrics
         from serving.repository import Repository
 
         self.metrics = Metrics()
         repository = Repository(self.settings, self.metrics)
         repository.start()
-        # Here and not once in the master, so that SIGHUP reads them again.
-        keys = read_keys(self.settings.api_keys_file)
-        return create_app(self.settings, repository, self.metrics, keys)
+        return create_app(self.settings, repository, self.metrics, self.keys)
 
 
 def bind(host: str, port: int) -> socket.socket:
