@@ -31,6 +31,12 @@ class UnauthorizedError(ProblemError):
     status = HTTPStatus.UNAUTHORIZED
 
 
+class ForbiddenError(ProblemError):
+    """Nobody may do that with this service."""
+
+    status = HTTPStatus.FORBIDDEN
+
+
 class NotFoundError(ProblemError):
     """There is nothing of that name."""
 
@@ -39,6 +45,12 @@ class NotFoundError(ProblemError):
 
 class UnknownLabelError(NotFoundError):
     """No version has that label."""
+
+
+class ConflictError(ProblemError):
+    """What is asked for does not go with how the service was set up."""
+
+    status = HTTPStatus.CONFLICT
 
 
 class TooLargeError(ProblemError):
