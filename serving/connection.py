@@ -2,9 +2,12 @@
 
 import re
 import socket
+from http import HTTPStatus
 from typing import Any
 
 from gunicorn.workers.gthread import TConn
+
+from serving.errors import problem_body
 
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r\n", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
@@ -137,3 +140,20 @@ class Connection(TConn):
         del self.received[:size]
         self._reset()
         return request
+
+
+def problem_response(status: int, detail: str, headers: str = "") -> bytes:
+    """A whole HTTP response with a problem."""
+    body = problem_body(status, detail)
+    head = (
+        f"HTTP/1.1 {int(status)} {HTTPStatus(status).phrase}\r\n"
+        f"Content-Type: application/problem+json\r\n{headers}"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode("ascii") + body
+
+
+def write_problem(sock: Outbox, status: int, _reason: str, detail: str) -> None:
+    """Answer a request that never reached the application, and promise to close."""
+    detail = detail or HTTPStatus(status).phrase
+    sock.sendall(problem_response(status, detail, "Connection: close\r\n"))

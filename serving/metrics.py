@@ -1,6 +1,9 @@
 """What an operator sees: Prometheus metrics, summed over the worker processes."""
 
 import os
+from collections.abc import Callable
+from functools import cache, partial
+from typing import NamedTuple
 
 import numpy as np
 from prometheus_client import (
@@ -18,6 +21,13 @@ _BATCH_ROWS = [1, 4, 16, 64, 256, 1024, 4096, 16384, 65536]
 _SECONDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]
 
 
+class _Model(NamedTuple):
+    batch_rows: Histogram
+    entropy: Counter
+    state_value: Gauge
+    action: Callable[[str], Counter]
+
+
 class Metrics:
     """The metrics of one process, made after the fork. `model` is a model's name in all.
 
@@ -27,6 +37,9 @@ class Metrics:
 
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
+        self.worker_starts = Counter(
+            "policy_worker_starts", "Worker processes that were started.", registry=registry
+        )
         self.requests = Counter(
             "policy_http_requests",
             "Requests answered.",
@@ -76,32 +89,57 @@ class Metrics:
         )
         self.served_version = Gauge(
             "policy_served_version",
-            "The version that each worker process serves.",
+            "The version that each worker serves, -1 for none; pid is the worker's place.",
             ["model"],
             multiprocess_mode="liveall",
             registry=registry,
         )
         self.swaps = Counter(
-            "policy_swaps", "Versions that took another's place.", ["model"], registry=registry
+            "policy_swaps",
+            "Versions that took another's place, in each worker.",
+            ["model"],
+            registry=registry,
         )
         self.refusals = Counter(
-            "policy_refusals", "Versions that were refused.", ["model"], registry=registry
+            "policy_refusals",
+            "Versions that were refused, in each worker.",
+            ["model"],
+            registry=registry,
         )
 
-    def decided(
-        self, model: str, action_names: list[str], decision: Decision, out_of_range_rows: int
-    ) -> None:
-        """Count one request's decisions."""
-        self.batch_rows.labels(model).observe(len(decision.actions))
-        taken = np.bincount(decision.actions, minlength=len(action_names))
-        for name, count in zip(action_names, taken.tolist(), strict=True):
-            self.actions.labels(model, name).inc(count)
-        probabilities = decision.action_probabilities
-        surprise = np.log(probabilities, where=probabilities > 0, out=np.zeros_like(probabilities))
-        self.entropy.labels(model).inc(max(0.0, -float(np.vdot(probabilities, surprise))))
-        self.state_value.labels(model).set(float(decision.state_values.mean()))
+    def add_model(self, model: str) -> None:
+        """Begin with none served, and rare counts at 0: Prometheus sees no count's first value."""
+        self.served_version.labels(model).set(-1)
+        for counter in (self.swaps, self.refusals, self.out_of_range_rows):
+            counter.labels(model)
+
+    @cache  # noqa: B019 (there is one for each process, and it lives as long)
+    def _of(self, model: str) -> "_Model":
+        """The metrics of one model, looked up once."""
+        return _Model(
+            batch_rows=self.batch_rows.labels(model),
+            entropy=self.entropy.labels(model),
+            state_value=self.state_value.labels(model),
+            action=cache(partial(self.actions.labels, model)),
+        )
+
+    def asked(self, model: str, rows: int, out_of_range_rows: int) -> None:
+        """Count one request's observations."""
+        self._of(model).batch_rows.observe(rows)
         if out_of_range_rows:
             self.out_of_range_rows.labels(model).inc(out_of_range_rows)
+
+    def decided(self, model: str, action_names: list[str], decision: Decision) -> None:
+        """Count decisions."""
+        children = self._of(model)
+        taken = np.bincount(decision.actions, minlength=len(action_names)).tolist()
+        for name, count in zip(action_names, taken, strict=True):
+            if count:
+                children.action(name).inc(count)
+        probabilities = decision.action_probabilities
+        surprise = np.log(probabilities, where=probabilities > 0, out=np.zeros_like(probabilities))
+        children.entropy.inc(max(0.0, -float(np.vdot(probabilities, surprise))))
+        children.state_value.set(float(decision.state_values.mean()))
 
     def text(self) -> bytes:
         """All metrics of all processes, in Prometheus's text format."""

@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from serving.artefact import Observations
 from serving.errors import InvalidRequestError
 
 FloatArray = npt.NDArray[np.float32]
@@ -99,21 +98,29 @@ def _in_order(index: int, row: list[float] | dict[str, float], names: list[str])
     return row
 
 
-def out_of_range_warnings(observations: FloatArray, known: Observations) -> tuple[list[str], int]:
+class Ranges(NamedTuple):
+    """What training saw of the `O` numbers of an observation."""
+
+    names: list[str]
+    low: FloatArray  # [O]
+    high: FloatArray  # [O]
+
+
+def out_of_range_warnings(observations: FloatArray, seen: Ranges) -> tuple[list[str], int]:
     """Name the rows of `[B, O]` outside what training saw.
 
     Returns:
         One line for each of the first ten, one more for the others; and how many rows.
     """
-    outside = (observations < known.seen_low) | (observations > known.seen_high)
+    outside = (observations < seen.low) | (observations > seen.high)
     if not outside.any():
         return [], 0
     rows = np.flatnonzero(outside.any(axis=1))
     warnings = []
     for row in rows[:MAX_WARNINGS]:
         parts = [
-            f"{known.names[column]} {observations[row, column]:.4g} is outside "
-            f"{known.seen_low[column]:.4g} to {known.seen_high[column]:.4g}"
+            f"{seen.names[column]} {observations[row, column]:.4g} is outside "
+            f"{seen.low[column]:.4g} to {seen.high[column]:.4g}"
             for column in np.flatnonzero(outside[row])
         ]
         warnings.append(f"observations[{row}]: {', '.join(parts)}, which training never saw")

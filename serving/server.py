@@ -1,6 +1,7 @@
 """gunicorn: worker processes around the application."""
 
 import importlib
+import itertools
 import logging
 import os
 import shutil
@@ -51,6 +52,8 @@ class Server(BaseApplication):
             "control_socket_disable": True,
             "logger_class": "serving.logs.GunicornLogger",
             "on_starting": prepare,
+            "pre_fork": take_place,
+            "post_fork": keep_metrics_there,
             "child_exit": forget_worker,
             "worker_exit": leave_at_once,
             "on_exit": clean_up,
@@ -74,12 +77,15 @@ class Server(BaseApplication):
     def load(self) -> Flask:
         """Make a worker's application; gunicorn calls it after the fork."""
         from serving.app import create_app
+        from serving.fastlane import FastLane
         from serving.metrics import Metrics
         from serving.repository import Repository
 
         self.metrics = Metrics()
+        self.metrics.worker_starts.inc()
         repository = Repository(self.settings, self.metrics)
         repository.start()
+        self.fast_lane = FastLane(repository, self.settings, self.metrics, self.keys)
         return create_app(self.settings, repository, self.metrics, self.keys)
 
 
@@ -111,11 +117,27 @@ def prepare(_arbiter: object) -> None:
     import_tensorflow()
 
 
+def take_place(arbiter: Any, worker: Worker) -> None:
+    """Give a new worker the first number that no living one has."""
+    taken = {other.place for other in arbiter.WORKERS.values()}
+    worker.place = next(place for place in itertools.count() if place not in taken)
+
+
+def keep_metrics_there(_arbiter: object, worker: Worker) -> None:
+    """Count on from the numbers of the worker that had the place before.
+
+    With files for each process id, every restart would leave some for all scrapes to read.
+    """
+    from prometheus_client import values
+
+    values.ValueClass = values.MultiProcessValue(lambda: worker.place)
+
+
 def forget_worker(_arbiter: object, worker: Worker) -> None:
     """Drop what a worker that is gone said about the present; its counts stay."""
     from prometheus_client.multiprocess import mark_process_dead
 
-    mark_process_dead(worker.pid)
+    mark_process_dead(worker.place)
 
 
 def clean_up(_arbiter: object) -> None:

@@ -16,13 +16,13 @@ import time
 from concurrent.futures import Future
 from functools import partial
 from http import HTTPStatus
+from itertools import zip_longest
 from typing import Any
 
 from gunicorn.workers import base
 from gunicorn.workers.gthread import ThreadWorker
 
-from serving.connection import Connection, Outbox
-from serving.errors import problem_body
+from serving.connection import Connection, problem_response, write_problem
 
 logger = logging.getLogger(__name__)
 
@@ -144,8 +144,23 @@ class Worker(ThreadWorker):
             for conn in others[room:]:
                 self._shed(conn)
             ready = checks + others[:room]
+        small = []
         for conn in ready:
-            self._begin(conn)
+            inline = conn.is_sized
+            request = conn.take()
+            self.received_bytes -= len(request)
+            if inline and len(request) <= INLINE_BYTES:
+                small.append((conn, request))
+            else:
+                self._hand_over(conn, request)
+        # A stopping worker has to say so in its answers, which the fast lane does not.
+        answers = self.app.fast_lane.answer([request for _, request in small]) if self.alive else []
+        for (conn, request), answer in zip_longest(small, answers):
+            if answer is not None:
+                self._send(conn, answer, keep=True)
+            else:
+                self._begin(conn, request)
+                self._finish(conn, bool(self.handle(conn)))
 
     def _shed(self, conn: Connection) -> None:
         self.received_bytes -= len(conn.take())
@@ -153,16 +168,15 @@ class Worker(ThreadWorker):
         busy = problem_response(HTTPStatus.SERVICE_UNAVAILABLE, "too busy", "Retry-After: 1\r\n")
         self._send(conn, busy, keep=True)
 
-    def _begin(self, conn: Connection) -> None:
-        is_sized = conn.is_sized
-        request = conn.take()
-        self.received_bytes -= len(request)
+    def _begin(self, conn: Connection, request: bytes) -> None:
+        """Give a request to gunicorn's parser."""
         self.begun[conn] = time.monotonic()
         conn.init()
         conn.parser.unreader.unread(request)
-        if is_sized and len(request) <= INLINE_BYTES:
-            self._finish(conn, bool(self.handle(conn)))
-            return
+
+    def _hand_over(self, conn: Connection, request: bytes) -> None:
+        """Have a request handled in a thread."""
+        self._begin(conn, request)
         self.poller.unregister(conn.raw)
         conn.sock.settimeout(self.settings.client_timeout)
         future: Future[bool] = self.tpool.submit(self._handle, conn)
@@ -280,20 +294,3 @@ class Worker(ThreadWorker):
             if self.turns != turns:
                 time.sleep(self.cfg.graceful_timeout)
             os._exit(1)
-
-
-def problem_response(status: int, detail: str, headers: str = "") -> bytes:
-    """A whole HTTP response with a problem."""
-    body = problem_body(status, detail)
-    head = (
-        f"HTTP/1.1 {int(status)} {HTTPStatus(status).phrase}\r\n"
-        f"Content-Type: application/problem+json\r\n{headers}"
-        f"Content-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode("ascii") + body
-
-
-def write_problem(sock: Outbox, status: int, _reason: str, detail: str) -> None:
-    """Answer a request that never reached the application, and promise to close."""
-    detail = detail or HTTPStatus(status).phrase
-    sock.sendall(problem_response(status, detail, "Connection: close\r\n"))

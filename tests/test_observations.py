@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from serving.artefact import Observations
 from serving.errors import InvalidRequestError
-from serving.observations import out_of_range_warnings, to_array
+from serving.observations import Ranges, out_of_range_warnings, to_array
 
-KNOWN = Observations(names=["x", "y"], seen_low=[-1.0, -2.0], seen_high=[1.0, 2.0])
+KNOWN = Ranges(["x", "y"], np.array([-1, -2], np.float32), np.array([1, 2], np.float32))
 
 
 def test_lists_and_named_rows_become_float32_rows() -> None:

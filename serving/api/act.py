@@ -1,55 +1,86 @@
 """`POST /act`: observations in, decisions out."""
 
+from typing import Any, NamedTuple
+
 import msgspec
 from flask import Blueprint, Response, request
 from msgspec import UNSET
 
 from serving.api.body import decode, json_body, require_unique_keys
 from serving.api.encoding import json_response
-from serving.decisions import decide
+from serving.decisions import Decided, decide
 from serving.errors import InvalidRequestError
 from serving.messages import ActRequest, Row
 from serving.metrics import Metrics
-from serving.observations import to_array
+from serving.observations import FloatArray, to_array
+from serving.policy import Policy
 from serving.repository import Repository
 from serving.settings import Settings
+
+
+class Asked(NamedTuple):
+    """A request that can be answered."""
+
+    policy: Policy
+    observations: FloatArray  # [B, O]
+    seed: int | None
+    deterministic: bool
+
+
+_DECODER = msgspec.json.Decoder(ActRequest)
 
 
 def act_blueprint(repository: Repository, settings: Settings, metrics: Metrics) -> Blueprint:
     """`POST /act` for the default model, `POST /models/<name>/act` for any."""
     blueprint = Blueprint("act", __name__)
-    decoder = msgspec.json.Decoder(ActRequest)
 
     @blueprint.post("/act", defaults={"name": None})
     @blueprint.post("/models/<name>/act")
     def act(name: str | None) -> Response:
-        body = json_body(request)
-        asked = decode(body, decoder)
-        rows = observation_rows(asked)
-        require_unique_keys(body, count_keys(asked, rows))
-        policy = repository.policy(name)
-        observations = to_array(rows, policy.card.observations.names, settings.max_rows)
-        decision, seed, warnings = decide(
-            policy,
-            observations,
-            seed=int(asked.seed) if isinstance(asked.seed, int | float) else None,
-            deterministic=asked.deterministic is True,
+        asked = read_act(json_body(request), repository, settings.max_rows, name)
+        decided = decide(
+            asked.policy,
+            asked.observations,
+            seed=asked.seed,
+            deterministic=asked.deterministic,
             metrics=metrics,
         )
-        return json_response(
-            {
-                "actions": decision.actions,
-                "action_logits": decision.action_logits,
-                "action_probabilities": decision.action_probabilities,
-                "log_probabilities": decision.log_probabilities,
-                "state_values": decision.state_values,
-                "seed": seed,
-                "model": policy.identity(),
-                "warnings": warnings,
-            }
-        )
+        return json_response(answer_act(asked.policy, decided))
 
     return blueprint
+
+
+def read_act(body: bytes, repository: Repository, max_rows: int, name: str | None = None) -> Asked:
+    """Decode and validate a body, for the default model where no name is given.
+
+    Raises:
+        ProblemError: it is not JSON, a part of it is wrong, or no policy is there to ask.
+    """
+    asked = decode(body, _DECODER)
+    rows = observation_rows(asked)
+    require_unique_keys(body, count_keys(asked, rows))
+    policy = repository.policy(name)
+    return Asked(
+        policy,
+        to_array(rows, policy.card.observations.names, max_rows),
+        int(asked.seed) if isinstance(asked.seed, int | float) else None,
+        asked.deterministic is True,
+    )
+
+
+def answer_act(policy: Policy, decided: Decided) -> dict[str, Any]:
+    """The answer, to be encoded."""
+    decision, seed, warnings = decided
+    return {
+        "actions": decision.actions,
+        "action_logits": decision.action_logits,
+        "action_probabilities": decision.action_probabilities,
+        "log_probabilities": decision.log_probabilities,
+        "state_values": decision.state_values,
+        "seed": seed,
+        "model": policy.identity(),
+        "warnings": warnings,
+    }
 
 
 def observation_rows(asked: ActRequest) -> list[Row]:
