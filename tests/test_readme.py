@@ -80,6 +80,8 @@ def test_every_command_is_known_to_these_tests() -> None:
         ["python", "-m", "serving", "run"],
         ["python", "-m", "serving", "play"],
         ["python", "-m", "serving", "verify"],
+        ["python", "-m", "serving", "promote"],
+        ["python", "-m", "serving", "rollback"],
         ["python", "-m", "training", "train"],  # --resume: tests/test_run.py
         [".venv/bin/saved_model_cli", "show", "--dir", "models/cartpole/1"],
     ]
