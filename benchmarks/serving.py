@@ -18,8 +18,8 @@ check less of a request. Variables such as SERVING_THREADS set up `noop` and `ou
 The rule: each round starts every contender in turn, the even rounds in reverse order, measures
 every combination of rows and connections (if none are given, all but 65,536 rows over 64
 connections), and stops it. A combination is warmed up first. wrk then keeps its connections busy
-for --seconds, longer where that would not answer every connection twice. A single request that
-fails or is answered with an error ends the run. wrk adds to its percentiles what a slow answer
+for --seconds, longer where that answers fewer requests than there are connections. A single request
+that fails or is answered with an error ends the run. wrk adds to its percentiles what a slow answer
 kept it from sending. Memory is the proportional set size of all processes of a contender after the
 load; another process that maps the same libraries, such as a second service of this project,
 lowers it.
@@ -58,6 +58,7 @@ from benchmarks.serving_services import LABELS, Service, Start, running
 WORKERS = 2
 START_WORKERS = (1, 2, 4)
 WARM_UP_SECONDS = 1
+MOST_SECONDS = 600
 MOST_ROWS_AT_ONCE = 2**20  # unless asked for: an answer of a peer then takes minutes
 
 
@@ -105,23 +106,31 @@ def ready(plan: Plan, turn: Turn) -> Iterator[tuple[Service, Start]]:
 
 
 def load_fully(service: Service, cell: Cell, workers: int, seconds: int) -> Load:
-    """Warm up, load, and wait for what wrk left behind.
+    """Warm up and load, for longer where too few requests are answered.
 
     Raises:
         LoadError: see `full_load`; tells the cell.
     """
     body = BODIES[cell.protocol](cell.rows)
+
+    def load(seconds: int) -> Load:
+        seen = full_load(service.url, body, connections=cell.connections, seconds=seconds)
+        service.wait_until_idle()  # wrk leaves requests behind
+        return seen
+
     try:
         answer_seconds = max(service.check(body, cell.rows) for _ in range(3))
         every_connection = answer_seconds * math.ceil(cell.connections / workers)
         if every_connection < WARM_UP_SECONDS:
-            full_load(service.url, body, connections=cell.connections, seconds=WARM_UP_SECONDS)
+            load(WARM_UP_SECONDS)
         seconds = max(seconds, math.ceil(2 * every_connection))
-        load = full_load(service.url, body, connections=cell.connections, seconds=seconds)
-        service.wait_until_idle()
+        while (seen := load(seconds)).requests < cell.connections:
+            seconds *= 2
+            if seconds > MOST_SECONDS:
+                raise LoadError(f"{seen.requests} requests answered in {seen.seconds:.0f} s")
     except LoadError as error:
         raise LoadError(f"{cell.text()}: {error}") from error
-    return load
+    return seen
 
 
 def measure(plan: Plan, workers: Sequence[int], records: list[Measurement]) -> None:

@@ -101,7 +101,7 @@ def full_load(url: str, body: Body, *, connections: int, seconds: int) -> Load:
     """Keep that many connections busy with wrk.
 
     Raises:
-        LoadError: a request failed or was answered with an error, or none was answered.
+        LoadError: a request failed or was answered with an error.
     """
     with tempfile.NamedTemporaryFile() as file:
         file.write(body.content)
@@ -131,8 +131,6 @@ def parse_wrk(output: str, errors: str) -> Load:
     failed = {kind: count for kind, count in seen["errors"].items() if count}
     if failed:
         raise LoadError(f"of {seen['requests']} requests failed, by kind: {failed}")
-    if not seen["requests"]:
-        raise LoadError("no request was answered in time")
     return Load(
         seen["requests"], seen["duration_us"] / 1e6, seen["p50_us"] / 1e3, seen["p99_us"] / 1e3
     )

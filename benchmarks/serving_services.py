@@ -178,9 +178,9 @@ def running(contender: str, models: Path, workers: int) -> Iterator[Service]:
 def command_of(contender: str, models: Path, port: int, workers: int) -> list[str | Path]:
     """The command line of a contender; the rest is in its environment."""
     if contender in ("noop", "ours"):
-        program = [f"{APPS}.noop"] if contender == "noop" else ["serving", "run"]
+        module = f"{APPS}.noop" if contender == "noop" else "serving"
         options = ["--models", str(models), "--port", str(port), "--workers", str(workers)]
-        return [sys.executable, "-m", *program, *options]
+        return [sys.executable, "-m", module, "run", *options]
     keep_alive = ["--timeout-keep-alive", KEEP_ALIVE_SECONDS]
     options = ["--host", "127.0.0.1", "--port", str(port), *keep_alive]
     quiet = ["--no-access-log", "--log-level", "warning"]

@@ -1,35 +1,32 @@
 """The ceiling: a plain Flask app that decodes and encodes, and decides nothing.
 
-    python -m benchmarks.serving_contenders.noop [the options of `python -m serving run`]
+    python -m benchmarks.serving_contenders.noop run [the options of `python -m serving run`]
 
-It runs under all of the service's own gunicorn settings, its worker class and hooks among them, and
-takes the same requests. Its answers have the same shape and constant numbers.
+It is the service's command with this application in the place of the service's, and so with the
+same gunicorn, worker class and hooks. It takes the same requests; its answers have the same shape
+and constant numbers.
 """
 
 from typing import Any
+from unittest import mock
 
-import click
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import orjson
 from flask import Flask, Response, request
 
-from serving.cli import run
+from serving import cli
 from serving.messages import ActRequest
-from serving.server import Server, bind
-from serving.settings import Settings
+from serving.server import Server
 
 
-class NoopServer(Server):
-    """The service's gunicorn around another application."""
+def load(server: Server) -> Flask:
+    """Make a worker's application, in the place of `Server.load`."""
+    from serving.metrics import Metrics
 
-    def load(self) -> Flask:
-        """Make a worker's application."""
-        from serving.metrics import Metrics
-
-        self.metrics = Metrics()  # the service's worker class counts in them
-        return create_app(self.settings.max_rows)
+    server.metrics = Metrics()  # the service's worker class counts in them
+    return create_app(server.settings.max_rows)
 
 
 def create_app(max_rows: int) -> Flask:
@@ -59,11 +56,6 @@ def create_app(max_rows: int) -> Flask:
     return app
 
 
-def serve(**options: Any) -> None:
-    """Run until a signal."""
-    settings = Settings(**options)
-    NoopServer(settings, bind(settings.host, settings.port)).run()
-
-
 if __name__ == "__main__":
-    click.Command("noop", params=run.params, callback=serve).main()
+    with mock.patch.object(Server, "load", load):
+        cli.main()
