@@ -100,7 +100,7 @@ def speed(num_envs: int) -> dict[str, Any]:
         evaluation_interval=UNREACHED,
     )
     trainer = Trainer(config, seed=0)
-    trainer.step()  # the first one may compile
+    trainer.step()  # the first one is slower
     first_steps, started, seconds = trainer.state.env_steps, time.perf_counter(), 0.0
     while seconds < SPEED_SECONDS:
         trainer.step()
