@@ -7,7 +7,9 @@ from serving.api.docs import docs_blueprint
 from serving.api.health import health_blueprint
 from serving.api.metrics import metrics_blueprint
 from serving.api.models import models_blueprint
+from serving.api.oip import oip_blueprint
 from serving.api.page import page_blueprint
+from serving.api.tfserving import tfserving_blueprint
 from serving.errors import register_error_handlers
 from serving.hooks import register_hooks
 from serving.keys import Keys
@@ -27,5 +29,7 @@ def create_app(settings: Settings, repository: Repository, metrics: Metrics, key
     app.register_blueprint(health_blueprint(repository))
     app.register_blueprint(metrics_blueprint(metrics))
     app.register_blueprint(models_blueprint(repository))
+    app.register_blueprint(oip_blueprint(repository, settings, metrics, keys_are_set=bool(keys)))
     app.register_blueprint(page_blueprint())
+    app.register_blueprint(tfserving_blueprint(repository, settings, metrics))
     return app

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from serving.api.openapi_protocols import protocols
 from serving.artefact import Card
 from serving.messages import ActRequest, ActResponse, Health, ModelCard, ModelsReport, Problem
 
@@ -49,6 +50,7 @@ def openapi(models: Sequence[tuple[str, Card | None]], max_rows: int) -> Schema:
         paths[f"/models/{name}/act"] = {"post": asked | {"operationId": f"act_{name}"}}
         if place == 0:
             paths["/act"] = {"post": asked | {"operationId": "act"}}
+    other_paths, other_components = protocols(models)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -69,8 +71,9 @@ def openapi(models: Sequence[tuple[str, Card | None]], max_rows: int) -> Schema:
             },
             "/health/live": _get("live", "200 while the process runs", Health),
             "/health/ready": _get("ready", "200 once a version can answer", Health, 503),
+            **other_paths,
         },
-        "components": {"schemas": components},
+        "components": {"schemas": components | other_components},
     }
 
 
