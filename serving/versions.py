@@ -37,6 +37,7 @@ class Versions:
         self._labelled: dict[str, Policy] = {}
         self._refused: dict[int, tuple[Fingerprint, str]] = {}
         self._lock = threading.Lock()  # one thread at a time loads
+        metrics.add_model(self.name)
 
     def served(self) -> Policy:
         """The policy to answer with.
