@@ -1,0 +1,141 @@
+"""What is wrong with a request, in TensorFlow Serving's words.
+
+It reads every element in turn, as `json_tensor.cc` does, to meet the same mistake first.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from serving.errors import InvalidRequestError
+from serving.tensors import BOOLEAN, MAX_RANK, NUMBER
+
+KINDS = {"float": NUMBER, "bool": BOOLEAN}
+
+_QUOTED_CHARACTERS = 256
+
+
+def explain_instances(instances: list[Any], dtypes: Mapping[str, str]) -> None:
+    """Find what is wrong with the first instance that is.
+
+    Raises:
+        InvalidRequestError: always where they are no tensors.
+    """
+    if not isinstance(instances[0], dict) and len(dtypes) > 1:
+        raise InvalidRequestError(
+            "instances is a plain list, but expecting list of objects as multiple input tensors "
+            "required as per tensorinfo_map"
+        )
+    are_objects = _is_instance(instances[0])
+    (first, *_) = dtypes
+    shapes: dict[str, list[int]] = {}
+    for item, instance in enumerate(instances):
+        if are_objects and not _is_instance(instance):
+            raise InvalidRequestError(f"Expecting object but got list at item {item} of input list")
+        if not are_objects and _is_instance(instance):
+            raise InvalidRequestError(
+                f"Expecting value/list but got object at item {item} of input list"
+            )
+        for name, value in instance.items() if are_objects else [(first, instance)]:
+            try:
+                _explain_named(name, value, dtypes, shapes)
+            except InvalidRequestError as error:
+                key = f" key: {name}" if are_objects else ""
+                raise InvalidRequestError(
+                    f"Failed to process element: {item}{key} of 'instances' list. "
+                    f"Error: INVALID_ARGUMENT: {error.detail}"
+                ) from error
+        if are_objects and instance.keys() != dtypes.keys():
+            raise InvalidRequestError(
+                f"Failed to process element: {item} of 'instances' list. JSON object: "
+                f"{_quoted(instance)} keys must be equal to: {','.join(sorted(dtypes))}"
+            )
+
+
+def _explain_named(
+    name: str, value: object, dtypes: Mapping[str, str], shapes: dict[str, list[int]]
+) -> None:
+    if name not in dtypes:
+        raise InvalidRequestError(f"JSON object: does not have named input: {name}")
+    shape = explain_tensor(value, dtypes[name])
+    expected = shapes.setdefault(name, shape)
+    if math.prod(shape) != math.prod(expected):
+        raise InvalidRequestError(
+            f"Expecting tensor size: {math.prod(expected)} but got: {math.prod(shape)}"
+        )
+    if shape != expected:
+        texts = ["[" + ",".join(map(str, sizes)) + "]" for sizes in (expected, shape)]
+        raise InvalidRequestError(f"Expecting shape {texts[0]} but got: {texts[1]}")
+
+
+def explain_tensor(value: object, dtype: str) -> list[int]:
+    """The shape of a value, by its first elements.
+
+    Raises:
+        InvalidRequestError: another element does not fit to it.
+    """
+    shape: list[int] = []
+    first = value
+    while isinstance(first, list):
+        if len(shape) == MAX_RANK:
+            raise InvalidRequestError("the lists are nested too deeply")
+        shape.append(len(first))
+        if not first:
+            break
+        first = first[0]
+    _explain_level(value, shape, dtype, 0)
+    return shape
+
+
+def _explain_level(value: object, shape: list[int], dtype: str, level: int) -> None:
+    if not isinstance(value, list):
+        if level != len(shape):
+            reason = f"found at incorrect level: {level + 1} in the JSON DOM. Expected at level: "
+            raise InvalidRequestError(quoting(value, f"{reason}{len(shape)}"))
+        if type(value) not in KINDS[dtype]:
+            reason = f"Type: {_type(value)} is not of expected type: {dtype}"
+            raise InvalidRequestError(quoting(value, reason))
+        return
+    if level >= len(shape):
+        raise InvalidRequestError(
+            f"Encountered list at unexpected level: {level} expected < {len(shape)}"
+        )
+    if len(value) != shape[level]:
+        raise InvalidRequestError(
+            f"Encountered list at unexpected size: {len(value)} at level: {level} "
+            f"expected size: {shape[level]}"
+        )
+    for element in value:
+        _explain_level(element, shape, dtype, level + 1)
+
+
+def _is_instance(value: object) -> bool:
+    return isinstance(value, dict) and not is_base64(value)
+
+
+def is_base64(value: dict[str, Any]) -> bool:
+    """Whether an object is one string of bytes, and no tensors by name."""
+    return value.keys() == {"b64"} and isinstance(value["b64"], str)
+
+
+def _type(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value)
+    names = {type(None): "Null", str: "String", dict: "Object"}
+    return names.get(type(value), "Number")
+
+
+def quoting(value: object, reason: str) -> str:
+    """A reason behind the value that it is about."""
+    return f"JSON Value: {_quoted(value)} {reason}"
+
+
+def _quoted(value: object) -> str:
+    """A value as JSON, cut short without ever being written whole."""
+    text = ""
+    for piece in json.JSONEncoder().iterencode(value):
+        text += piece[:_QUOTED_CHARACTERS]
+        if len(text) >= _QUOTED_CHARACTERS:
+            break
+    return text[:_QUOTED_CHARACTERS]
