@@ -170,7 +170,11 @@ def play(
     record: Path | None,
     as_json: bool,
 ) -> None:
-    """Play Gymnasium episodes in the environment of the served policy."""
+    """Play Gymnasium episodes in the environment of the served policy.
+
+    Where the service wants an API key, the variable SERVING_API_KEY holds it: an option would
+    show it to every user of the machine.
+    """
     # The recording needs no screen, and standard output is for the result.
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
@@ -190,7 +194,8 @@ def play(
     played = []
     watchers: list[Watcher] = []
     try:
-        with PolicyClient(url) as client, contextlib.ExitStack() as opened:
+        api_key = os.environ.get("SERVING_API_KEY") or None
+        with PolicyClient(url, api_key=api_key) as client, contextlib.ExitStack() as opened:
             client.wait_until_ready(wait)
             env_id = client.policy_card()["environment"]
             env = opened.enter_context(

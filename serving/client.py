@@ -1,8 +1,9 @@
 """A client of the service. It needs neither TensorFlow nor Flask."""
 
+import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
@@ -35,15 +36,25 @@ class PolicyClient:
     Attributes:
         url: of the service, such as `http://127.0.0.1:8000`.
         timeout: seconds to wait for a connection, and for an answer.
+        api_key: where the service asks for one.
+
+    Raises:
+        ServiceError: the key is none.
     """
 
     url: str
     timeout: float = 10.0
+    api_key: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self._pool = urllib3.PoolManager(
             timeout=urllib3.Timeout(self.timeout),
         )
+        self._headers = {"Content-Type": "application/json"}
+        if self.api_key is not None:
+            if not re.fullmatch(r"[\x21-\x7e]+", self.api_key):
+                raise ServiceError("an API key has only visible ASCII characters")
+            self._headers["Authorization"] = f"Bearer {self.api_key}"
         # A decision changes nothing in the service, so asking again is safe.
         self._retries = urllib3.Retry(
             3,
@@ -133,7 +144,7 @@ class PolicyClient:
                 method,
                 self.url.rstrip("/") + path,
                 body=body,
-                headers={"Content-Type": "application/json"},
+                headers=self._headers,
                 retries=retries or self._retries,
             )
         except urllib3.exceptions.HTTPError as error:
