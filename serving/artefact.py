@@ -120,6 +120,8 @@ def require_return(card: Card, min_return: float | None) -> None:
 def _files(model_dir: Path) -> dict[str, bytes]:
     if model_dir.is_symlink():
         raise ArtefactError("it is a symbolic link")
+    if model_dir.parent.is_symlink():
+        raise ArtefactError("its model's folder is a symbolic link")
     paths = sorted(model_dir.rglob("*"))
     for path in paths:
         if path.is_symlink():
