@@ -8,7 +8,7 @@ threads, and refuses at once what is too much. Parsing, WSGI and process care st
 
 import contextlib
 import logging
-import os
+import math
 import selectors
 import socket
 import threading
@@ -16,13 +16,16 @@ import time
 from concurrent.futures import Future
 from functools import partial
 from http import HTTPStatus
+from io import BytesIO
 from itertools import zip_longest
 from typing import Any
 
+from gunicorn.http.body import ChunkedReader
 from gunicorn.workers import base
 from gunicorn.workers.gthread import ThreadWorker
 
-from serving.connection import Connection, problem_response, write_problem
+from serving.connection import NOTHING, Connection, problem_response, write_problem
+from serving.watchdog import watch
 
 logger = logging.getLogger(__name__)
 
@@ -30,45 +33,50 @@ logger = logging.getLogger(__name__)
 INLINE_BYTES = 16 * 1024
 RECEIVE_BYTES = 64 * 1024
 MAX_RECEIVE_BYTES = 1024 * 1024
+TOO_LARGE = {
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "the body is longer than allowed",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "the head is longer than allowed",
+}
 # A stopping worker answers what comes in for that long: its clients do not know it yet.
 LINGER_SECONDS = 2.0
 
 
 class Worker(ThreadWorker):
-    """See above. All but `_handle`, `_finish_sending` and `_watch` runs in the main thread."""
+    """See above. All but `_handle` runs in the main thread."""
 
     def init_process(self) -> None:
         """Begin; gunicorn calls it after the fork."""
         base.util.write_error = write_problem  # gunicorn has no setting for its error page
         self.settings = self.app.settings
-        self.ready: list[Connection] = []
+        self.ready: dict[Connection, None] = {}  # ordered, and each once
         self.connections: set[Connection] = set()
-        self.begun: dict[Connection, float] = {}
+        self.begun: dict[Connection, float] = {}  # infinity while it waits for a thread
         self.received_bytes = 0
+        self.unsent_bytes = 0
         self.turns = 0
         self.looked = 0.0
         super().init_process()
 
     def run(self) -> None:
         """Serve until told to stop, then answer what is still to be answered."""
-        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+        threading.Thread(target=watch, args=[self], name="watchdog", daemon=True).start()
         self.poller.register(
             self.method_queue.fileno(), selectors.EVENT_READ, self.method_queue.run_callbacks
         )
         while self.alive and self.is_parent_alive():
-            self.set_accept_enabled(self.nr_conns < self.worker_connections)
             self._turn(1.0)
         stop = time.monotonic()
         # Who connects meanwhile is answered as well, and told to close.
         while time.monotonic() < stop + LINGER_SECONDS:
             self._turn(0.1)
-        self.set_accept_enabled(False)
-        for listener in self.sockets:
-            while self.accept(listener):
-                pass
+        self._stop_accepting()
         self._turn(0.1)
-        for conn in [c for c in self.connections if c not in self.begun and not c.received]:
-            self._drop(conn)
+        for conn in self.connections.copy():
+            busy = conn in self.begun or conn.received or conn.unsent or conn.closing
+            if not busy and conn.was_answered:
+                self._drop(conn)
+            elif not busy:  # it is new, and its request may be on its way
+                conn.deadline = time.monotonic() + LINGER_SECONDS
         while time.monotonic() < stop + self.cfg.graceful_timeout:
             if all(conn.abandoned for conn in self.connections):
                 break
@@ -77,6 +85,7 @@ class Worker(ThreadWorker):
 
     def _turn(self, timeout: float) -> None:
         """Wait for something, and do all there is to do."""
+        self.set_accept_enabled(len(self.connections) < self.worker_connections)
         for key, _ in self.poller.select(0 if self.ready else timeout):
             key.data(key.fileobj)
         self._dispatch()
@@ -98,11 +107,19 @@ class Worker(ThreadWorker):
             return False
         server = listener.getsockname()
         conn = Connection(self.cfg, sock, client, server, self.settings.max_body_bytes)
-        conn.deadline = time.monotonic() + self.cfg.keepalive
-        self.nr_conns += 1
+        conn.deadline = time.monotonic() + self.settings.client_timeout
         self.connections.add(conn)
         self._listen(conn)
         return True
+
+    def _stop_accepting(self) -> None:
+        """Take who waits to be taken, and close the door."""
+        self.set_accept_enabled(False)
+        for listener in self.sockets:
+            while self.accept(listener):
+                pass
+            listener.close()
+        self.sockets: list[socket.socket] = []
 
     def _listen(self, conn: Connection) -> None:
         self.poller.register(conn.raw, selectors.EVENT_READ, partial(self._receive, conn))
@@ -116,7 +133,8 @@ class Worker(ThreadWorker):
         except OSError:
             data = b""
         if not data:
-            self._drop(conn)
+            if conn not in self.ready:  # else what came before the end is answered first
+                self._drop(conn)
             return
         if conn.closing:
             return
@@ -124,18 +142,25 @@ class Worker(ThreadWorker):
             conn.deadline = time.monotonic() + self.settings.client_timeout
         conn.received += data
         self.received_bytes += len(data)
+        self._advance(conn)
+
+    def _advance(self, conn: Connection) -> None:
+        """See what is to be done about what was received."""
         if conn.is_whole():
-            self.ready.append(conn)
+            self.ready[conn] = None
+        elif conn.too_large is not None:
+            self._refuse(conn, conn.too_large, TOO_LARGE[conn.too_large])
         elif self.received_bytes > 8 * self.settings.max_body_bytes:
             self._refuse(conn, HTTPStatus.SERVICE_UNAVAILABLE, "too many large requests at once")
         elif conn.expects_continue:
             conn.expects_continue = False
-            conn.raw.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            with contextlib.suppress(OSError):  # the next look at the socket tells
+                conn.raw.send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _dispatch(self) -> None:
         """Answer what is ready, as far as allowed, and refuse the rest first."""
         ready = [conn for conn in self.ready if conn in self.connections]
-        self.ready = []
+        self.ready = {}
         room = max(0, self.settings.max_requests_in_hand - len(self.begun))
         if len(ready) > room:
             # A service that is busy is alive: its health is always told.
@@ -146,10 +171,10 @@ class Worker(ThreadWorker):
             ready = checks + others[:room]
         small = []
         for conn in ready:
-            inline = conn.is_sized
             request = conn.take()
             self.received_bytes -= len(request)
-            if inline and len(request) <= INLINE_BYTES:
+            if len(request) <= INLINE_BYTES:
+                self.begun[conn] = time.monotonic()
                 small.append((conn, request))
             else:
                 self._hand_over(conn, request)
@@ -157,67 +182,60 @@ class Worker(ThreadWorker):
         answers = self.app.fast_lane.answer([request for _, request in small]) if self.alive else []
         for (conn, request), answer in zip_longest(small, answers):
             if answer is not None:
-                self._send(conn, answer, keep=True)
+                self._finish(conn, answer, keep=True)
             else:
-                self._begin(conn, request)
-                self._finish(conn, bool(self.handle(conn)))
+                conn.parse(request)
+                keep = bool(self.handle(conn))
+                self._finish(conn, conn.sock.take(), keep)
 
     def _shed(self, conn: Connection) -> None:
         self.received_bytes -= len(conn.take())
         self.app.metrics.shed.inc()
-        busy = problem_response(HTTPStatus.SERVICE_UNAVAILABLE, "too busy", "Retry-After: 1\r\n")
-        self._send(conn, busy, keep=True)
-
-    def _begin(self, conn: Connection, request: bytes) -> None:
-        """Give a request to gunicorn's parser."""
-        self.begun[conn] = time.monotonic()
-        conn.init()
-        conn.parser.unreader.unread(request)
+        headers = "Retry-After: 1\r\n" + ("" if self.alive else "Connection: close\r\n")
+        busy = problem_response(HTTPStatus.SERVICE_UNAVAILABLE, "too busy", headers)
+        self._send(conn, busy, keep=self.alive and not conn.is_last)
 
     def _hand_over(self, conn: Connection, request: bytes) -> None:
         """Have a request handled in a thread."""
-        self._begin(conn, request)
+        conn.parse(request)
+        self.begun[conn] = math.inf
         self.poller.unregister(conn.raw)
-        conn.sock.settimeout(self.settings.client_timeout)
         future: Future[bool] = self.tpool.submit(self._handle, conn)
         future.add_done_callback(
             lambda done: self.method_queue.defer(self._finish_handled, conn, done)
         )
 
     def _handle(self, conn: Connection) -> bool:
-        """Answer a request and send the answer, in a thread."""
-        keep = bool(self.handle(conn))
-        return self._finish_sending(conn, conn.sock.take(), keep)
+        self.begun[conn] = time.monotonic()
+        return bool(self.handle(conn))
 
-    def _finish_sending(self, conn: Connection, data: bytes, keep: bool) -> bool:
-        """Send to a client that may be slow, in a thread; whether to keep the connection."""
-        if conn.abandoned:
-            return False
-        try:
-            conn.raw.settimeout(self.settings.client_timeout)
-            conn.raw.sendall(data)
-            conn.raw.setblocking(False)
-        except OSError:
-            return False
-        return keep
+    def handle_request(self, req: Any, conn: Connection) -> bool:
+        """Answer a request whose head is parsed; called by gunicorn's `handle`."""
+        req._expected_100_continue = False  # it has been met
+        if conn.is_last:
+            req.force_close()
+        # gunicorn answers 400 to bad chunks that are found here, the application 500.
+        is_chunked = isinstance(req.body.reader, ChunkedReader)
+        rest = req.body.read() if is_chunked else conn.parser.unreader.take_buffered()
+        req.body = BytesIO(rest)
+        return bool(super().handle_request(req, conn))
+
+    def _keepalive_after(self, _conn: Connection, keepalive: bool) -> bool:
+        return keepalive  # nothing is left to be drained: a parser is given one request
 
     def _finish_handled(self, conn: Connection, done: "Future[bool]") -> None:
-        if conn.abandoned:
-            return
         self._listen(conn)
-        self._finish(conn, done.exception() is None and done.result())
+        keep = done.exception() is None and done.result()
+        self._finish(conn, conn.sock.take(), keep)
 
-    def _finish(self, conn: Connection, keep: bool) -> None:
-        """Send what a request left to be sent, and wait for the next one."""
-        self.begun.pop(conn, None)
-        if keep and conn.parser is not None:
-            rest = conn.parser.unreader.take_buffered()
-            if rest:
-                conn.received[:0] = rest
-                self.received_bytes += len(rest)
-        self._send(conn, conn.sock.take(), keep)
+    def _finish(self, conn: Connection, answer: bytes, keep: bool) -> None:
+        if not conn.abandoned:
+            del self.begun[conn]
+            self._send(conn, answer, keep)
 
     def _send(self, conn: Connection, data: bytes, keep: bool) -> None:
+        """Send an answer, as far as its client takes it now."""
+        conn.was_answered = True
         try:
             sent = conn.raw.send(data) if data else 0
         except BlockingIOError:
@@ -225,19 +243,42 @@ class Worker(ThreadWorker):
         except OSError:
             self._drop(conn)
             return
-        if sent < len(data):
-            self.begun[conn] = time.monotonic()
-            self.poller.unregister(conn.raw)
-            future = self.tpool.submit(self._finish_sending, conn, data[sent:], keep)
-            future.add_done_callback(
-                lambda done: self.method_queue.defer(self._finish_handled, conn, done)
-            )
-        elif not keep:
+        if sent == len(data):
+            self._end_answer(conn, keep)
+            return
+        conn.unsent, conn.keep = memoryview(data)[sent:], keep
+        conn.deadline = time.monotonic() + self.settings.client_timeout
+        self.poller.modify(conn.raw, selectors.EVENT_WRITE, partial(self._send_on, conn))
+        self.unsent_bytes += len(conn.unsent)
+        if self.unsent_bytes > 8 * self.settings.max_body_bytes:
+            # One gives way, and it is the slowest.
+            self._drop(min((c for c in self.connections if c.unsent), key=lambda c: c.deadline))
+
+    def _send_on(self, conn: Connection, _sock: object) -> None:
+        """Send more of an answer, now that its client has taken some."""
+        try:
+            sent = conn.raw.send(conn.unsent)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._drop(conn)
+            return
+        conn.unsent = conn.unsent[sent:]
+        self.unsent_bytes -= sent
+        if not conn.unsent:
+            conn.unsent = NOTHING  # a memoryview of nothing keeps what it is a view of
+            self.poller.modify(conn.raw, selectors.EVENT_READ, partial(self._receive, conn))
+            self._end_answer(conn, conn.keep)
+
+    def _end_answer(self, conn: Connection, keep: bool) -> None:
+        """Wait for the next request, or close."""
+        if not keep:
             self._close_gently(conn)
-        else:
-            conn.deadline = time.monotonic() + self.cfg.keepalive
-            if conn.received and conn.is_whole():
-                self.ready.append(conn)
+            return
+        patience = self.settings.client_timeout if conn.received else self.cfg.keepalive
+        conn.deadline = time.monotonic() + patience
+        if conn.received:
+            self._advance(conn)
 
     def _refuse(self, conn: Connection, status: int, detail: str) -> None:
         """Answer a request that is not whole yet, and close."""
@@ -258,39 +299,17 @@ class Worker(ThreadWorker):
             self._drop(conn)
 
     def _drop(self, conn: Connection) -> None:
+        if conn not in self.connections:
+            return
         self.connections.discard(conn)
-        self.nr_conns -= 1
         self.received_bytes -= len(conn.received)
+        self.unsent_bytes -= len(conn.unsent)
         self.poller.unregister(conn.raw)
         conn.raw.close()
 
     def _close_overdue(self, now: float) -> None:
         for conn in [c for c in self.connections if c.deadline < now and c not in self.begun]:
-            if conn.received:
+            if conn.received and not conn.unsent:
                 self._refuse(conn, HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")
             else:
                 self._drop(conn)
-
-    def _watch(self) -> None:
-        """Answer for requests that are stuck, and have the worker replaced, in a thread."""
-        while True:
-            time.sleep(0.5)
-            oldest = time.monotonic() - self.settings.request_timeout
-            stuck = [conn for conn, begun in list(self.begun.items()) if begun < oldest]
-            if not stuck:
-                continue
-            answer = problem_response(
-                HTTPStatus.GATEWAY_TIMEOUT, "the policy took too long", "Connection: close\r\n"
-            )
-            for conn in stuck:
-                conn.abandoned = True
-                with contextlib.suppress(OSError):
-                    conn.raw.send(answer)
-            logger.error("%d stuck requests answered 504; this worker is replaced", len(stuck))
-            self.alive = False
-            # Others in hand have their time to end, if the loop still turns.
-            turns = self.turns
-            time.sleep(LINGER_SECONDS)
-            if self.turns != turns:
-                time.sleep(self.cfg.graceful_timeout)
-            os._exit(1)
