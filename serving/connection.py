@@ -186,6 +186,7 @@ def problem_response(status: int, detail: str, headers: str = "") -> bytes:
     head = (
         f"HTTP/1.1 {int(status)} {HTTPStatus(status).phrase}\r\n"
         f"Content-Type: application/problem+json\r\n{headers}"
+        "X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode("ascii") + body
