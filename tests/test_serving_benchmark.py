@@ -17,11 +17,11 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.serving import Plan, main
-from benchmarks.serving_contenders import noop
 from benchmarks.serving_load import (
     Body,
     Load,
     LoadError,
+    ask,
     is_whole,
     json_body,
     paced_load,
@@ -29,9 +29,10 @@ from benchmarks.serving_load import (
     percentiles_ms,
 )
 from benchmarks.serving_report import Measurement, Started, Tail, ratios, report
-from benchmarks.serving_services import MARK, marked, newest_version, stop
+from benchmarks.serving_services import MARK, marked, newest_version, running, stop
 from serving.messages import ActResponse
 from serving.settings import Settings
+from tests.conftest import Trained
 
 NO_ERRORS = {"status": 0, "connect": 0, "read": 0, "write": 0, "timeout": 0}
 WRK = {
@@ -133,15 +134,18 @@ def test_the_largest_request_is_within_the_limits_of_the_service() -> None:
     assert len(body.content) < Settings().max_body_bytes
 
 
-def test_the_noop_app_answers_in_the_shape_of_the_service() -> None:
-    body = json_body(3)
-    response = (
-        noop.create_app(max_rows=8)
-        .test_client()
-        .post("/act", data=body.content, content_type=body.content_type)
-    )
-    answer = msgspec.json.decode(response.data, type=ActResponse)
+def test_the_noop_app_answers_in_the_shape_of_the_service_under_its_gunicorn(
+    trained: Trained,
+) -> None:
+    with running("noop", trained.models, workers=1) as service:
+        start = service.wait_until_ready(json_body(1), workers=1)
+        _, content = ask(service.url, json_body(3))
+        assert service.pss_mb() > 0
+    assert 0 < start.listening_seconds < start.ready_seconds
+    answer = msgspec.json.decode(content, type=ActResponse)
+    assert answer.model.name == "noop"
     assert len(answer.actions) == len(answer.action_logits) == len(answer.state_values) == 3
+    assert marked(service.mark) == []
 
 
 def measured(

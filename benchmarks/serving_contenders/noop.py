@@ -3,10 +3,11 @@
     python -m benchmarks.serving_contenders.noop run [the options of `python -m serving run`]
 
 It is the service's command with this application in the place of the service's, and so with the
-same gunicorn, worker class and hooks. It takes the same requests; its answers have the same shape
-and constant numbers.
+same gunicorn, worker class and hooks, but every request goes through Flask: it has no fast lane.
+It takes the same requests; its answers have the same shape and constant numbers.
 """
 
+from collections.abc import Sequence
 from typing import Any
 from unittest import mock
 
@@ -21,11 +22,20 @@ from serving.messages import ActRequest
 from serving.server import Server
 
 
-def load(server: Server) -> Flask:
-    """Make a worker's application, in the place of `Server.load`."""
+class NoFastLane:
+    """Leaves every request to Flask."""
+
+    def answer(self, requests: Sequence[bytes]) -> list[None]:
+        """As `serving.fastlane.FastLane.answer`."""
+        return [None] * len(requests)
+
+
+def load(server: Any) -> Flask:
+    """Make a worker's application, in the place of `serving.server.Server.load`."""
     from serving.metrics import Metrics
 
-    server.metrics = Metrics()  # the service's worker class counts in them
+    # The service's worker class counts in the one, and asks the other first.
+    server.metrics, server.fast_lane = Metrics(), NoFastLane()
     return create_app(server.settings.max_rows)
 
 
