@@ -20,9 +20,10 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-$(INSTALLED): requirements/dev.txt
+$(INSTALLED): requirements/dev.txt requirements/no-deps.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --require-hashes -r requirements/dev.txt
+	$(BIN)/pip install --quiet --require-hashes --no-deps -r requirements/no-deps.txt
 	touch $@
 
 # Pins what requirements/*.in ask for, the same version of a package in every file.

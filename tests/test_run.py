@@ -171,6 +171,7 @@ def test_what_cannot_be_drawn_is_exported_all_the_same(
         "golden.json",
         "learning_curve.png",
         "policy.json",
+        "tf_serving_warmup_requests",
     ]
     assert "a picture could not be drawn" in capsys.readouterr().err
 

@@ -19,6 +19,8 @@ import numpy as np
 import tensorflow as tf
 
 from training.model import FloatArray, Policy, activation_function
+from training.warmup import FILE as WARMUP
+from training.warmup import write_warmup
 
 # Matrix kernels choose their code path by the number of rows, and vectorised functions by
 # what is left over at the end: with whole blocks of rows every row takes the same path, so
@@ -89,6 +91,7 @@ def export(
             "tolerance": GOLDEN_TOLERANCE,
         }
         (extra / "golden.json").write_text(_to_json(golden))
+        write_warmup(extra / WARMUP, base.name, golden_observations)
         checksums = {**_checksums(aside), CARD: NO_CHECKSUM}
         unsigned = _to_json({**card, "checksums": checksums})
         own_checksum = hashlib.sha256(unsigned.encode()).hexdigest()
