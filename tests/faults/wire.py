@@ -1,0 +1,109 @@
+"""HTTP by the byte, and what the kernel knows about the service's processes."""
+
+import json
+import socket
+import struct
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+from urllib.parse import urlsplit
+
+BODY = b'{"observations":[[0.01,-0.02,0.03,0.04]],"seed":7}'
+HEALTH = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def post(body: bytes = BODY, *fields: str, version: str = "1.1", length: bool = True) -> bytes:
+    """A request to `/act`; with `length=False` the fields tell where it ends."""
+    lines = [f"POST /act HTTP/{version}", "Host: x", "Content-Type: application/json", *fields]
+    if length:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def chunked(body: bytes, size: int, *trailers: str) -> bytes:
+    """A body in chunks of that size."""
+    parts = [body[start : start + size] for start in range(0, len(body), size)]
+    lines = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
+    return lines + b"0\r\n" + "".join(f"{line}\r\n" for line in trailers).encode() + b"\r\n"
+
+
+class Answer(NamedTuple):
+    status: int
+    fields: dict[str, str]  # by their names in small letters
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Wire:
+    """One connection, which waits for at most a minute."""
+
+    def __init__(self, url: str, receive_buffer: int | None = None) -> None:
+        self.socket = socket.socket()
+        if receive_buffer is not None:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.settimeout(60)
+        address = urlsplit(url)
+        self.socket.connect((address.hostname, address.port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._received = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send(self, *parts: bytes) -> Self:
+        for part in parts:
+            self.socket.sendall(part)
+        return self
+
+    def answer(self) -> Answer:
+        """The next answer.
+
+        Raises:
+            ConnectionError: the connection ended before it.
+        """
+        head = self._until(b"\r\n\r\n").decode("latin-1")
+        status, *lines = head.split("\r\n")
+        fields = {
+            name.lower(): value.strip() for name, _, value in (x.partition(":") for x in lines)
+        }
+        size = int(fields.get("content-length", 0))
+        while len(self._received) < size:
+            self._more()
+        body, self._received = self._received[:size], self._received[size:]
+        return Answer(int(status.split()[1]), fields, body)
+
+    def ask(self, *parts: bytes) -> Answer:
+        return self.send(*parts).answer()
+
+    def ended(self) -> bool:
+        """Wait for the end of what the service sends; whether there was nothing more before it."""
+        try:
+            return not self._received and self.socket.recv(1) == b""
+        except ConnectionResetError:
+            return False
+
+    def reset(self) -> None:
+        """Break the connection off."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
+    def _until(self, mark: bytes) -> bytes:
+        while mark not in self._received:
+            self._more()
+        before, _, self._received = self._received.partition(mark)
+        return before
+
+    def _more(self) -> None:
+        data = self.socket.recv(1 << 20)
+        if not data:
+            raise ConnectionError("the service closed the connection")
+        self._received += data
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process started: a service's workers."""
+    return [int(pid) for pid in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
