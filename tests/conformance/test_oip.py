@@ -64,8 +64,9 @@ def test_all_outputs_are_answered_unless_some_are_chosen(server: Server) -> None
         assert tensor["datatype"] == datatype
         assert tensor["shape"] == [3, *shape[1:]]
         assert len(tensor["data"]) == 3 * (shape[1] if shape[1:] else 1)
-    for nothing in ([], None):
-        body: dict[str, Any] = {"inputs": [TENSOR], "outputs": nothing}
+    no_outputs: list[list[Any] | None] = [[], None]
+    for nothing in no_outputs:
+        body = {"inputs": [TENSOR], "outputs": nothing}
         assert len(infer(server, body)["outputs"]) == len(OUTPUTS)
     chosen = ["state_values", "action_logits"]
     body = {"inputs": [TENSOR], "outputs": [{"name": name} for name in chosen]}
