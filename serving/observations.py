@@ -29,8 +29,15 @@ def to_array(
             names, or a number that float32 cannot hold.
     """
     _require_rows(len(rows), max_rows)
-    ordered = [_in_order(index, row, names) for index, row in enumerate(rows)]
-    return from_numbers(np.array(ordered, np.float64), names, max_rows)
+    try:
+        numbers = np.array(rows, np.float64)
+    except (TypeError, ValueError):  # rows by name, or of different lengths
+        numbers = np.empty(0)
+    if numbers.shape != (len(rows), len(names)):
+        # One by one: this tells which row is wrong.
+        ordered = [_in_order(index, row, names) for index, row in enumerate(rows)]
+        numbers = np.array(ordered, np.float64)
+    return from_numbers(numbers, names, max_rows)
 
 
 def from_numbers(numbers: npt.NDArray[Any], names: list[str], max_rows: int) -> FloatArray:

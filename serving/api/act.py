@@ -1,5 +1,6 @@
 """`POST /act`: observations in, decisions out."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -98,7 +99,8 @@ def observation_rows(asked: ActRequest) -> list[Row]:
     raise InvalidRequestError("'observations' is missing: a list of rows")
 
 
-def count_keys(asked: ActRequest, rows: list[Row]) -> int:
-    """How many keys of the body the decoder kept."""
-    named = sum(len(row) for row in rows if isinstance(row, dict))
-    return named + sum(getattr(asked, field) is not UNSET for field in asked.__struct_fields__)
+def count_keys(asked: ActRequest, rows: list[Row]) -> Iterator[int]:
+    """How many keys of the body the decoder kept: without those of the rows, then with them."""
+    fields = sum(getattr(asked, field) is not UNSET for field in asked.__struct_fields__)
+    yield fields
+    yield fields + sum(len(row) for row in rows if isinstance(row, dict))
