@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import urllib3
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, wait_until
 
 
 def engine_problem() -> str | None:
@@ -135,10 +135,7 @@ def test_train_takes_options_and_its_version_is_served(
     summary = json.loads(finished.stdout)
     assert summary["seed"] == 3
     assert summary["model_dir"] == "models/cartpole/2"
-    for _ in range(100):
-        if project.get("/health/ready").json()["model"]["version"] == 2:
-            return
-    pytest.fail("version 2 is not served")
+    wait_until(lambda: project.get("/health/ready").json()["model"]["version"] == 2)
 
 
 def test_train_fails_with_its_own_exit_status(
