@@ -55,7 +55,8 @@ def rollback(settings: Settings) -> str:
         chosen = next(good, None)
     before = next((version for version in good if chosen is not None and version < chosen), None)
     if before is None:
-        raise ChoiceError(f"{settings.name} has no good version before {chosen}")
+        than = "" if chosen is None else f" before {chosen}"
+        raise ChoiceError(f"{settings.name} has no good version{than}")
     write_choice(folder, msgspec.structs.replace(choice, serve=before))
     return f"{settings.name}: version {before} is served from now on, and no more {chosen}"
 

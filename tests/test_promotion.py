@@ -1,0 +1,224 @@
+"""`promote` and `rollback`: what they write, what they refuse, and that running services follow."""
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import urllib3
+
+from serving.choice import Choice, ChoiceError, read_choice, write_choice
+from serving.client import PolicyClient
+from serving.metrics import Metrics
+from serving.repository import Repository
+from serving.settings import Settings
+from tests.artefacts import publish, unsolve
+from tests.conftest import Trained, run, running_service, wait_until
+from tests.test_act import ROW
+from tests.test_metrics_endpoint import Running
+from tests.test_versions import damage_graph
+
+
+@pytest.fixture
+def models(trained: Trained, tmp_path: Path) -> Path:
+    """Versions 1, 2 and 4 are good; 3 is damaged, 5 not solved."""
+    return lay_out(trained, tmp_path)
+
+
+def lay_out(trained: Trained, folder: Path) -> Path:
+    models = shutil.copytree(trained.models, folder / "models")
+    for version in (2, 4):
+        publish(trained.model_dir, models / "cartpole" / str(version))
+    publish(trained.model_dir, models / "cartpole" / "3", damage_graph)
+    publish(trained.model_dir, models / "cartpole" / "5", unsolve)
+    return models
+
+
+def say(models: Path, *arguments: str) -> str:
+    """What a command prints when it does what it was told."""
+    finished = run("serving", *arguments, "--models", str(models))
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stderr == ""
+    return finished.stdout
+
+
+def mistake(models: Path, *arguments: str) -> str:
+    finished = run("serving", *arguments, "--models", str(models))
+    assert finished.returncode == 2
+    assert finished.stdout == ""
+    assert finished.stderr.startswith("Error: ")
+    assert finished.stderr.count("\n") == 1
+    return finished.stderr
+
+
+def chosen(models: Path) -> Any:
+    return json.loads((models / "cartpole" / "serve.json").read_text())
+
+
+def test_promote_writes_the_choice_and_says_it(models: Path) -> None:
+    assert say(models, "promote", "2") == "cartpole: version 2 is served from now on\n"
+    assert chosen(models) == {"serve": 2, "labels": {}}
+    told = say(models, "promote", "1", "--label", "canary")
+    assert told == "cartpole: version 1 is labelled canary\n"
+    assert chosen(models) == {"serve": 2, "labels": {"canary": 1}}
+    assert say(models, "promote") == "cartpole: the newest version is served from now on\n"
+    assert chosen(models) == {"serve": "newest", "labels": {"canary": 1}}
+    assert [path.name for path in (models / "cartpole").glob(".*")] == []
+
+
+def test_rollback_goes_to_the_good_version_before_until_there_is_none(models: Path) -> None:
+    # 5 is not solved, so 4 is what is served; 3 is damaged.
+    assert say(models, "rollback") == ("cartpole: version 2 is served from now on, and no more 4\n")
+    assert say(models, "rollback") == ("cartpole: version 1 is served from now on, and no more 2\n")
+    assert "cartpole has no good version before 1" in mistake(models, "rollback")
+    assert chosen(models)["serve"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["promote", "9"], "assets.extra/policy.json is missing"),
+        (["promote", "3"], "saved_model.pb is not the file whose checksum is on the card"),
+        (["promote", "5"], "its card says that it is not solved"),
+        (["promote", "4", "--min-return", "501"], "its greedy mean return 500 is below 501"),
+        (["promote", "--label", "canary"], "a label needs a version"),
+        (["promote", "4", "--label", "stable"], "'stable' is the label of the served version"),
+        (["promote", "4", "--label", "a/b"], "matching regex"),
+        (["promote", "-1"], "-1"),
+        (["promote", "x"], "'x' is not a valid integer"),
+        (["promote", "4", "--name", "../cartpole"], "'../cartpole' is not a name"),
+        (["promote", "--name", "none"], "none/serve.json cannot be written: No such file"),
+        (["rollback", "--name", "none"], "none has no good version\n"),
+    ],
+)
+def test_what_cannot_be_served_is_not_chosen(models: Path, arguments: list[str], told: str) -> None:
+    assert told in mistake(models, *arguments)
+    assert not (models / "cartpole" / "serve.json").exists()
+
+
+def test_a_file_that_is_no_choice_is_named_and_left_alone(models: Path) -> None:
+    for content in ("", "{", '{"serve": -1}', '{"serve": "best"}', '{"sreve": 1}', "\xff"):
+        (models / "cartpole" / "serve.json").write_text(content, encoding="latin-1")
+        for command in (("promote", "2"), ("rollback",)):
+            assert "serve.json" in mistake(models, *command)
+        assert (models / "cartpole" / "serve.json").read_text(encoding="latin-1") == content
+
+
+def test_who_reads_while_it_is_written_never_sees_half_of_it(tmp_path: Path) -> None:
+    choices = [Choice(serve=version, labels={"a" * 200: version}) for version in (1, 2)]
+    write_choice(tmp_path, choices[0])
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            for choice in choices:
+                write_choice(tmp_path, choice)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        seen = [read_choice(tmp_path) for _ in range(2_000)]
+    finally:
+        stop.set()
+        writer.join()
+    assert all(choice in choices for choice in seen)
+
+
+def test_a_choice_that_is_none_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ChoiceError):
+        write_choice(tmp_path, Choice(serve=-1))
+    assert list(tmp_path.iterdir()) == []
+
+
+class Followed(Running):
+    """A running service, whose default model is asked which version it serves."""
+
+    def asked(self) -> int:
+        version: int = self.act([ROW])["model"]["version"]
+        return version
+
+    def follows(self, version: int) -> None:
+        """Wait until every worker has the version."""
+        wait_until(lambda: list(self.versions().values()) == [version, version])
+        assert {self.asked() for _ in range(20)} == {version}
+
+    def reasons(self) -> dict[int, tuple[str, str]]:
+        (model,) = self.send("GET", "/models").json()["models"]
+        return {v["version"]: (v["state"], v["reason"]) for v in model["versions"]}
+
+
+@pytest.fixture(scope="module")
+def followed(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Followed]:
+    folder = tmp_path_factory.mktemp("promotion")
+    models = lay_out(trained, folder)
+    with running_service(models, folder / "log", "--poll-seconds", "0.1") as service:
+        PolicyClient(service.url).wait_until_ready(60)
+        yield Followed(service, models)
+
+
+def test_every_worker_follows_without_a_restart(followed: Followed) -> None:
+    say(followed.models, "promote")
+    followed.follows(4)
+    workers = followed.scrape()[("policy_worker_starts_total",)]
+    say(followed.models, "rollback")
+    followed.follows(2)
+    assert followed.reasons()[4] == ("waiting", "not chosen: version 2 is pinned")
+    assert followed.reasons()[2] == ("served", "version 2 is pinned")
+    say(followed.models, "promote", "1")
+    followed.follows(1)
+    say(followed.models, "promote")
+    followed.follows(4)
+    assert followed.scrape()[("policy_worker_starts_total",)] == workers
+
+
+def test_a_labelled_version_is_held_ready_beside_the_served_one(followed: Followed) -> None:
+    say(followed.models, "promote", "2")
+    followed.follows(2)
+    say(followed.models, "promote", "4", "--label", "canary")
+    path = "/v1/models/cartpole/labels/canary:predict"
+
+    def answered() -> list[int]:
+        return [followed.send("POST", path, json={"instances": [ROW]}).status for _ in range(20)]
+
+    wait_until(lambda: set(answered()) == {200})
+    followed.follows(2)
+    assert followed.reasons()[4] == ("labelled", "labelled canary")
+
+
+def wait_for_lines(log: Path, told: str, count: int) -> None:
+    wait_until(lambda: log.read_text().count(told) >= count)
+
+
+def test_a_choice_that_cannot_be_served_or_read_leaves_what_is_served(followed: Followed) -> None:
+    say(followed.models, "promote", "4")
+    followed.follows(4)
+    file = followed.models / "cartpole" / "serve.json"
+    log = followed.service.log
+    for content, told in [
+        ('{"serve": 3}', "refused cartpole version 3"),
+        ('{"serve": 77}', "refused cartpole version 77"),
+        ("nonsense", "the choice of a version stays as it was"),
+    ]:
+        count = log.read_text().count(told)
+        file.write_text(content)
+        wait_for_lines(log, told, count + 2)
+        assert {followed.asked() for _ in range(20)} == {4}
+        file.write_text('{"serve": 4}')
+
+
+def test_the_choice_survives_a_restart_and_a_pin_stands_above_it(
+    models: Path, tmp_path: Path
+) -> None:
+    say(models, "promote", "2")
+    with running_service(models, tmp_path / "log", "--workers", "1") as service:
+        PolicyClient(service.url).wait_until_ready(60)
+        answer = urllib3.request("GET", f"{service.url}/health/ready", retries=False)
+        assert answer.json()["model"]["version"] == 2
+    pinned = Repository(Settings(models=models, pin=1), Metrics())
+    pinned.refresh()
+    assert pinned.policy().version == 1
+    assert pinned.report("cartpole").versions[-1].reason == "version 1 is pinned"
+    assert chosen(models)["serve"] == 2
