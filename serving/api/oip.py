@@ -35,7 +35,7 @@ from serving.tensors import DATATYPES, NAMES, Array, numbers_from_bytes, numbers
 
 _OBSERVATIONS = "observations"
 _TF_DATATYPES = {"DT_FLOAT": "FP32", "DT_INT64": "INT64"}
-_METHODS = ["DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT"]
+_OTHERS = ["DELETE", "OPTIONS", "PATCH", "POST", "PUT"]
 _LOADED = ("served", "labelled")
 
 
@@ -56,6 +56,7 @@ def oip_blueprint(
     # Flask's own answer to OPTIONS would count in what only tells of mistakes.
     get = partial(blueprint.route, methods=["GET"], provide_automatic_options=False)
     post = partial(blueprint.route, methods=["POST"], provide_automatic_options=False)
+    other_methods = partial(blueprint.route, methods=_OTHERS, provide_automatic_options=False)
     infer_decoder = msgspec.json.Decoder(InferRequest)
     index_decoder = msgspec.json.Decoder(IndexRequest)
 
@@ -163,8 +164,10 @@ def oip_blueprint(
             raise NotFoundError(f"versions are whole numbers, and {version!r} is none")
         return repository.policy(name, version=int(version))
 
-    @blueprint.route("/<path:_rest>", methods=_METHODS, provide_automatic_options=False)
-    def other(_rest: str) -> Response:
+    @other_methods("")
+    @other_methods("/")
+    @blueprint.route("/<path:_rest>", methods=["GET", *_OTHERS], provide_automatic_options=False)
+    def other(_rest: str = "") -> Response:
         allowed = []
         for method in ("GET", "HEAD", "POST"):
             try:
