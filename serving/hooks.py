@@ -49,6 +49,10 @@ def register_hooks(app: Flask, settings: Settings, metrics: Metrics, keys: Keys)
         headers["X-Request-ID"] = g.request_id
         headers.setdefault("X-Content-Type-Options", "nosniff")
         headers.setdefault("Cache-Control", "no-store")
+        if response.mimetype == "text/html":  # the framework's own, such as of OPTIONS
+            headers.setdefault(
+                "Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"
+            )
         if settings.log_requests == "all" or response.status_code >= 400:
             logger.info(
                 "%s %s %d in %.1f ms, request %s",
