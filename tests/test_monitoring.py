@@ -1,0 +1,223 @@
+"""monitoring/ and the compose file, by Debian's Prometheus and by compose itself."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import urllib3
+
+from serving.client import PolicyClient
+from tests.conftest import ROOT, Trained, running_service, wait_until
+from tests.test_act import ROW
+
+MONITORING = ROOT / "monitoring"
+DASHBOARD = json.loads((MONITORING / "grafana" / "dashboards" / "policy.json").read_text())
+EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]] + [
+    annotation["expr"] for annotation in DASHBOARD["annotations"]["list"]
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _prometheus() -> None:
+    missing = [tool for tool in ("prometheus", "promtool") if shutil.which(tool) is None]
+    if missing and os.environ.get("CI") == "true":
+        pytest.fail(f"{missing} missing: apt-get install prometheus")
+    if missing:
+        pytest.skip(f"{missing} missing: apt-get install prometheus")
+
+
+def promtool(*arguments: str, **options: Any) -> str:
+    finished: subprocess.CompletedProcess[str] = subprocess.run(
+        ["promtool", *arguments], cwd=MONITORING, capture_output=True, text=True, **options
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout + finished.stderr
+
+
+def test_configuration_and_rules_are_valid() -> None:
+    assert "12 rules found" in promtool("check", "config", "prometheus.yml")
+    promtool("check", "rules", "--lint-fatal", "rules.yml")
+
+
+def test_every_alert_is_raised_by_what_it_is_for_and_by_no_less() -> None:
+    assert "SUCCESS" in promtool("test", "rules", "rules_test.yml")
+    alerts = re.findall(r"alert: (\w+)", (MONITORING / "rules.yml").read_text())
+    tested = (MONITORING / "rules_test.yml").read_text().split("- name: ")
+    for alert in alerts:
+        # Once in the service at work, and once in trouble.
+        assert sum(f"alertname: {alert}" in part for part in tested) == 2, alert
+
+
+@contextmanager
+def prometheus(config: str, folder: Path) -> Iterator[str]:
+    """A real one, scraping each second."""
+    shutil.copy(MONITORING / "rules.yml", folder)
+    (folder / "prometheus.yml").write_text(config)
+    promtool("check", "config", str(folder / "prometheus.yml"))
+    log = folder / "log"
+    with (
+        log.open("w") as log_file,
+        subprocess.Popen(
+            [
+                *("prometheus", f"--config.file={folder}/prometheus.yml"),
+                *(f"--storage.tsdb.path={folder}/data", "--web.listen-address=127.0.0.1:0"),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=log_file,
+        ) as process,
+    ):
+        try:
+            listening = re.compile(r'msg="Listening on" address=127\.0\.0\.1:(\d+)\n')
+            wait_until(lambda: listening.search(log.read_text()) is not None)
+            (port,) = listening.findall(log.read_text())
+            url = f"http://127.0.0.1:{port}"
+            wait_until(
+                lambda: urllib3.request("GET", f"{url}/-/ready", retries=False).status == 200
+            )
+            yield url
+        finally:
+            process.terminate()
+
+
+def ask(url: str, path: str, **fields: str) -> Any:
+    answer = urllib3.request("GET", f"{url}/api/v1/{path}", fields=fields).json()
+    assert answer["status"] == "success", answer
+    return answer["data"]
+
+
+def healths(url: str) -> list[str]:
+    """Of every rule, whether it could be evaluated."""
+    (group,) = ask(url, "rules")["groups"]
+    return [rule["health"] for rule in group["rules"]]
+
+
+def test_prometheus_scrapes_the_real_service_and_the_dashboard_shows_it(
+    trained: Trained, tmp_path: Path
+) -> None:
+    key = "prometheus-has-a-key-too"
+    (tmp_path / "keys").write_text(key)
+    options = ("--api-keys-file", str(tmp_path / "keys"))
+    with running_service(trained.models, tmp_path / "service.log", *options) as service:
+        with PolicyClient(service.url, api_key=key) as client:
+            client.wait_until_ready(60)
+            config = (MONITORING / "prometheus.yml").read_text()
+            for there, here in [
+                ("serve:8000", urlsplit(service.url).netloc),
+                ("scrape_interval: 15s", "scrape_interval: 1s"),
+                ("evaluation_interval: 15s", "evaluation_interval: 1s"),
+                # As docs/operations.md says.
+                (
+                    "job_name: policy\n",
+                    f"job_name: policy\n    authorization: {{credentials_file: {tmp_path}/keys}}\n",
+                ),
+            ]:
+                assert config.count(there) == 1
+                config = config.replace(there, here)
+            with prometheus(config, tmp_path) as url:
+                wait_until(lambda: bool(ask(url, "query", query="up == 1")["result"]))
+
+                def rates_are_known() -> bool:
+                    client.act([ROW, [9.0, 0.0, 0.0, 0.0]])
+                    query = "rate(policy_actions_total[1m]) > 0"
+                    return bool(ask(url, "query", query=query)["result"])
+
+                wait_until(rates_are_known)
+                for expression in EXPRESSIONS:
+                    query = expression.replace("$__rate_interval", "1m").replace("$model", ".*")
+                    data = ask(url, "query", query=query)
+                    if "changes(" not in expression:  # nothing was swapped
+                        assert data["result"], expression
+                wait_until(lambda: healths(url) == ["ok"] * 12)
+                alerts = ask(url, "alerts")["alerts"]
+                assert [alert for alert in alerts if alert["state"] == "firing"] == []
+        scraped = urllib3.request(
+            "GET", f"{service.url}/metrics", headers={"Authorization": f"Bearer {key}"}
+        )
+        promtool("check", "metrics", input=scraped.data.decode())
+
+
+def test_rules_and_dashboard_ask_only_for_metrics_that_are_documented() -> None:
+    document = (ROOT / "docs" / "operations.md").read_text()
+    documented = set(re.findall(r"^\| `(policy_\w+)` \|", document, re.MULTILINE))
+    asked: dict[str, set[str]] = {}
+    for place, text in [
+        ("dashboard", " ".join(EXPRESSIONS)),
+        ("rules", (MONITORING / "rules.yml").read_text()),
+    ]:
+        names = re.findall(r"\bpolicy_\w+", text)
+        asked[place] = {re.sub(r"_(bucket|sum|count)$", "", name) for name in names}
+        assert asked[place] <= documented
+    assert asked["dashboard"] == documented
+
+
+def test_the_dashboard_is_provisioned_and_its_panels_do_not_overlap() -> None:
+    provisioning = MONITORING / "grafana" / "provisioning"
+    source = (provisioning / "datasources" / "prometheus.yml").read_text()
+    assert "uid: prometheus\n" in source
+    assert (
+        "path: /etc/grafana/dashboards\n"
+        in (provisioning / "dashboards" / "policy.yml").read_text()
+    )
+    taken: set[tuple[int, int]] = set()
+    for panel in DASHBOARD["panels"]:
+        assert panel["datasource"] == {"type": "prometheus", "uid": "prometheus"}
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert max(x for x, _ in cells) < 24
+        assert not cells & taken
+        taken |= cells
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+
+
+def composes() -> list[list[str]]:
+    """The compose commands of this machine; `config` needs no engine."""
+    found = []
+    for command in (["docker", "compose"], ["docker-compose"]):
+        if shutil.which(command[0]) is not None:
+            tried = subprocess.run([*command, "version"], capture_output=True)
+            if tried.returncode == 0:
+                found.append(command)
+    return found
+
+
+@pytest.mark.skipif(not composes(), reason="no docker compose here")
+def test_compose_knows_the_profile_and_is_as_it_was_without_it() -> None:
+    for command in composes():
+        shown = subprocess.run(
+            [*command, "--profile", "monitoring", "config"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert shown.returncode == 0, shown.stderr
+        for image in ("image: grafana/grafana:", "image: prom/prometheus:v"):
+            assert image in shown.stdout
+    without = subprocess.run(
+        [*composes()[0], "config", "--services"], cwd=ROOT, capture_output=True, text=True
+    )
+    if composes()[0] == ["docker", "compose"]:  # the old one lists all
+        assert sorted(without.stdout.split()) == ["demo", "serve", "train"]
+
+
+def test_what_compose_mounts_is_there() -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    mounts = re.findall(r'"(\./[\w./]+):([\w./]+):ro"', text)
+    assert len(mounts) == 3
+    for source, _ in mounts:
+        assert (ROOT / source).is_dir()
+    # Nothing is published to other machines.
+    ports = re.findall(r'ports: \["([^"]+)"\]', text)
+    assert len(ports) == 3
+    assert all(port.startswith("127.0.0.1:") for port in ports)
