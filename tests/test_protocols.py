@@ -2,6 +2,8 @@
 
 import json
 import re
+import shlex
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.sampling import uniforms
-from tests.conftest import Service
+from tests.conftest import ROOT, Service
 from tests.test_act import ROW
 
 HEADER = "Inference-Header-Content-Length"
@@ -198,3 +200,14 @@ def test_more_rows_than_allowed_are_refused_in_every_protocol(
         response = post(pool, path, content)
         assert response.status == 400
         assert re.search("65537 .*expected .*65536", response.json()["error"])
+
+
+def test_the_documented_commands_are_answered(service: Service) -> None:
+    text = (ROOT / "docs" / "protocols.md").read_text()
+    commands = re.findall(r"^    (curl .*)$", text, re.MULTILINE)
+    assert len(commands) == 5
+    for command in commands:
+        asked = shlex.split(command.replace("http://127.0.0.1:8000", service.url))
+        finished = subprocess.run([*asked, "--fail"], capture_output=True, text=True)
+        assert finished.returncode == 0, command
+        assert "error" not in json.loads(finished.stdout)
