@@ -66,8 +66,9 @@ class TextRenderer:
             above = f"\x1b[{len(lines)}F" if moment.steps else ""
             self._out.write(above + "".join(f"{line}\x1b[K\n" for line in lines))
             self._out.flush()
-            self._due = max(self._due + self._frame_seconds, time.perf_counter())
-            time.sleep(self._due - time.perf_counter())
+            now = time.perf_counter()
+            self._due = max(self._due + self._frame_seconds, now)
+            time.sleep(self._due - now)
         elif moment.ended or moment.steps % PLAIN_LINE_EVERY == 0:
             self._out.write(f"{describe(moment)}\n")
 
