@@ -25,6 +25,7 @@ from gunicorn.workers import base
 from gunicorn.workers.gthread import ThreadWorker
 
 from serving.connection import NOTHING, Connection, problem_response, write_problem
+from serving.listener import turn_away
 from serving.watchdog import watch
 
 logger = logging.getLogger(__name__)
@@ -114,6 +115,9 @@ class Worker(ThreadWorker):
 
     def _stop_accepting(self) -> None:
         """Take who waits to be taken, and close the door."""
+        for listener in self.sockets:
+            turn_away(listener, self.ppid)
+        self._turn(0.1)
         self.set_accept_enabled(False)
         for listener in self.sockets:
             while self.accept(listener):
