@@ -5,7 +5,7 @@ import pytest
 from tests.conftest import Service
 from tests.faults.wire import BODY, HEALTH, Wire, children, chunked, post
 
-LARGE = b'{"observations":[' + b",".join([b"[0.01,-0.02,0.03,0.04]"] * 2_000) + b"]}"
+LARGE = b'{"observations":[' + b",".join([b"[0.01,-0.02,0.03,0.04]"] * 10_000) + b"]}"
 
 
 def numbered(seed: int) -> bytes:
@@ -37,7 +37,7 @@ def test_requests_in_one_packet_are_answered_in_their_order(service: Service) ->
     assert [seeds[place] for place in range(50) if place not in (10, 20, 30)] == [
         seed for seed in range(50) if seed not in (10, 20, 30)
     ]
-    assert len(answers[10].json()["actions"]) == 2_000
+    assert len(answers[10].json()["actions"]) == 10_000
     assert seeds[20] == 7
 
 

@@ -1,6 +1,8 @@
 """HTTP by the byte, and what the kernel knows about the service's processes."""
 
 import json
+import os
+import re
 import socket
 import struct
 from pathlib import Path
@@ -107,3 +109,32 @@ class Wire:
 def children(pid: int) -> list[int]:
     """The processes that a process started: a service's workers."""
     return [int(pid) for pid in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def memory_mib(pid: int) -> float:
+    """Of one process, its share of what it shares with others included (PSS)."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) / 1024
+    raise LookupError(pid)
+
+
+def metric(url: str, name: str) -> dict[str, float]:
+    """Values of a metric of the service, by their labels as they are written."""
+    with Wire(url) as wire:
+        text = wire.ask(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").body.decode()
+    found = re.findall(rf"^{name}(?:\{{(.*)\}})? (\S+)$", text, re.MULTILINE)
+    return {labels: float(value) for labels, value in found}
+
+
+def client_ports(pid: int) -> set[int]:
+    """The ports of the clients whose connections a process has accepted."""
+    inodes = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        inodes |= set(re.findall(r"^socket:\[(\d+)\]$", os.readlink(descriptor)))
+    ports = set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, _, remote, _, _, _, _, _, _, inode, *_ = line.split()
+        if inode in inodes:
+            ports.add(int(remote.partition(":")[2], 16))
+    return ports

@@ -1,0 +1,139 @@
+"""What happens to a service in its life costs no request, but those that a killed worker held."""
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from serving.client import PolicyClient
+from tests.artefacts import publish
+from tests.conftest import Service, Trained, run, running_service, wait_until
+from tests.faults.conftest import Tell
+from tests.faults.load import Load
+from tests.faults.wire import BODY, Wire, children, client_ports, metric, post
+
+WORKERS = 2
+OLD_KEY = "0123456789abcdef"
+NEW_KEY = "fedcba9876543210"
+
+
+@pytest.fixture
+def models(trained: Trained, tmp_path: Path) -> Path:
+    return shutil.copytree(trained.models, tmp_path / "models")
+
+
+@pytest.fixture
+def service(models: Path, tmp_path: Path) -> Iterator[Service]:
+    options = ("--workers", str(WORKERS), "--poll-seconds", "0.1")
+    with running_service(models, tmp_path / "log", *options) as running:
+        PolicyClient(running.url).wait_until_ready(60)
+        yield running
+
+
+def wait_until_all_serve(service: Service, version: int) -> None:
+    served = [float(version)] * WORKERS
+    wait_until(lambda: list(metric(service.url, "policy_served_version").values()) == served)
+
+
+@pytest.mark.long
+def test_swaps_a_killed_worker_and_the_end_lose_nothing_but_what_that_worker_held(
+    service: Service, models: Path, trained: Trained, tell: Tell
+) -> None:
+    wait_until_all_serve(service, 1)
+    swaps = 0
+
+    def swap(version: int, *command: str) -> None:
+        nonlocal swaps
+        if command:
+            finished = run("serving", *command, "--models", str(models))
+            assert finished.returncode == 0, finished.stderr
+        else:
+            publish(trained.model_dir, models / "cartpole" / str(version))
+        wait_until_all_serve(service, version)
+        swaps += 1
+
+    with Load(service.url, 8) as one, Load(service.url, 8) as other:
+        for version in range(2, 9):
+            swap(version)
+        swap(7, "rollback")
+        swap(5, "promote", "5")
+        killed, _ = children(service.process.pid)
+        os.kill(killed, signal.SIGSTOP)
+        wait_until(lambda: state(killed) == "T")
+        held = client_ports(killed)
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: killed not in (now := children(service.process.pid)) and len(now) == 2)
+        swap(8, "promote")
+        for version in range(9, 19):
+            swap(version)
+        wait_until(lambda: sum(metric(service.url, "policy_http_requests_total").values()) > 1e5)
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(60) == 0
+    outcomes = [one.outcome, other.outcome]
+    for outcome in outcomes:
+        tell(str(outcome))
+    lost = [port for outcome in outcomes for port in outcome.lost_ports]
+    sent = sum(outcome.sent for outcome in outcomes)
+    tell(
+        f"{sent} requests through {swaps} swaps, a killed worker that held {len(held)} connections"
+        f" and a drain: {len(lost)} lost"
+    )
+    assert sent > 100_000
+    assert swaps == 20
+    assert set(lost) <= held
+    assert len(lost) == len(set(lost))  # one request each
+    for outcome in outcomes:
+        assert set(outcome.statuses) == {200}
+        assert outcome.statuses[200] == sum(outcome.versions.values())
+        assert outcome.sent == outcome.statuses[200] + len(outcome.lost_ports)
+        assert max(outcome.versions) == 18
+        assert (outcome.unused, outcome.wrong) == (0, [])
+
+
+def state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+
+
+@pytest.mark.long
+def test_a_reload_under_load_replaces_the_workers_and_loses_nothing(
+    models: Path, tmp_path: Path, tell: Tell
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"{OLD_KEY}\n")
+    options = ("--workers", str(WORKERS), "--api-keys-file", str(keys))
+    reloads = 3
+    with running_service(models, tmp_path / "log", *options) as service:
+        PolicyClient(service.url).wait_until_ready(60)
+        before = children(service.process.pid)
+        with Load(service.url, 8, key=OLD_KEY) as load:
+            for number in range(reloads):
+                keys.write_text(f"{OLD_KEY}\n{NEW_KEY}{number}\n")
+                reload(service)
+                assert status(service, f"{NEW_KEY}{number}") == 200
+                assert status(service, f"{NEW_KEY}{number - 1}") == 401
+        tell(f"{reloads} reloads: {load.outcome}")
+        assert load.outcome.sent == load.outcome.statuses[200] > 0
+        assert not set(before) & set(children(service.process.pid))
+        # A file of keys that is none leaves the valid ones valid.
+        keys.write_text("short")
+        reload(service)
+        assert status(service, OLD_KEY) == 200
+
+
+def reload(service: Service) -> None:
+    before = set(children(service.process.pid))
+    service.process.send_signal(signal.SIGHUP)
+
+    def is_done() -> bool:
+        now = children(service.process.pid)
+        return len(now) == WORKERS and before.isdisjoint(now)
+
+    wait_until(is_done)
+
+
+def status(service: Service, key: str) -> int:
+    with Wire(service.url) as wire:
+        return wire.ask(post(BODY, f"Authorization: Bearer {key}")).status

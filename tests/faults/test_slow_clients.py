@@ -1,0 +1,93 @@
+"""Clients that are slow, or half gone, cost the others nothing."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from serving.client import PolicyClient
+from tests.conftest import Trained, running_service, wait_until
+from tests.faults.conftest import Tell
+from tests.faults.load import Load
+from tests.faults.wire import HEALTH, Wire, children, post
+
+CLIENT_TIMEOUT = 4.0
+PICTURE = b"GET /models/cartpole/episode.gif HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@contextmanager
+def trickling(wires: list[Wire], data: bytes) -> Iterator[None]:
+    """A byte at a time on every connection, more often than once a second."""
+    done = threading.Event()
+
+    def trickle() -> None:
+        for place in range(len(data)):
+            for wire in wires:
+                try:
+                    wire.socket.send(data[place : place + 1])
+                except OSError:  # it is closed, as it should be
+                    continue
+            if done.wait(0.5):
+                break
+
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_slow_clients_are_shown_out_and_others_do_not_notice(
+    trained: Trained, tmp_path: Path, tell: Tell
+) -> None:
+    options = ("--workers", "1", "--client-timeout", str(CLIENT_TIMEOUT))
+    with ExitStack() as stack:
+        service = stack.enter_context(running_service(trained.models, tmp_path / "log", *options))
+        PolicyClient(service.url).wait_until_ready(60)
+        workers = children(service.process.pid)
+
+        def connect(count: int, first: bytes, receive_buffer: int | None = None) -> list[Wire]:
+            wires = [stack.enter_context(Wire(service.url, receive_buffer)) for _ in range(count)]
+            return [wire.send(first) for wire in wires]
+
+        started = time.monotonic()
+        silent = connect(200, b"")
+        heads = connect(50, b"")
+        bodies = connect(50, post(b"", "Content-Length: 1000", length=False))
+        chunks = connect(50, post(b"", "Transfer-Encoding: chunked", length=False))
+        declared = connect(50, post(b"", "Content-Length: 99999999999", length=False))
+        # Their answers are larger than what the kernel keeps for them.
+        deaf = connect(50, PICTURE * 100, 4096)
+        stack.enter_context(trickling(heads, post()))
+        stack.enter_context(trickling(bodies, b" " * 1000))
+        stack.enter_context(trickling(chunks, b"1\r\nx\r\n" * 100))
+        with Load(service.url, 4) as load:
+            # Each kind, to its end.
+            assert all(wire.ended() for wire in silent)
+            for wire in (*heads, *bodies, *chunks):
+                assert wire.answer().status == 408
+                assert wire.ended()
+            for wire in declared:
+                assert wire.answer().status == 413
+            wait_until(lambda: all(is_gone(wire) for wire in deaf))
+            seconds = time.monotonic() - started
+        outcome = load.outcome
+        tell(f"450 slow clients for {seconds:.1f} s; meanwhile {outcome}")
+        assert set(outcome.statuses) == {200}
+        assert outcome.statuses[200] == outcome.sent > 0
+        assert not outcome.lost_ports
+        assert children(service.process.pid) == workers
+        with Wire(service.url) as wire:
+            assert wire.ask(HEALTH).status == 200
+
+
+def is_gone(wire: Wire) -> bool:
+    """Whether the service has given a connection up: what comes next is never answered."""
+    try:
+        wire.socket.send(b"x")
+    except OSError:
+        return True
+    return False
