@@ -1,20 +1,14 @@
 """docs/operations.md is true: its settings, limits, alerts, files and commands are the code's."""
 
 import re
-import socket
 from dataclasses import fields
-from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-import urllib3
+from gunicorn.config import Config
 
-from serving.client import PolicyClient
+from serving.server import MAX_CONNECTIONS
 from serving.settings import Settings
-from tests.conftest import ENVIRONMENT, ROOT, Trained, run, running_service
-from tests.test_act import ROW
-from tests.test_errors import expect_problem
+from tests.conftest import ENVIRONMENT, ROOT, run
 
 DOCUMENT = (ROOT / "docs" / "operations.md").read_text()
 
@@ -97,22 +91,9 @@ def test_an_option_stands_above_its_variable(monkeypatch: pytest.MonkeyPatch) ->
     assert "--port" in finished.stderr  # the next mistake
 
 
-def test_limits_are_answered_as_documented(trained: Trained, tmp_path: Path) -> None:
-    options = ("--max-body-bytes", "20000", "--max-rows", "10", "--client-timeout", "2")
-    with running_service(trained.models, tmp_path / "log", "--workers", "1", *options) as service:
-        PolicyClient(service.url).wait_until_ready(60)
-
-        def act(**options: Any) -> urllib3.BaseHTTPResponse:
-            return urllib3.request("POST", f"{service.url}/act", retries=False, **options)
-
-        expect_problem(act(json={"observations": [ROW] * 11}), 422)
-        assert act(json={"observations": [ROW] * 10}).status == 200
-        expect_problem(act(body=b" " * 20_001, headers={"Content-Type": "application/json"}), 413)
-        address = urlsplit(service.url)
-        with socket.create_connection((address.hostname, address.port), timeout=60) as slow:
-            slow.sendall(b"POST /act HTTP/1.1\r\nHost: x\r\nContent-Le")
-            late = slow.makefile("rb").read()
-        assert late.startswith(b"HTTP/1.1 408 ")
-        assert b"Connection: close" in late
-        assert b"X-Content-Type-Options: nosniff" in late
-        assert b"Cache-Control: no-store" in late
+def test_the_limits_that_are_no_settings_are_documented() -> None:
+    limits = dict(rows("| limit | answer |"))
+    config = Config()
+    line, field = config.limit_request_line, config.limit_request_field_size
+    assert f"{line:,} bytes of a request line, {field:,} of a header" in limits
+    assert f"{MAX_CONNECTIONS} connections of a worker" in limits
