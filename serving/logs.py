@@ -54,6 +54,12 @@ class GunicornLogger(Logger):
         self.error_log.propagate = True
         self.error_log.setLevel(logging.INFO)
 
+    def warning(self, message: str, *arguments: Any, **options: Any) -> None:
+        """Log a warning, but not what a request that is no HTTP says: it may hold a key."""
+        if message.startswith("Invalid request from ip="):
+            message = message.partition(": ")[0]
+        super().warning(message, *arguments, **options)
+
 
 def set_up_logs(log_format: str) -> None:
     """Log to standard error.

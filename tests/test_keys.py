@@ -91,15 +91,18 @@ def test_without_a_valid_key_it_is_401(guarded: Service, authorization: str | No
     assert refused.headers["WWW-Authenticate"] == "Bearer"
 
 
+def first_line(service: Service, sent: bytes) -> bytes:
+    """Of the answer to bytes that no client library would send."""
+    address = urlsplit(service.url)
+    with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
+        connection.sendall(sent)
+        return connection.makefile("rb").readline()
+
+
 def test_bytes_that_are_no_text_are_401_and_the_service_goes_on(guarded: Service) -> None:
-    address = urlsplit(guarded.url)
     for value in (b"Bearer \xff\xfe\x80", b"\xed\xa0\x80", bytes(range(0x80, 0x100))):
-        with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
-            connection.sendall(
-                b"GET /models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
-                b"Authorization: " + value + b"\r\n\r\n"
-            )
-            assert connection.makefile("rb").readline().startswith(b"HTTP/1.1 401 ")
+        head = b"GET /models HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: "
+        assert first_line(guarded, head + value + b"\r\n\r\n").startswith(b"HTTP/1.1 401 ")
     assert act(guarded, f"Bearer {IN_FILE[0]}").status == 200
 
 
@@ -184,6 +187,11 @@ def test_no_key_is_in_the_log_or_on_a_command_line(guarded: Service) -> None:
     for key in (*IN_FILE, *IN_VARIABLE, WRONG):
         assert act(guarded, f"Bearer {key}").status == (401 if key == WRONG else 200)
         assert urllib3.request("GET", f"{guarded.url}/models?key={key}").status == 401
+        for broken in (
+            f"GET /?{key} HTTP/9\r\n",
+            f"GET / HTTP/1.1\r\nAuthorization Bearer {key}\r\n",
+        ):
+            assert first_line(guarded, f"{broken}\r\n".encode()).startswith(b"HTTP/1.1 400 ")
     wait_until(lambda: guarded.log.read_text().count('"path": "/act"') >= 5)
     told = guarded.log.read_text()
     assert "4 API keys" in told
