@@ -38,6 +38,10 @@ TOO_LARGE = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "the body is longer than allowed",
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "the head is longer than allowed",
 }
+# A worker hesitates longer to take a connection the more it has, so that all get their share:
+# the first one to wake up would take all that a client opens at once, and keep them.
+HESITATE_SECONDS = 0.0005
+MAX_HESITATE_SECONDS = 0.01
 # A stopping worker answers what comes in for that long: its clients do not know it yet.
 LINGER_SECONDS = 2.0
 
@@ -56,6 +60,7 @@ class Worker(ThreadWorker):
         self.unsent_bytes = 0
         self.turns = 0
         self.looked = 0.0
+        self.accept_again = 0.0
         super().init_process()
 
     def run(self) -> None:
@@ -86,8 +91,14 @@ class Worker(ThreadWorker):
 
     def _turn(self, timeout: float) -> None:
         """Wait for something, and do all there is to do."""
-        self.set_accept_enabled(len(self.connections) < self.worker_connections)
-        for key, _ in self.poller.select(0 if self.ready else timeout):
+        hesitate = self.accept_again - time.monotonic()
+        room = len(self.connections) < self.worker_connections
+        self.set_accept_enabled(room and hesitate <= 0)
+        if self.ready:
+            timeout = 0
+        elif hesitate > 0:
+            timeout = min(timeout, hesitate)
+        for key, _ in self.poller.select(timeout):
             key.data(key.fileobj)
         self._dispatch()
         self.turns += 1
@@ -111,6 +122,8 @@ class Worker(ThreadWorker):
         conn.deadline = time.monotonic() + self.settings.client_timeout
         self.connections.add(conn)
         self._listen(conn)
+        hesitate = min(len(self.connections) * HESITATE_SECONDS, MAX_HESITATE_SECONDS)
+        self.accept_again = time.monotonic() + hesitate
         return True
 
     def _stop_accepting(self) -> None:
