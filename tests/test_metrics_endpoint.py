@@ -1,5 +1,6 @@
 """`GET /metrics`: what was asked and answered, to the last one, whatever becomes of the workers."""
 
+import json
 import math
 import os
 import shutil
@@ -301,12 +302,13 @@ def test_each_request_refused_as_too_many_is_counted(trained: Trained, tmp_path:
         PolicyClient(service.url).wait_until_ready(60)
         answers: Counter[int] = Counter()
 
+        # Large enough to be handled by a thread, while the next ones come.
+        body = json.dumps({"observations": [ROW] * 1024})
+        headers = {"Content-Type": "application/json"}
+
         def ask(_: int) -> list[int]:
-            with urllib3.PoolManager(retries=False) as own:
-                sent = [
-                    own.request("POST", f"{service.url}/act", json={"observations": [ROW] * 4096})
-                    for _ in range(10)
-                ]
+            with urllib3.PoolManager(retries=False, headers=headers) as own:
+                sent = [own.request("POST", f"{service.url}/act", body=body) for _ in range(10)]
             for answer in sent:
                 assert answer.status == 200 or answer.headers["Retry-After"] == "1"
             return [answer.status for answer in sent]
