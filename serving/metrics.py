@@ -123,6 +123,10 @@ class Metrics:
             action=cache(partial(self.actions.labels, model)),
         )
 
+    def answered_by_worker(self, status: int) -> None:
+        """Count a request that never reached the application."""
+        self.requests.labels("none", int(status)).inc()
+
     def asked(self, model: str, rows: int, out_of_range_rows: int) -> None:
         """Count one request's observations."""
         self._of(model).batch_rows.observe(rows)

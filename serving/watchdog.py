@@ -28,6 +28,7 @@ def watch(worker: "Worker") -> None:
             break
     for conn in stuck:
         _abandon(conn, HTTPStatus.GATEWAY_TIMEOUT, "the policy took too long")
+        worker.app.metrics.answered_by_worker(HTTPStatus.GATEWAY_TIMEOUT)
     logger.error("%d stuck requests answered 504; this worker is replaced", len(stuck))
     worker.alive = False
     # Others in hand have their time to end, if the loop still turns.

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 # A request of that many bytes, 1,500 rows of four numbers, takes about two milliseconds.
 INLINE_BYTES = 128 * 1024
+HEALTH = (b"GET /health", b"GET /v2/health")
 RECEIVE_BYTES = 64 * 1024
 MAX_RECEIVE_BYTES = 1024 * 1024
 TOO_LARGE = {
@@ -181,7 +182,7 @@ class Worker(ThreadWorker):
         room = max(0, self.settings.max_requests_in_hand - len(self.begun))
         if len(ready) > room:
             # A service that is busy is alive: its health is always told.
-            checks = [conn for conn in ready if conn.received.startswith(b"GET /health")]
+            checks = [conn for conn in ready if conn.received.startswith(HEALTH)]
             others = [conn for conn in ready if conn not in checks]
             for conn in others[room:]:
                 self._shed(conn)
@@ -208,6 +209,7 @@ class Worker(ThreadWorker):
     def _shed(self, conn: Connection) -> None:
         self.received_bytes -= len(conn.take())
         self.app.metrics.shed.inc()
+        self.app.metrics.answered_by_worker(HTTPStatus.SERVICE_UNAVAILABLE)
         headers = "Retry-After: 1\r\n" + ("" if self.alive else "Connection: close\r\n")
         busy = problem_response(HTTPStatus.SERVICE_UNAVAILABLE, "too busy", headers)
         self._send(conn, busy, keep=self.alive and not conn.is_last)
@@ -299,6 +301,7 @@ class Worker(ThreadWorker):
 
     def _refuse(self, conn: Connection, status: int, detail: str) -> None:
         """Answer a request that is not whole yet, and close."""
+        self.app.metrics.answered_by_worker(status)
         self._send(conn, problem_response(status, detail, "Connection: close\r\n"), keep=False)
 
     def _close_gently(self, conn: Connection) -> None:

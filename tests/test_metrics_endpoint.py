@@ -323,3 +323,4 @@ def test_each_request_refused_as_too_many_is_counted(trained: Trained, tmp_path:
         assert answers.keys() == {200, 503}
         assert samples[("policy_http_shed_total",)] == answers[503]
         assert samples["policy_http_requests_total", "route=/act", "status=200"] == answers[200]
+        assert samples["policy_http_requests_total", "route=none", "status=503"] == answers[503]
