@@ -9,6 +9,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from google.protobuf.json_format import MessageToDict  # type: ignore[import-untyped] # no stubs
 from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.eager import context
 
 from serving.artefact import Artefact, ArtefactError, Golden
 from serving.observations import Ranges
@@ -72,6 +73,9 @@ class Policy:
             np.array(known.seen_high, np.float32),
         )
         self._lock = threading.Lock()
+        # The kernels of versions that are gone would be kept for ever. Those of the version that
+        # is served are made again by its next call, and those of this one when it is checked.
+        context.context().clear_kernel_cache()
         try:
             self._model = tf.saved_model.load(model_dir)  # the function does not keep it alive
             self.signatures = _signatures(model_dir)

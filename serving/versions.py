@@ -1,5 +1,6 @@
 """The versions of one model on the disk, and those that are served."""
 
+import gc
 import logging
 import threading
 from pathlib import Path
@@ -160,6 +161,8 @@ class Versions:
         self._metrics.served_version.labels(self.name).set(policy.version if policy else -1)
         if before is not None:
             self._metrics.swaps.labels(self.name).inc()
+            before = None
+            gc.collect()  # the parts of a loaded graph refer to each other
         logger.info("serving %s version %s", self.name, policy.version if policy else "none")
 
     def _report(self, version: int, served: Policy | None) -> VersionReport:

@@ -112,11 +112,11 @@ def children(pid: int) -> list[int]:
 
 
 def memory_mib(pid: int) -> float:
-    """Of one process, its share of what it shares with others included (PSS)."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) / 1024
-    raise LookupError(pid)
+    """What a process has written to memory; what it shares with its parent is counted whole."""
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    kib = re.search(r"^Anonymous: +(\d+) kB$", rollup, re.MULTILINE)
+    assert kib is not None
+    return int(kib[1]) / 1024
 
 
 def metric(url: str, name: str) -> dict[str, float]:
