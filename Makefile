@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo serve test lint lock
+.PHONY: demo serve test test-faults lint lock
 
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py
@@ -14,6 +14,9 @@ serve: $(INSTALLED)
 
 test: lint
 	$(BIN)/pytest
+
+test-faults: $(INSTALLED)
+	$(BIN)/pytest tests/faults -m long
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
