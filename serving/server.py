@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import socket
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 # Read by prometheus_client when it is imported, which is therefore done after it is set.
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+# prometheus_client's names of the kinds of metrics there are; each process has a file a kind.
+METRICS_KINDS = ("counter", "gauge_liveall", "gauge_mostrecent", "histogram")
+METRICS_BYTES = 256 * 1024  # of a file; several times what all routes and a few models take
 # Of one worker, below the usual limit of 1,024 open files; others wait in the kernel's queue.
 MAX_CONNECTIONS = 900
 
@@ -51,6 +55,7 @@ class Server(BaseApplication):
             "timeout": int(self.settings.request_timeout) + 30,
             "worker_connections": MAX_CONNECTIONS,
             "control_socket_disable": True,
+            "worker_tmp_dir": os.environ.get(METRICS_FOLDER),  # set when SIGHUP comes here again
             "logger_class": "serving.logs.GunicornLogger",
             "on_starting": prepare,
             "pre_fork": take_place,
@@ -109,12 +114,16 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def prepare(_arbiter: object) -> None:
+def prepare(arbiter: Any) -> None:
     """Do once in the master what every worker needs."""
     # In memory where that can be: a full disk must not stop the workers that write there.
-    memory = Path("/dev/shm")  # noqa: S108 (mkdtemp makes a folder of our own in it)
-    place = memory if os.access(memory, os.W_OK) else None
-    os.environ[METRICS_FOLDER] = tempfile.mkdtemp(prefix="serving-metrics-", dir=place)
+    try:
+        folder = tempfile.mkdtemp(prefix="serving-", dir="/dev/shm")
+    except OSError:
+        folder = tempfile.mkdtemp(prefix="serving-")
+    os.environ[METRICS_FOLDER] = folder
+    # Here a worker shows that it lives; without a file for that, gunicorn ends as a whole.
+    arbiter.cfg.set("worker_tmp_dir", folder)
     import_tensorflow()
 
 
@@ -128,10 +137,21 @@ def keep_metrics_there(_arbiter: object, worker: Worker) -> None:
     """Count on from the numbers of the worker that had the place before.
 
     With files for each process id, every restart would leave some for all scrapes to read.
+    Their room is taken here: the kernel kills a process that writes where none is left.
     """
     from prometheus_client import values
 
     values.ValueClass = values.MultiProcessValue(lambda: worker.place)
+    for kind in METRICS_KINDS if sys.platform == "linux" else ():
+        path = Path(os.environ[METRICS_FOLDER]) / f"{kind}_{worker.place}.db"
+        try:
+            with path.open("ab") as file:
+                os.posix_fallocate(file.fileno(), 0, METRICS_BYTES)
+        except OSError as error:
+            logger.error("no room for the metrics of this worker, they are left out: %s", error)
+            path.unlink(missing_ok=True)  # it is empty
+            values.ValueClass = values.MutexValue
+            break
 
 
 def forget_worker(_arbiter: object, worker: Worker) -> None:

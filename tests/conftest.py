@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,13 +70,15 @@ class Service(NamedTuple):
 
 
 @contextmanager
-def running_service(models: Path, log: Path, *options: str) -> Iterator[Service]:
-    """Run a real service on a free port, and stop it."""
+def running_service(
+    models: Path, log: Path, *options: str, within: Sequence[str] = ()
+) -> Iterator[Service]:
+    """Run a real service on a free port, and stop it; `within` is a command that starts it."""
     with (
         log.open("w") as log_file,
         subprocess.Popen(
             [
-                *(sys.executable, "-m", "serving", "run"),
+                *(*within, sys.executable, "-m", "serving", "run"),
                 *("--models", str(models), "--port", "0", *options),
             ],
             cwd=ROOT,
