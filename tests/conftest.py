@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +19,8 @@ ROOT = Path(__file__).parent.parent
 # Before any test imports TensorFlow: the kernels that the service sets for itself.
 os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+# As from a terminal: what a script has put in the background ignores Ctrl-C, and its children do.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Programs start with what they set themselves, and `make` as if none had called it.
 ENVIRONMENT = {
     name: value for name, value in os.environ.items() if not name.startswith(("TF_", "MAKE"))
