@@ -18,6 +18,7 @@ from functools import partial
 from http import HTTPStatus
 from io import BytesIO
 from itertools import zip_longest
+from operator import attrgetter
 from typing import Any
 
 from gunicorn.http.body import ChunkedReader
@@ -45,6 +46,8 @@ HESITATE_SECONDS = 0.0005
 MAX_HESITATE_SECONDS = 0.01
 # A stopping worker answers what comes in for that long: its clients do not know it yet.
 LINGER_SECONDS = 2.0
+
+by_deadline = attrgetter("deadline")
 
 
 class Worker(ThreadWorker):
@@ -93,6 +96,8 @@ class Worker(ThreadWorker):
     def _turn(self, timeout: float) -> None:
         """Wait for something, and do all there is to do."""
         hesitate = self.accept_again - time.monotonic()
+        if len(self.connections) >= self.worker_connections:
+            self._make_room()
         room = len(self.connections) < self.worker_connections
         self.set_accept_enabled(room and hesitate <= 0)
         if self.ready:
@@ -271,7 +276,7 @@ class Worker(ThreadWorker):
         self.unsent_bytes += len(conn.unsent)
         if self.unsent_bytes > 8 * self.settings.max_body_bytes:
             # One gives way, and it is the slowest.
-            self._drop(min((c for c in self.connections if c.unsent), key=lambda c: c.deadline))
+            self._drop(min((c for c in self.connections if c.unsent), key=by_deadline))
 
     def _send_on(self, conn: Connection, _sock: object) -> None:
         """Send more of an answer, now that its client has taken some."""
@@ -326,6 +331,13 @@ class Worker(ThreadWorker):
         self.unsent_bytes -= len(conn.unsent)
         self.poller.unregister(conn.raw)
         conn.raw.close()
+
+    def _make_room(self) -> None:
+        """Show out who came first of those who had a second and have not asked for anything."""
+        latest = time.monotonic() + self.settings.client_timeout - 1.0
+        silent = [c for c in self.connections if not c.was_answered and c.deadline < latest]
+        if conn := min((c for c in silent if c not in self.begun), key=by_deadline, default=None):
+            self._drop(conn)
 
     def _close_overdue(self, now: float) -> None:
         for conn in [c for c in self.connections if c.deadline < now and c not in self.begun]:

@@ -1,5 +1,6 @@
 """Clients that are slow, or half gone, cost the others nothing."""
 
+import resource
 import threading
 import time
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from serving.client import PolicyClient
+from serving.server import MAX_CONNECTIONS
 from tests.conftest import Trained, running_service, wait_until
 from tests.faults.conftest import Tell
 from tests.faults.load import Load
@@ -82,6 +84,27 @@ def test_slow_clients_are_shown_out_and_others_do_not_notice(
         assert children(service.process.pid) == workers
         with Wire(service.url) as wire:
             assert wire.ask(HEALTH).status == 200
+
+
+def test_more_silent_clients_than_a_worker_has_room_for_let_others_in(
+    trained: Trained, tmp_path: Path
+) -> None:
+    count = MAX_CONNECTIONS + 300
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 2 * count), most))
+    options = ("--workers", "1", "--client-timeout", "1000")
+    with ExitStack() as stack:
+        service = stack.enter_context(running_service(trained.models, tmp_path / "log", *options))
+        PolicyClient(service.url).wait_until_ready(60)
+        kept = stack.enter_context(Wire(service.url))
+        assert kept.ask(post()).status == 200
+        for _ in range(count):
+            stack.enter_context(Wire(service.url))
+        for _ in range(10):
+            with Wire(service.url) as wire:
+                assert wire.ask(post()).status == 200
+        # Who has asked once is not shown out for who has not.
+        assert kept.ask(post()).status == 200
 
 
 def is_gone(wire: Wire) -> bool:
