@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from tests.artefacts import publish
 from tests.conftest import Service, Trained, run, running_service, wait_until
 from tests.faults.conftest import Tell
 from tests.faults.load import Load
-from tests.faults.wire import BODY, Wire, children, client_ports, metric, post
+from tests.faults.mounts import with_mounts
+from tests.faults.wire import BODY, PICTURE, Wire, children, client_ports, metric, post
 
 WORKERS = 2
 OLD_KEY = "0123456789abcdef"
@@ -91,6 +93,43 @@ def test_swaps_a_killed_worker_and_the_end_lose_nothing_but_what_that_worker_hel
         assert outcome.sent == outcome.statuses[200] + len(outcome.lost_ports)
         assert max(outcome.versions) == 18
         assert (outcome.unused, outcome.wrong) == (0, [])
+
+
+def test_what_was_begun_before_the_end_is_finished(models: Path, tmp_path: Path) -> None:
+    options = ("--workers", "1", "--client-timeout", "25")
+    request = post()
+    with running_service(models, tmp_path / "log", *options) as service, ExitStack() as stack:
+        PolicyClient(service.url).wait_until_ready(60)
+        half, deaf = [stack.enter_context(Wire(service.url, 4096)) for _ in range(2)]
+        for wire in (half, deaf):
+            assert wire.ask(request).status == 200
+        half.send(request[:50])
+        deaf.send(PICTURE)
+        service.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: not takes_connections(service))
+        assert half.ask(request[50:]).fields["connection"] == "close"
+        assert half.ended()
+        assert len(deaf.answer().body) > 10_000
+        assert service.process.wait(60) == 0
+
+
+def takes_connections(service: Service) -> bool:
+    try:
+        Wire(service.url).socket.close()
+    except OSError:
+        return False
+    return True
+
+
+def test_workers_end_with_their_master(models: Path, tmp_path: Path) -> None:
+    # What the master cannot clean up goes with its own /dev/shm.
+    within = with_mounts("mount -t tmpfs none /dev/shm")
+    with running_service(models, tmp_path / "log", within=within) as service:
+        PolicyClient(service.url).wait_until_ready(60)
+        workers = children(service.process.pid)
+        service.process.kill()
+        wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
+        assert not takes_connections(service)
 
 
 def state(pid: int) -> str:

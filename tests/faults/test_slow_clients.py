@@ -12,10 +12,9 @@ from serving.server import MAX_CONNECTIONS
 from tests.conftest import Trained, running_service, wait_until
 from tests.faults.conftest import Tell
 from tests.faults.load import Load
-from tests.faults.wire import HEALTH, Wire, children, post
+from tests.faults.wire import HEALTH, PICTURE, Wire, children, post
 
 CLIENT_TIMEOUT = 4.0
-PICTURE = b"GET /models/cartpole/episode.gif HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @contextmanager
