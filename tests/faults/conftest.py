@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-FIGURES = pytest.StashKey[list[str]]()
+FIGURES = pytest.StashKey[dict[str, list[str]]]()
 
 Tell = Callable[[str], None]
 
@@ -12,15 +12,17 @@ Tell = Callable[[str], None]
 @pytest.fixture
 def tell(request: pytest.FixtureRequest) -> Tell:
     """Print a line about this test when all tests are done."""
-    lines = request.config.stash.setdefault(FIGURES, [])
-    return lambda line: lines.append(f"{request.node.name}\n    {line}")
+    figures = request.config.stash.setdefault(FIGURES, {})
+    return figures.setdefault(request.node.name, []).append
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    lines = config.stash.get(FIGURES, [])
-    if lines:
+    figures = config.stash.get(FIGURES, {})
+    if figures:
         terminalreporter.section("figures of the fault tests")
-    for line in lines:
-        terminalreporter.write_line(line)
+    for name, lines in figures.items():
+        terminalreporter.write_line(name)
+        for line in lines:
+            terminalreporter.write_line(f"    {line}")

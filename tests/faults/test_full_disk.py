@@ -4,6 +4,8 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from serving.client import PolicyClient
 from tests.conftest import Service, Trained, running_service, wait_until
 from tests.faults.mounts import fill, seen_by, with_mounts
@@ -32,6 +34,7 @@ def expect_replaced(service: Service) -> None:
     wait_until(is_replaced)
 
 
+@pytest.mark.long
 def test_a_full_disk_stops_nothing(trained: Trained, tmp_path: Path) -> None:
     full = tmp_path / "full"
     full.mkdir()
@@ -52,6 +55,7 @@ def test_a_full_disk_stops_nothing(trained: Trained, tmp_path: Path) -> None:
         assert seen_by(service.process.pid, log).stat().st_size - before < 8192  # truly full
 
 
+@pytest.mark.long
 def test_no_more_room_for_metrics_stops_nothing(trained: Trained, tmp_path: Path) -> None:
     within = with_mounts("mount -t tmpfs -o size=4m,nr_inodes=100 none /dev/shm")
     with running_service(trained.models, tmp_path / "log", within=within) as service:
@@ -68,6 +72,7 @@ def test_no_more_room_for_metrics_stops_nothing(trained: Trained, tmp_path: Path
         expect_answers(service)
 
 
+@pytest.mark.long
 def test_without_any_room_for_metrics_it_starts(trained: Trained, tmp_path: Path) -> None:
     within = with_mounts("mount -t tmpfs -o size=4k none /dev/shm")
     with running_service(trained.models, tmp_path / "log", within=within) as service:

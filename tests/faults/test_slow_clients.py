@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import pytest
+
 from serving.client import PolicyClient
 from serving.server import MAX_CONNECTIONS
 from tests.conftest import Trained, running_service, wait_until
@@ -41,6 +43,7 @@ def trickling(wires: list[Wire], data: bytes) -> Iterator[None]:
         thread.join()
 
 
+@pytest.mark.long
 def test_slow_clients_are_shown_out_and_others_do_not_notice(
     trained: Trained, tmp_path: Path, tell: Tell
 ) -> None:
@@ -85,6 +88,7 @@ def test_slow_clients_are_shown_out_and_others_do_not_notice(
             assert wire.ask(HEALTH).status == 200
 
 
+@pytest.mark.long
 def test_more_silent_clients_than_a_worker_has_room_for_let_others_in(
     trained: Trained, tmp_path: Path
 ) -> None:

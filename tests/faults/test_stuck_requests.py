@@ -61,6 +61,7 @@ def models(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("rows", [1, 10_000], ids=["in the loop", "in a thread"])
+@pytest.mark.long
 def test_a_stuck_request_is_told_so_and_its_worker_replaced(
     models: Path, tmp_path: Path, rows: int, tell: Tell
 ) -> None:
