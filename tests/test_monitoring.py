@@ -192,8 +192,11 @@ def composes() -> list[list[str]]:
     return found
 
 
-@pytest.mark.skipif(not composes(), reason="no docker compose here")
 def test_compose_knows_the_profile_and_is_as_it_was_without_it() -> None:
+    if not composes():
+        if os.environ.get("CI") == "true":
+            pytest.fail("no docker compose here")
+        pytest.skip("no docker compose here")
     for command in composes():
         shown = subprocess.run(
             [*command, "--profile", "monitoring", "config"],

@@ -18,6 +18,8 @@ def with_mounts(script: str, *arguments: Path) -> list[str]:
         subprocess.run([*unshare, "mount", "-t", "tmpfs", "none", "/mnt"]).returncode == 0
     )
     if not allowed:
+        if os.environ.get("CI") == "true":
+            pytest.fail("mounting is not allowed here")
         pytest.skip("mounting is not allowed here")
     shell = f'{script} && shift {len(arguments)} && exec "$@"'
     return [*unshare, "sh", "-c", shell, "sh", *map(str, arguments)]
