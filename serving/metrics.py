@@ -18,6 +18,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from serving.policy import Decision
 
 _BATCH_ROWS = [1, 4, 16, 64, 256, 1024, 4096, 16384, 65536]
+_TINY = np.finfo(np.float32).tiny
 _SECONDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]
 
 
@@ -141,9 +142,10 @@ class Metrics:
             if count:
                 children.action(name).inc(count)
         probabilities = decision.action_probabilities
-        surprise = np.log(probabilities, where=probabilities > 0, out=np.zeros_like(probabilities))
+        surprise = np.log(np.maximum(probabilities, _TINY))  # 0 log 0 is 0
         children.entropy.inc(max(0.0, -float(np.vdot(probabilities, surprise))))
-        children.state_value.set(float(decision.state_values.mean()))
+        values = decision.state_values
+        children.state_value.set(float(np.add.reduce(values)) / len(values))
 
     def text(self) -> bytes:
         """All metrics of all processes, in Prometheus's text format."""

@@ -1,6 +1,7 @@
 """A loaded policy. The only file of the service that imports TensorFlow."""
 
 import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 from google.protobuf.json_format import MessageToDict  # type: ignore[import-untyped] # no stubs
-from tensorflow.core.protobuf import saved_model_pb2
-from tensorflow.python.eager import context
+from tensorflow.core.protobuf import config_pb2
+from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
 from serving.artefact import Artefact, ArtefactError, Golden
 from serving.observations import Ranges
@@ -17,6 +18,7 @@ from serving.observations import Ranges
 FloatArray = npt.NDArray[np.float32]
 
 SIGNATURE = "act"
+INPUTS = ("observations", "uniforms", "deterministic")
 
 
 class Decision(NamedTuple):
@@ -73,24 +75,21 @@ class Policy:
             np.array(known.seen_high, np.float32),
         )
         self._lock = threading.Lock()
-        # The kernels of versions that are gone would be kept for ever. Those of the version that
-        # is served are made again by its next call, and those of this one when it is checked.
-        context.context().clear_kernel_cache()
         try:
-            self._model = tf.saved_model.load(model_dir)  # the function does not keep it alive
-            self.signatures = _signatures(model_dir)
+            # A session calls a graph in a third of the time that eager TensorFlow takes.
+            session = tf.compat.v1.Session(graph=tf.Graph())
+            loader = SavedModelLoader(str(model_dir))
+            graph = loader.load(session, [tf.saved_model.SERVING])
         # TensorFlow raises whatever it likes; the service stays up and says what it was.
         except Exception as error:
             raise ArtefactError(f"TensorFlow cannot load it: {_first_line(error)}") from error
         _require_signatures(
-            self._model.signatures,
+            graph.signature_def,
             observation_size=len(self.card.observations.names),
             num_actions=len(self.card.actions.names),
         )
-        self._function = self._model.signatures[SIGNATURE]
-        self._captured = self._function.captured_inputs
-        self._output_names = sorted(self._function.structured_outputs)
-        self._output_types = [output.dtype for output in self._function.outputs]
+        self.signatures = _as_json(graph.signature_def)
+        self._call = _callable(session, graph.signature_def[SIGNATURE])
         self._require_golden(golden)
 
     def act(
@@ -106,22 +105,10 @@ class Policy:
             uniforms: `[B]` in [0, 1), the randomness of each row.
             deterministic: `[B]`, true where the most probable action is asked for.
         """
-        # The function as one operation: a third of what a call of the signature costs. Its
-        # inputs and outputs are in the order of their names.
-        arguments = [deterministic, observations, uniforms, *self._captured]
         # Calls from several threads at once are slower than one after the other.
         with self._lock:
-            outputs = tf.raw_ops.StatefulPartitionedCall(
-                args=arguments,
-                Tout=self._output_types,
-                f=self._function,
-                # To hand these few small operations to other threads costs more than they do.
-                executor_type="SINGLE_THREADED_EXECUTOR",
-            )
-        arrays = {
-            name: output.numpy() for name, output in zip(self._output_names, outputs, strict=True)
-        }
-        return Decision(**arrays)
+            outputs = self._call(observations, uniforms, deterministic)
+        return Decision(*outputs)
 
     def identity(self) -> dict[str, str | int]:
         """The name and version, as every answer gives them."""
@@ -153,20 +140,33 @@ class Policy:
                 raise ArtefactError(f"its {name} are not those of assets.extra/golden.json")
 
 
-def _signatures(model_dir: Path) -> dict[str, Any]:
-    content = (model_dir / "saved_model.pb").read_bytes()
-    (graph,) = saved_model_pb2.SavedModel.FromString(content).meta_graphs
+def _callable(session: Any, signature: Any) -> Callable[..., list[npt.NDArray[Any]]]:
+    """A signature as a function of `Policy.act`'s arguments with the fields of `Decision`."""
+    options = config_pb2.CallableOptions(
+        feed=[signature.inputs[name].name for name in INPUTS],
+        fetch=[signature.outputs[name].name for name in Decision._fields],
+    )
+    # In the thread that calls: to hand these few small operations to others costs more than they.
+    options.run_options.inter_op_thread_pool = -1
+    # The public `make_callable` adds 180 microseconds to the 45 that this takes.
+    made: Callable[..., list[npt.NDArray[Any]]] = session._make_callable_from_options(options)
+    return made
+
+
+def _as_json(signatures: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: MessageToDict(
             signature,
             preserving_proto_field_name=True,
             always_print_fields_with_no_presence=True,
         )
-        for name, signature in sorted(graph.signature_def.items())
+        for name, signature in sorted(signatures.items())
     }
 
 
-def _require_signatures(signatures: Any, observation_size: int, num_actions: int) -> None:
+def _require_signatures(
+    signatures: Mapping[str, Any], observation_size: int, num_actions: int
+) -> None:
     """Hold the two signatures to names, types and shapes.
 
     Raises:
@@ -194,13 +194,19 @@ def _require_signatures(signatures: Any, observation_size: int, num_actions: int
         if name not in signatures:
             raise ArtefactError(f"it has no signature {name!r}")
         found = signatures[name]
-        for what, specs, wanted in [
-            ("inputs", found.structured_input_signature[1], expected),
-            ("outputs", found.structured_outputs, outputs),
+        for what, tensors, wanted in [
+            ("inputs", found.inputs, expected),
+            ("outputs", found.outputs, outputs),
         ]:
-            seen = {key: (spec.dtype.name, spec.shape.as_list()) for key, spec in specs.items()}
+            seen = {key: _type_and_shape(tensor) for key, tensor in tensors.items()}
             if seen != wanted:
                 raise ArtefactError(f"signature {name!r} has the {what} {seen}, expected {wanted}")
+
+
+def _type_and_shape(tensor: Any) -> tuple[str, list[int | None] | None]:
+    """Of a `TensorInfo`; None is a size, or a whole shape, that is open."""
+    shape = tf.TensorShape(tensor.tensor_shape)
+    return tf.as_dtype(tensor.dtype).name, None if shape.rank is None else shape.as_list()
 
 
 def _first_line(error: Exception) -> str:
