@@ -8,17 +8,25 @@ import numpy.typing as npt
 
 from serving.errors import InvalidRequestError
 from serving.metrics import Metrics
-from serving.observations import FloatArray, out_of_range_warnings
+from serving.observations import FloatArray, is_outside, out_of_range_warnings
 from serving.policy import Decision, Policy
-from serving.sampling import draw_seed, uniforms
+from serving.sampling import draw_seed, uniforms_of
 
 
 class Batch(NamedTuple):
-    """What one request asks the policy."""
+    """What the policy is asked in one call."""
 
     observations: FloatArray  # [B, O]
     uniforms: FloatArray  # [B] in [0, 1), the randomness of each row
     deterministic: npt.NDArray[np.bool_]  # [B]
+
+
+class Question(NamedTuple):
+    """What one request asks, but for its observations."""
+
+    rows: int
+    seed: int | None
+    deterministic: bool
 
 
 class Decided(NamedTuple):
@@ -27,12 +35,6 @@ class Decided(NamedTuple):
     decision: Decision
     seed: int  # replays it
     warnings: list[str]  # rows outside what training saw
-
-
-def seeded(observations: FloatArray, seed: int, deterministic: bool) -> Batch:
-    """A batch about observations `[B, O]` whose randomness is that of a seed."""
-    rows = len(observations)
-    return Batch(observations, uniforms(seed, rows), np.full(rows, deterministic))
 
 
 def decide(
@@ -48,38 +50,70 @@ def decide(
     Raises:
         InvalidRequestError: the policy overflows on a row.
     """
-    seed = draw_seed() if seed is None else seed
-    batch = seeded(observations, seed, deterministic)
-    ((decision, warnings),) = decide_together(policy, [batch], metrics)
-    return Decided(decision, seed, warnings)
+    question = Question(len(observations), seed, deterministic)
+    (decided,) = decide_together(policy, observations, [question], metrics)
+    return decided
 
 
 def decide_together(
-    policy: Policy, batches: Sequence[Batch], metrics: Metrics
-) -> list[tuple[Decision, list[str]]]:
-    """Decide about the batches of several requests in one call of the policy.
+    policy: Policy, observations: FloatArray, questions: Sequence[Question], metrics: Metrics
+) -> list[Decided]:
+    """Decide for several requests in one call of the policy.
 
     A row's numbers do not depend on the rows beside it, so each gets what it had got alone.
 
-    Returns:
-        For each batch the decision, and the warnings about rows outside what training saw.
+    Args:
+        policy: is asked.
+        observations: `[B, O]`, those of all requests in their order.
+        questions: the requests; their rows add up to `B`.
+        metrics: count it.
 
     Raises:
-        InvalidRequestError: the policy overflows on a row; its number counts from the first batch.
+        InvalidRequestError: the policy overflows on a row.
     """
-    joined = Batch(*map(np.concatenate, zip(*batches, strict=True))) if batches[1:] else batches[0]
-    decision = policy.act(*joined)
+    rows = [question.rows for question in questions]
+    seeds = [draw_seed() if asked.seed is None else asked.seed for asked in questions]
+    deterministic = np.array([asked.deterministic for asked in questions]).repeat(rows)
+    batch = Batch(observations, uniforms_of(seeds, rows), deterministic)
+    answers = decide_batch(policy, batch, rows, metrics)
+    return [
+        Decided(decision, seed, warnings)
+        for (decision, warnings), seed in zip(answers, seeds, strict=True)
+    ]
+
+
+def decide_batch(
+    policy: Policy, batch: Batch, rows: Sequence[int], metrics: Metrics
+) -> list[tuple[Decision, list[str]]]:
+    """Decide about the rows of one or more requests, whose randomness is known.
+
+    Args:
+        policy: is asked.
+        batch: `B` rows.
+        rows: how many of them are each request's.
+        metrics: count it.
+
+    Returns:
+        For each request the decision, and the warnings about rows outside what training saw.
+
+    Raises:
+        InvalidRequestError: the policy overflows on a row; its number counts from the first.
+    """
+    decision = policy.act(*batch)
     # Observations near the end of float32's range can overflow inside the network.
     finite = np.isfinite(decision.action_logits).all(axis=1) & np.isfinite(decision.state_values)
     if not finite.all():
         row = int(np.argmin(finite))
         raise InvalidRequestError(f"observations[{row}]: too large, the policy overflows on it")
     metrics.decided(policy.name, policy.card.actions.names, decision)
-    answers, start = [], 0
-    for batch in batches:
-        stop = start + len(batch.observations)
-        warnings, rows = out_of_range_warnings(batch.observations, policy.ranges)
-        metrics.asked(policy.name, stop - start, rows)
+    all_inside = not is_outside(batch.observations, policy.ranges).any()
+    answers, start, total_outside = [], 0, 0
+    for size in rows:
+        stop = start + size
+        own = batch.observations[start:stop]
+        warnings, outside = ([], 0) if all_inside else out_of_range_warnings(own, policy.ranges)
+        total_outside += outside
         answers.append((decision.rows(start, stop), warnings))
         start = stop
+    metrics.asked(policy.name, rows, total_outside)
     return answers

@@ -15,12 +15,13 @@ from email.utils import formatdate
 
 from serving.api.act import Asked, answer_act, read_act
 from serving.api.encoding import encode
-from serving.decisions import Decided, decide_together, seeded
-from serving.errors import ProblemError
+from serving.decisions import Decided, Question, decide_together
+from serving.errors import NotReadyError, ProblemError
 from serving.keys import Keys
 from serving.metrics import Metrics
+from serving.observations import require_rows, to_array
+from serving.policy import Policy
 from serving.repository import Repository
-from serving.sampling import draw_seed
 from serving.settings import Settings
 
 _HEAD = re.compile(
@@ -51,8 +52,6 @@ class FastLane:
         self._settings = settings
         self._keys = keys
         self._metrics = metrics
-        self._count = metrics.requests.labels("/act", 200)
-        self._seconds = metrics.request_seconds.labels("/act")
         # A client sends the same head again and again: whether it is ordinary, by its bytes.
         self._heads: dict[bytes, bool] = {}
         self._common = (0, b"")  # of all answers within one second: the second, the head
@@ -68,21 +67,24 @@ class FastLane:
         """
         started = time.perf_counter()
         answers: list[bytes | None] = [None] * len(requests)
-        asked = {}
-        for place, request in enumerate(requests):
-            one = self._read(request)
-            if one is not None:
-                asked[place] = one
+        read = [(place, self._read(request)) for place, request in enumerate(requests)]
+        asked = {place: one for place, one in read if one is not None}
         if not asked:
             return answers
         try:
-            decided = self._decide(list(asked.values()))
-        # Whatever it is, the ordinary way meets it again, one request at a time, and tells it.
+            policy = self._repository.policy()
+            decided = self._decide(policy, list(asked.values()))
+        except NotReadyError:
+            return answers
+        # Whatever it is, the ordinary way meets it again, and tells it.
         except Exception:
+            if len(asked) > 1:  # one of them fails, and not its neighbours
+                for place in asked:
+                    (answers[place],) = self.answer([requests[place]])
             return answers
         head = self._common_head()
-        for (place, one), decision in zip(asked.items(), decided, strict=True):
-            body = encode(answer_act(one.policy, decision))
+        for place, decision in zip(asked, decided, strict=True):
+            body = encode(answer_act(policy, decision))
             request_id = os.urandom(8).hex().encode()
             answers[place] = b"%bX-Request-ID: %b\r\nContent-Length: %d\r\n\r\n%b" % (
                 head,
@@ -91,9 +93,7 @@ class FastLane:
                 body,
             )
         seconds = time.perf_counter() - started
-        self._count.inc(len(asked))
-        for _ in asked:
-            self._seconds.observe(seconds)
+        self._metrics.answered("/act", seconds, len(asked))
         return answers
 
     def _read(self, request: bytes) -> Asked | None:
@@ -107,7 +107,7 @@ class FastLane:
         if not ordinary:
             return None
         try:
-            return read_act(request[end:], self._repository, self._settings.max_rows)
+            return read_act(request[end:])
         except ProblemError:
             return None
 
@@ -130,20 +130,13 @@ class FastLane:
             return False
         return True
 
-    def _decide(self, asked: list[Asked]) -> list[Decided]:
-        policy = asked[0].policy
-        if any(one.policy is not policy for one in asked):
-            raise LookupError("versions were swapped between two requests")
-        seeds = [draw_seed() if one.seed is None else one.seed for one in asked]
-        batches = [
-            seeded(one.observations, seed, one.deterministic)
-            for one, seed in zip(asked, seeds, strict=True)
-        ]
-        decided = decide_together(policy, batches, self._metrics)
-        return [
-            Decided(decision, seed, warnings)
-            for (decision, warnings), seed in zip(decided, seeds, strict=True)
-        ]
+    def _decide(self, policy: Policy, asked: list[Asked]) -> list[Decided]:
+        questions = [Question(len(one.rows), one.seed, one.deterministic) for one in asked]
+        for question in questions:
+            require_rows(question.rows, self._settings.max_rows)
+        rows = [row for one in asked for row in one.rows]
+        observations = to_array(rows, policy.card.observations.names, max_rows=len(rows))
+        return decide_together(policy, observations, questions, self._metrics)
 
     def _common_head(self) -> bytes:
         now = int(time.time())

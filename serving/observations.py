@@ -28,7 +28,7 @@ def to_array(
         InvalidRequestError: no row or too many, a row of the wrong size or with wrong
             names, or a number that float32 cannot hold.
     """
-    _require_rows(len(rows), max_rows)
+    require_rows(len(rows), max_rows)
     try:
         numbers = np.array(rows, np.float64)
     except (TypeError, ValueError):  # rows by name, or of different lengths
@@ -79,10 +79,15 @@ def require_shape(shape: Sequence[int], names: list[str], max_rows: int) -> None
             f"observations: the shape is {list(shape)[:9]}, expected [rows, {len(names)}]: "
             + ", ".join(names)
         )
-    _require_rows(shape[0], max_rows)
+    require_rows(shape[0], max_rows)
 
 
-def _require_rows(rows: int, max_rows: int) -> None:
+def require_rows(rows: int, max_rows: int) -> None:
+    """Hold a number of rows to 1 to `max_rows`.
+
+    Raises:
+        InvalidRequestError: it is another one.
+    """
     if not 1 <= rows <= max_rows:
         raise InvalidRequestError(f"observations: {rows} rows, expected 1 to {max_rows}")
 
@@ -113,15 +118,18 @@ class Ranges(NamedTuple):
     high: FloatArray  # [O]
 
 
+def is_outside(observations: FloatArray, seen: Ranges) -> npt.NDArray[np.bool_]:
+    """Which of the numbers `[B, O]` training never saw."""
+    return (observations < seen.low) | (observations > seen.high)
+
+
 def out_of_range_warnings(observations: FloatArray, seen: Ranges) -> tuple[list[str], int]:
     """Name the rows of `[B, O]` outside what training saw.
 
     Returns:
         One line for each of the first ten, one more for the others; and how many rows.
     """
-    outside = (observations < seen.low) | (observations > seen.high)
-    if not outside.any():
-        return [], 0
+    outside = is_outside(observations, seen)
     rows = np.flatnonzero(outside.any(axis=1))
     warnings = []
     for row in rows[:MAX_WARNINGS]:

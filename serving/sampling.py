@@ -2,6 +2,7 @@
 
 import secrets
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,7 @@ _generator = _Generator()
 
 def draw_seed() -> int:
     """A seed for a request that brings none."""
-    return secrets.randbelow(MAX_SEED + 1)
+    return secrets.randbits(MAX_SEED.bit_length())
 
 
 def uniforms(seed: int, rows: int) -> npt.NDArray[np.float32]:
@@ -39,5 +40,10 @@ def uniforms(seed: int, rows: int) -> npt.NDArray[np.float32]:
     those of Philox4x64-10 with the seed as its key (Salmon et al. 2011), whose raw output
     NumPy keeps the same across versions; the upper 24 of each become a float32.
     """
-    bits = _generator.bits(seed, rows)
+    return uniforms_of([seed], [rows])
+
+
+def uniforms_of(seeds: Sequence[int], rows: Sequence[int]) -> npt.NDArray[np.float32]:
+    """`uniforms` of several requests one after the other, `[sum(rows)]`."""
+    bits = np.concatenate(list(map(_generator.bits, seeds, rows)))
     return (bits >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)

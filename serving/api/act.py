@@ -13,17 +13,16 @@ from serving.decisions import Decided, decide
 from serving.errors import InvalidRequestError
 from serving.messages import ActRequest, Row
 from serving.metrics import Metrics
-from serving.observations import FloatArray, to_array
+from serving.observations import to_array
 from serving.policy import Policy
 from serving.repository import Repository
 from serving.settings import Settings
 
 
 class Asked(NamedTuple):
-    """A request that can be answered."""
+    """A request that is right as far as can be told without the policy."""
 
-    policy: Policy
-    observations: FloatArray  # [B, O]
+    rows: list[Row]
     seed: int | None
     deterministic: bool
 
@@ -38,32 +37,31 @@ def act_blueprint(repository: Repository, settings: Settings, metrics: Metrics) 
     @blueprint.post("/act", defaults={"name": None})
     @blueprint.post("/models/<name>/act")
     def act(name: str | None) -> Response:
-        asked = read_act(json_body(request), repository, settings.max_rows, name)
+        asked = read_act(json_body(request))
+        policy = repository.policy(name)
         decided = decide(
-            asked.policy,
-            asked.observations,
+            policy,
+            to_array(asked.rows, policy.card.observations.names, settings.max_rows),
             seed=asked.seed,
             deterministic=asked.deterministic,
             metrics=metrics,
         )
-        return json_response(answer_act(asked.policy, decided))
+        return json_response(answer_act(policy, decided))
 
     return blueprint
 
 
-def read_act(body: bytes, repository: Repository, max_rows: int, name: str | None = None) -> Asked:
-    """Decode and validate a body, for the default model where no name is given.
+def read_act(body: bytes) -> Asked:
+    """Decode and validate a body.
 
     Raises:
-        ProblemError: it is not JSON, a part of it is wrong, or no policy is there to ask.
+        ProblemError: it is not JSON, or a part of it is wrong.
     """
     asked = decode(body, _DECODER)
     rows = observation_rows(asked)
     require_unique_keys(body, count_keys(asked, rows))
-    policy = repository.policy(name)
     return Asked(
-        policy,
-        to_array(rows, policy.card.observations.names, max_rows),
+        rows,
         int(asked.seed) if isinstance(asked.seed, int | float) else None,
         asked.deterministic is True,
     )

@@ -15,7 +15,7 @@ from werkzeug.routing import BaseConverter
 from serving.api import tfjson
 from serving.api.body import body_bytes
 from serving.api.encoding import json_response
-from serving.decisions import Batch, decide, decide_together
+from serving.decisions import Batch, decide, decide_batch
 from serving.errors import (
     InvalidRequestError,
     NotFoundError,
@@ -122,7 +122,7 @@ def tfserving_blueprint(repository: Repository, settings: Settings, metrics: Met
         if not np.isfinite(uniforms).all():
             raise InvalidRequestError("uniforms: one is not finite")
         batch = Batch(observations, uniforms, inputs["deterministic"])
-        ((decision, _),) = decide_together(policy, [batch], metrics)
+        ((decision, _),) = decide_batch(policy, batch, [len(observations)], metrics)
         return decision
 
     def classify(name: str, version: str | None = None, label: str | None = None) -> Response:
