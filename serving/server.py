@@ -18,6 +18,7 @@ from gunicorn.workers.base import Worker
 
 from serving.keys import Keys, KeysError, read_keys
 from serving.settings import Settings
+from serving.shares import Shares
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class Server(BaseApplication):
     def __init__(self, settings: Settings, listener: socket.socket, keys: Keys) -> None:
         self.settings = settings
         self.keys = keys
+        self.shares = Shares()
         self.descriptor = listener.detach()  # gunicorn closes it
         super().__init__()
 
@@ -154,10 +156,11 @@ def keep_metrics_there(_arbiter: object, worker: Worker) -> None:
             break
 
 
-def forget_worker(_arbiter: object, worker: Worker) -> None:
+def forget_worker(arbiter: Any, worker: Worker) -> None:
     """Drop what a worker that is gone said about the present; its counts stay."""
     from prometheus_client.multiprocess import mark_process_dead
 
+    arbiter.app.shares.forget(worker.place)
     mark_process_dead(worker.place)
 
 

@@ -40,10 +40,6 @@ TOO_LARGE = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "the body is longer than allowed",
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "the head is longer than allowed",
 }
-# A worker hesitates longer to take a connection the more it has, so that all get their share:
-# the first one to wake up would take all that a client opens at once, and keep them.
-HESITATE_SECONDS = 0.0005
-MAX_HESITATE_SECONDS = 0.01
 # A stopping worker answers what comes in for that long: its clients do not know it yet.
 LINGER_SECONDS = 2.0
 
@@ -73,9 +69,11 @@ class Worker(ThreadWorker):
         self.poller.register(
             self.method_queue.fileno(), selectors.EVENT_READ, self.method_queue.run_callbacks
         )
+        self._tell_share()
         while self.alive and self.is_parent_alive():
             self._turn(1.0)
         stop = time.monotonic()
+        self.app.shares.forget(self.place)
         # Who connects meanwhile is answered as well, and told to close.
         while time.monotonic() < stop + LINGER_SECONDS:
             self._turn(0.1)
@@ -95,15 +93,15 @@ class Worker(ThreadWorker):
 
     def _turn(self, timeout: float) -> None:
         """Wait for something, and do all there is to do."""
-        hesitate = self.accept_again - time.monotonic()
+        pause = self.accept_again - time.monotonic()
         if len(self.connections) >= self.worker_connections:
             self._make_room()
         room = len(self.connections) < self.worker_connections
-        self.set_accept_enabled(room and hesitate <= 0)
+        self.set_accept_enabled(room and pause <= 0)
         if self.ready:
             timeout = 0
-        elif hesitate > 0:
-            timeout = min(timeout, hesitate)
+        elif pause > 0:
+            timeout = min(timeout, pause)
         for key, _ in self.poller.select(timeout):
             key.data(key.fileobj)
         self._dispatch()
@@ -115,7 +113,14 @@ class Worker(ThreadWorker):
             self._close_overdue(now)
 
     def accept(self, listener: Any) -> bool:
-        """Take one connection; the next turn takes the next, if no other worker has."""
+        """Take one connection, if it is this worker's turn; the next turn takes the next."""
+        now = time.monotonic()
+        if pause := self.app.shares.pause(len(self.connections), now):
+            self.accept_again = now + pause
+            return False
+        return self._take(listener)
+
+    def _take(self, listener: Any) -> bool:
         try:
             sock, client = listener.accept()
         except BlockingIOError:
@@ -128,9 +133,12 @@ class Worker(ThreadWorker):
         conn.deadline = time.monotonic() + self.settings.client_timeout
         self.connections.add(conn)
         self._listen(conn)
-        hesitate = min(len(self.connections) * HESITATE_SECONDS, MAX_HESITATE_SECONDS)
-        self.accept_again = time.monotonic() + hesitate
+        self._tell_share()
         return True
+
+    def _tell_share(self) -> None:
+        if self.alive:
+            self.app.shares.tell(self.place, len(self.connections))
 
     def _stop_accepting(self) -> None:
         """Take who waits to be taken, and close the door."""
@@ -139,7 +147,7 @@ class Worker(ThreadWorker):
         self._turn(0.1)
         self.set_accept_enabled(False)
         for listener in self.sockets:
-            while self.accept(listener):
+            while self._take(listener):
                 pass
             listener.close()
         self.sockets: list[socket.socket] = []
@@ -327,6 +335,7 @@ class Worker(ThreadWorker):
         if conn not in self.connections:
             return
         self.connections.discard(conn)
+        self._tell_share()
         self.received_bytes -= len(conn.received)
         self.unsent_bytes -= len(conn.unsent)
         self.poller.unregister(conn.raw)

@@ -1,5 +1,6 @@
 """HTTP by the byte, and what the kernel knows about the service's processes."""
 
+import contextlib
 import json
 import os
 import re
@@ -136,7 +137,8 @@ def client_ports(pid: int) -> set[int]:
     """The ports of the clients whose connections a process has accepted."""
     inodes = set()
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        inodes |= set(re.findall(r"^socket:\[(\d+)\]$", os.readlink(descriptor)))
+        with contextlib.suppress(FileNotFoundError):  # it has just been closed
+            inodes |= set(re.findall(r"^socket:\[(\d+)\]$", os.readlink(descriptor)))
     ports = set()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, _, remote, _, _, _, _, _, _, inode, *_ = line.split()
