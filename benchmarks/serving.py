@@ -2,7 +2,7 @@
 
     python benchmarks/serving.py [--rounds 5] [--seconds 5] [--connections 1,16,64]
                                  [--rows 1,64,1024,65536] [--contenders noop,ours,...]
-                                 [--protocol json] [--models DIR]
+                                 [--protocol json|binary] [--models DIR]
     python benchmarks/serving.py --tail
     python benchmarks/serving.py --workers
     python benchmarks/serving.py --start
@@ -14,21 +14,23 @@ The contenders, each with two workers: `noop`, a plain Flask app under the servi
 settings that decodes, encodes and decides nothing; `ours`; `fastapi` (under uvicorn), `litserve`
 and `bentoml`, each with the same SavedModel. The peers draw no warnings from the policy card, and
 check less of a request. Variables such as SERVING_THREADS set up `noop` and `ours` alike.
+`--protocol binary` asks `ours` alone, by the Open Inference Protocol with binary tensors.
 
 The rule: each round starts every contender in turn, the even rounds in reverse order, measures
 every combination of rows and connections (if none are given, all but 65,536 rows over 64
 connections), and stops it. A combination is warmed up first. wrk then keeps its connections busy
 for --seconds, longer where that answers fewer requests than there are connections. A single request
 that fails or is answered with an error ends the run. wrk adds to its percentiles what a slow answer
-kept it from sending. Memory is the proportional set size of all processes of a contender after the
-load; another process that maps the same libraries, such as a second service of this project,
-lowers it.
+kept it from sending. Requests by the second of processor time are what a core does that has nothing
+else to do. Memory is the proportional set size of all processes of a contender after the load;
+another process that maps the same libraries, such as a second service of this project, lowers it.
 
 `--tail` measures the throughput with wrk, then sends half of it at a constant rate; what a request
 waits for an idle connection counts. `--workers` repeats the first table with one worker and with
-two. `--start` starts every contender with one, two and four workers: `listening` is when the first
-connection is taken, which is where our service has just imported TensorFlow; `ready` is when every
-request is answered. The three ask for one row over 16 connections, unless told otherwise.
+two, and compares what a processor second does too, as wrk needs a share of the cores. `--start`
+starts every contender with one, two and four workers: `listening` is when the first connection is
+taken, which is where our service has just imported TensorFlow; `ready` is when every request is
+answered. The three ask for one row over 16 connections, unless told otherwise.
 
 Results go to standard output, and as CSV (and a plot of the first table) to benchmarks/results.
 """
@@ -105,18 +107,23 @@ def ready(plan: Plan, turn: Turn) -> Iterator[tuple[Service, Start]]:
         raise LoadError(f"{LABELS[turn.contender]}: {error}") from error
 
 
-def load_fully(service: Service, cell: Cell, workers: int, seconds: int) -> Load:
+def load_fully(service: Service, cell: Cell, workers: int, seconds: int) -> tuple[Load, float]:
     """Warm up and load, for longer where too few requests are answered.
+
+    Returns:
+        What wrk saw, and the processor seconds that the service took.
 
     Raises:
         LoadError: see `full_load`; tells the cell.
     """
     body = BODIES[cell.protocol](cell.rows)
 
-    def load(seconds: int) -> Load:
+    def load(seconds: int) -> tuple[Load, float]:
+        before = service.cpu_seconds()
         seen = full_load(service.url, body, connections=cell.connections, seconds=seconds)
+        cpu_seconds = service.cpu_seconds() - before
         service.wait_until_idle()  # wrk leaves requests behind
-        return seen
+        return seen, cpu_seconds
 
     try:
         answer_seconds = max(service.check(body, cell.rows) for _ in range(3))
@@ -124,13 +131,15 @@ def load_fully(service: Service, cell: Cell, workers: int, seconds: int) -> Load
         if every_connection < WARM_UP_SECONDS:
             load(WARM_UP_SECONDS)
         seconds = max(seconds, math.ceil(2 * every_connection))
-        while (seen := load(seconds)).requests < cell.connections:
+        seen, cpu_seconds = load(seconds)
+        while seen.requests < cell.connections:
             seconds *= 2
             if seconds > MOST_SECONDS:
                 raise LoadError(f"{seen.requests} requests answered in {seen.seconds:.0f} s")
+            seen, cpu_seconds = load(seconds)
     except LoadError as error:
         raise LoadError(f"{cell.text()}: {error}") from error
-    return seen
+    return seen, cpu_seconds
 
 
 def measure(plan: Plan, workers: Sequence[int], records: list[Measurement]) -> None:
@@ -138,7 +147,7 @@ def measure(plan: Plan, workers: Sequence[int], records: list[Measurement]) -> N
     for turn in plan.turns(workers):
         with ready(plan, turn) as (service, _):
             for cell in plan.cells:
-                load = load_fully(service, cell, turn.workers, plan.seconds)
+                load, cpu_seconds = load_fully(service, cell, turn.workers, plan.seconds)
                 rate = load.requests / load.seconds
                 record = Measurement(
                     **dataclasses.asdict(cell),
@@ -147,6 +156,7 @@ def measure(plan: Plan, workers: Sequence[int], records: list[Measurement]) -> N
                     rows_per_second=rate * cell.rows,
                     p50_ms=load.p50_ms,
                     p99_ms=load.p99_ms,
+                    requests_per_cpu_second=load.requests / cpu_seconds,
                     pss_mb=service.pss_mb(),
                 )
                 records.append(record)
@@ -158,7 +168,7 @@ def measure_tails(plan: Plan, records: list[Tail]) -> None:
     for turn in plan.turns([WORKERS]):
         with ready(plan, turn) as (service, _):
             for cell in plan.cells:
-                load = load_fully(service, cell, turn.workers, plan.seconds)
+                load, _ = load_fully(service, cell, turn.workers, plan.seconds)
                 half = load.requests / load.seconds / 2
                 paced = paced_load(
                     service.url,
@@ -217,12 +227,15 @@ def numbers(
     return sorted(map(int, text.split(",")))
 
 
-def names(_context: click.Context, _parameter: click.Parameter, text: str) -> list[str]:
+def names(context: click.Context, _parameter: click.Parameter, text: str | None) -> list[str]:
     """The contenders of a list like `noop,ours`."""
+    able = ["ours"] if context.params["protocol"] == "binary" else list(LABELS)
+    if text is None:
+        return able
     chosen = text.split(",")
     for name in chosen:
-        if name not in LABELS:
-            raise click.BadParameter(f"{name!r} is none of {', '.join(LABELS)}")
+        if name not in able:
+            raise click.BadParameter(f"{name!r} is none of {', '.join(able)}")
     return chosen
 
 
@@ -234,8 +247,10 @@ def names(_context: click.Context, _parameter: click.Parameter, text: str) -> li
 @click.option("--seconds", type=click.IntRange(1), default=5, help="Of load, at least.")
 @click.option("--connections", callback=numbers, help="Kept busy.  [default: see above]")
 @click.option("--rows", callback=numbers, help="Of a request.  [default: see above]")
-@click.option("--contenders", callback=names, default=",".join(LABELS), help="Who takes part.")
-@click.option("--protocol", type=click.Choice(list(BODIES)), default="json", help="Of a body.")
+@click.option(
+    "--protocol", type=click.Choice(list(BODIES)), default="json", is_eager=True, help="Of a body."
+)
+@click.option("--contenders", callback=names, help="Who takes part.  [default: all who can]")
 @click.option(
     "--models",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -260,7 +275,8 @@ def main(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     RESULTS.mkdir(exist_ok=True)
     records: list[Any] = []
-    path = RESULTS / ("serving.csv" if mode is None else f"serving-{mode}.csv")
+    kinds = [kind for kind in (mode, protocol) if kind not in (None, "json")]
+    path = RESULTS / ("-".join(["serving", *kinds]) + ".csv")
     try:
         require_wrk()
         plan = Plan(

@@ -3,7 +3,9 @@
 function init(args)
   local file = assert(io.open(args[1], "rb"))
   wrk.method, wrk.body = "POST", file:read("*a")
-  wrk.headers["Content-Type"] = args[2]
+  for place = 2, #args, 2 do
+    wrk.headers[args[place]] = args[place + 1]
+  end
   file:close()
 end
 

@@ -1,17 +1,16 @@
 """Load on a service: wrk for as much as it takes, and a client of our own for a constant rate.
 
 wrk sends the next request of a connection when the last is answered. It cannot keep a rate, and
-wrk2, which can, is not packaged for Debian. `paced_load` is one thread around `select`. A request
-takes 0.05 to 0.15 ms of its processor time, the less the higher the rate, and 0.03 ms of wrk's: too
-much for full load, bearable at half of it.
+wrk2, which can, is not packaged for Debian. `paced_load` is one thread around `select`: too slow
+for full load, bearable at half of it.
 """
 
 import contextlib
 import ctypes
 import functools
 import http.client
+import itertools
 import json
-import re
 import select
 import shutil
 import socket
@@ -26,7 +25,10 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from benchmarks.protocols import HEADER, infer_binary, with_json
+
 LONGEST_ANSWER_SECONDS = 120
+RECEIVE_BYTES = 1 << 16  # for much more, malloc asks the kernel each time
 _SCRIPT = Path(__file__).with_suffix(".lua")
 _PR_SET_TIMERSLACK = 29  # of linux/prctl.h
 
@@ -38,8 +40,9 @@ class LoadError(Exception):
 class Body(NamedTuple):
     """A request, whatever its format."""
 
-    content_type: str
+    headers: dict[str, str]
     content: bytes
+    path: str = "/act"
 
 
 class Load(NamedTuple):
@@ -64,10 +67,19 @@ def json_body(rows: int) -> Body:
     """Observations near CartPole's start, as `json.dumps` writes a NumPy array's numbers."""
     observations = np.random.default_rng(rows).uniform(-0.05, 0.05, (rows, 4)).astype(np.float32)
     content = json.dumps({"observations": observations.tolist()}).encode()
-    return Body("application/json", content)
+    return Body({"Content-Type": "application/json"}, content)
 
 
-BODIES: dict[str, Callable[[int], Body]] = {"json": json_body}
+@functools.cache
+def binary_body(rows: int) -> Body:
+    """The same observations for the Open Inference Protocol, in Triton's binary tensors."""
+    observations = np.array(json.loads(json_body(rows).content)["observations"], np.float32)
+    content, head_size = infer_binary(observations, with_json)
+    headers = {"Content-Type": "application/octet-stream", HEADER: str(head_size)}
+    return Body(headers, content, "/v2/models/cartpole/infer")
+
+
+BODIES: dict[str, Callable[[int], Body]] = {"json": json_body, "binary": binary_body}
 
 
 def require_wrk() -> None:
@@ -86,12 +98,11 @@ def ask(url: str, body: Body) -> tuple[int, bytes]:
     Raises:
         LoadError: there was none.
     """
-    parts = urlsplit(url)
-    headers = {"Content-Type": body.content_type}
-    connection = http.client.HTTPConnection(parts.netloc, timeout=LONGEST_ANSWER_SECONDS)
+    address = urlsplit(url).netloc
+    connection = http.client.HTTPConnection(address, timeout=LONGEST_ANSWER_SECONDS)
     with contextlib.closing(connection):
         try:
-            connection.request("POST", parts.path, body.content, headers)
+            connection.request("POST", body.path, body.content, body.headers)
             response = connection.getresponse()
             return response.status, response.read()
         except (OSError, http.client.HTTPException) as error:
@@ -111,7 +122,8 @@ def full_load(url: str, body: Body, *, connections: int, seconds: int) -> Load:
             [
                 *("wrk", "--threads", "1", "--connections", str(connections)),
                 *("--duration", f"{seconds}s", "--timeout", f"{LONGEST_ANSWER_SECONDS}s"),
-                *("--script", _SCRIPT, url, "--", file.name, body.content_type),
+                *("--script", _SCRIPT, url + body.path, "--", file.name),
+                *itertools.chain(*body.headers.items()),
             ],
             capture_output=True,
             text=True,
@@ -146,10 +158,9 @@ def paced_load(url: str, body: Body, *, rate: float, seconds: float, connections
         LoadError: a request was not answered with status 200.
     """
     parts = urlsplit(url)
-    request = (
-        f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
-        f"Content-Type: {body.content_type}\r\nContent-Length: {len(body.content)}\r\n\r\n"
-    ).encode() + body.content
+    headers = {"Host": parts.netloc, "Content-Length": len(body.content), **body.headers}
+    lines = [f"POST {body.path} HTTP/1.1", *(f"{name}: {text}" for name, text in headers.items())]
+    request = "\r\n".join([*lines, "", ""]).encode() + body.content
     address = parts.hostname, parts.port
     with contextlib.ExitStack() as stack:
         kept = []
@@ -200,7 +211,7 @@ def _pace(
         if not readable and pause == LONGEST_ANSWER_SECONDS:
             raise LoadError(f"no answer within {LONGEST_ANSWER_SECONDS} s")
         for connection in readable:
-            received[connection] += connection.recv(1 << 20) or _closed()
+            received[connection] += connection.recv(RECEIVE_BYTES) or _closed()
             if is_whole(received[connection]):
                 answered = time.perf_counter()
                 waited.append(answered - begun.pop(connection))
@@ -221,10 +232,10 @@ def is_whole(answer: bytes) -> bool:
     head, end, content = answer.partition(b"\r\n\r\n")
     if not end:
         return False
-    length = re.search(rb"\r\ncontent-length: *(\d+)", head, re.IGNORECASE)
-    if not head.startswith(b"HTTP/1.1 200 ") or length is None:
+    _, has_length, rest = head.lower().partition(b"\r\ncontent-length:")
+    if not head.startswith(b"HTTP/1.1 200 ") or not has_length:
         raise LoadError(f"answered with {head.decode(errors='replace').splitlines()[0]}")
-    return len(content) == int(length[1])
+    return len(content) == int(rest.partition(b"\r\n")[0])
 
 
 def percentiles_ms(seconds: Sequence[float]) -> tuple[float, float]:

@@ -40,6 +40,7 @@ class Measurement(Cell, Turn):
     rows_per_second: float
     p50_ms: float
     p99_ms: float
+    requests_per_cpu_second: float  # of all processes of the contender
     pss_mb: float  # of all processes, 10**6 bytes
 
 
@@ -70,6 +71,7 @@ LOAD_COLUMNS = {
     "rows/s": ("rows_per_second", 0),
     "p50 ms": ("p50_ms", 2),
     "p99 ms": ("p99_ms", 2),
+    "requests/CPU s": ("requests_per_cpu_second", 0),
     "PSS MB": ("pss_mb", 0),
 }
 TAIL_COLUMNS = {
@@ -96,7 +98,10 @@ def report(mode: str | None, records: Sequence[Any], contenders: Sequence[str]) 
     compared = {}
     for name in contenders:
         if mode == "workers":
-            compared[f"{LABELS[name]}, 2 workers / 1"] = ratios(records, (name, 2), (name, 1))
+            sides = f"{LABELS[name]}, 2 workers / 1"
+            compared[sides] = ratios(records, (name, 2), (name, 1))
+            per_cpu = ratios(records, (name, 2), (name, 1), "requests_per_cpu_second")
+            compared[f"{sides}, per CPU s"] = per_cpu
         elif name != "ours" and "ours" in contenders:
             compared[f"ours / {LABELS[name]}"] = ratios(records, ("ours", 2), (name, 2))
     tables = [load_table(records, LOAD_COLUMNS), *([ratio_table(compared)] if compared else [])]
@@ -137,18 +142,24 @@ def cell_of(record: Cell) -> tuple[str, int, int]:
     return record.protocol, record.rows, record.connections
 
 
-def ratios(records: Sequence[Measurement], ours: tuple[str, int], other: tuple[str, int]) -> Ratios:
-    """How many times the throughput of `other` that of `ours` is.
+def ratios(
+    records: Sequence[Measurement],
+    ours: tuple[str, int],
+    other: tuple[str, int],
+    field: str = "requests_per_second",
+) -> Ratios:
+    """How many times what `other` does that is what `ours` does.
 
     Args:
         records: of whole rounds, in any order.
         ours: contender and number of workers.
         other: the same.
+        field: of the records, to compare.
     """
     seen: dict[tuple[Any, ...], float] = {}
     for record in records:
         side = record.contender, record.workers
-        seen[cell_of(record), record.round, side] = record.requests_per_second
+        seen[cell_of(record), record.round, side] = getattr(record, field)
     compared: Ratios = {}
     for cell, number, side in sorted(seen):
         if side == ours:

@@ -34,6 +34,7 @@ MARK = "BENCHMARK_MARK"
 START_SECONDS = 120
 STOP_SECONDS = 15
 KEEP_ALIVE_SECONDS = "75"  # what serving/server.py sets; uvicorn's own 5 break under heavy requests
+ANSWERED = ("actions", "action_logits", "log_probabilities", "state_values")
 APPS = "benchmarks.serving_contenders"
 
 
@@ -49,7 +50,7 @@ class Service:
     """A contender that runs.
 
     Attributes:
-        url: of `POST /act`.
+        url: where it listens.
         process: the first one.
         mark: of all its processes.
         log: what they wrote.
@@ -107,15 +108,16 @@ class Service:
             LoadError: it does not come to rest.
         """
         deadline = time.monotonic() + START_SECONDS
-        used, quiet = self._cpu_seconds(), 0
+        used, quiet = self.cpu_seconds(), 0
         while quiet < 2:
             if time.monotonic() > deadline:
                 raise LoadError("it does not come to rest")
             time.sleep(0.25)
-            before, used = used, self._cpu_seconds()
+            before, used = used, self.cpu_seconds()
             quiet = quiet + 1 if used - before < 0.05 else 0
 
-    def _cpu_seconds(self) -> float:
+    def cpu_seconds(self) -> float:
+        """Processor time that all its processes have taken so far."""
         ticks = 0
         for pid in marked(self.mark):
             with contextlib.suppress(OSError):
@@ -134,10 +136,15 @@ class Service:
         seconds = time.perf_counter() - asked
         if status != 200:
             raise LoadError(f"answered {status}: {content[:500].decode(errors='replace')}")
-        answer = json.loads(content)
-        for name in ("actions", "action_logits", "log_probabilities", "state_values"):
-            if len(answer[name]) != rows:
-                raise LoadError(f"answered with {len(answer[name])} {name} to {rows} rows")
+        # After the JSON of the Open Inference Protocol come bytes.
+        answer, _ = json.JSONDecoder().raw_decode(content.decode("latin-1"))
+        if "outputs" in answer:
+            sizes = {output["name"]: output["shape"][0] for output in answer["outputs"]}
+        else:
+            sizes = {name: len(answer[name]) for name in ANSWERED}
+        for name in ANSWERED:
+            if sizes[name] != rows:
+                raise LoadError(f"answered with {sizes[name]} {name} to {rows} rows")
         return seconds
 
 
@@ -170,7 +177,7 @@ def running(contender: str, models: Path, workers: int) -> Iterator[Service]:
                 start_new_session=True,  # Ctrl-C is ours: we stop it in order
             )
         try:
-            yield Service(f"http://127.0.0.1:{port}/act", process, mark, log, started)
+            yield Service(f"http://127.0.0.1:{port}", process, mark, log, started)
         finally:
             stop(process, mark)
 

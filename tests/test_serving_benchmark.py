@@ -22,6 +22,7 @@ from benchmarks.serving_load import (
     Load,
     LoadError,
     ask,
+    binary_body,
     is_whole,
     json_body,
     paced_load,
@@ -105,7 +106,7 @@ def answering(status: int) -> Iterator[tuple[str, list[bytes]]]:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}/act", bodies
+            yield f"http://127.0.0.1:{server.server_port}", bodies
         finally:
             server.shutdown()
             thread.join()
@@ -115,7 +116,11 @@ def test_a_constant_rate_sends_as_many_requests_as_it_says_and_none_early() -> N
     with answering(200) as (url, bodies):
         started = time.perf_counter()
         seen = paced_load(
-            url, Body("application/json", b"[1]"), rate=200, seconds=0.25, connections=3
+            url,
+            Body({"X-A": "b"}, b"[1]"),
+            rate=200,
+            seconds=0.25,
+            connections=3,
         )
         assert time.perf_counter() - started >= 49 / 200
     assert bodies == [b"[1]"] * 50
@@ -125,13 +130,30 @@ def test_a_constant_rate_sends_as_many_requests_as_it_says_and_none_early() -> N
 
 def test_a_constant_rate_ends_at_the_first_error() -> None:
     with answering(503) as (url, _), pytest.raises(LoadError, match="503"):
-        paced_load(url, Body("application/json", b"[1]"), rate=200, seconds=0.25, connections=3)
+        paced_load(
+            url,
+            Body({"X-A": "b"}, b"[1]"),
+            rate=200,
+            seconds=0.25,
+            connections=3,
+        )
 
 
 def test_the_largest_request_is_within_the_limits_of_the_service() -> None:
     body = json_body(65_536)
     assert len(json.loads(body.content)["observations"]) == Settings().max_rows == 65_536
     assert len(body.content) < Settings().max_body_bytes
+
+
+def test_both_protocols_get_a_decision_a_row_from_the_service(trained: Trained) -> None:
+    with running("ours", trained.models, workers=1) as service:
+        for rows in (1, 5):
+            for body in (json_body(rows), binary_body(rows)):
+                service.wait_until_ready(body, workers=1)
+                assert service.check(body, rows) > 0
+                with pytest.raises(LoadError, match=f"answered with {rows} actions to 9 rows"):
+                    service.check(body, 9)
+        assert service.cpu_seconds() > 0.1
 
 
 def test_the_noop_app_answers_in_the_shape_of_the_service_under_its_gunicorn(
@@ -162,6 +184,7 @@ def measured(
         rows_per_second=rate * rows,
         p50_ms=1.0,
         p99_ms=2.0,
+        requests_per_cpu_second=rate / workers**2,
         pss_mb=100.0,
     )
 
@@ -189,11 +212,11 @@ def test_the_report_shows_medians_ranges_and_every_ratio() -> None:
     ]
     assert lines(report(None, records, ["noop", "ours"])) == [
         "protocol rows connections median (min..max) workers"
-        " requests/s rows/s p50 ms p99 ms PSS MB",
+        " requests/s rows/s p50 ms p99 ms requests/CPU s PSS MB",
         "json 1 16 no-op Flask 2 1,000.0 (1,000.0..1,000.0) 1,000 (1,000..1,000)"
-        " 1.00 (1.00..1.00) 2.00 (2.00..2.00) 100 (100..100)",
+        " 1.00 (1.00..1.00) 2.00 (2.00..2.00) 250 (250..250) 100 (100..100)",
         "json 1 16 ours 2 1,000.0 (900.0..2,000.0) 1,000 (900..2,000)"
-        " 1.00 (1.00..1.00) 2.00 (2.00..2.00) 100 (100..100)",
+        " 1.00 (1.00..1.00) 2.00 (2.00..2.00) 250 (225..500) 100 (100..100)",
         "",
         "protocol rows connections throughput round 1 round 2 round 3 median",
         "json 1 16 ours / no-op Flask 0.90 1.00 2.00 1.00",
@@ -206,9 +229,10 @@ def test_a_report_without_ours_has_no_ratios() -> None:
 
 def test_the_report_of_workers_compares_two_with_one() -> None:
     records = [measured("ours", 1, 500.0, workers=1), measured("ours", 1, 900.0)]
-    assert lines(report("workers", records, ["ours"]))[-1] == (
-        "json 1 16 ours, 2 workers / 1 1.80 1.80"
-    )
+    assert lines(report("workers", records, ["ours"]))[-2:] == [
+        "json 1 16 ours, 2 workers / 1 1.80 1.80",
+        "json 1 16 ours, 2 workers / 1, per CPU s 0.45 0.45",
+    ]
 
 
 def test_the_report_of_tails() -> None:
@@ -293,9 +317,15 @@ def test_stopping_leaves_no_process_not_even_one_that_has_left() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--rows", "1,x"), ("--connections", "0"), ("--contenders", "ours,his")]
+    "arguments",
+    [
+        ["--rows", "1,x"],
+        ["--connections", "0"],
+        ["--contenders", "ours,his"],
+        ["--protocol", "binary", "--contenders", "ours,fastapi"],
+    ],
 )
-def test_a_wrong_list_is_told_before_anything_is_started(option: str, value: str) -> None:
-    result = CliRunner().invoke(main, [option, value])
+def test_a_wrong_list_is_told_before_anything_is_started(arguments: list[str]) -> None:
+    result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
-    assert value.split(",")[-1] in result.output
+    assert arguments[-1].split(",")[-1] in result.output
