@@ -9,6 +9,7 @@ threads, and refuses at once what is too much. Parsing, WSGI and process care st
 import contextlib
 import logging
 import math
+import os
 import selectors
 import socket
 import threading
@@ -102,8 +103,11 @@ class Worker(ThreadWorker):
             timeout = 0
         elif pause > 0:
             timeout = min(timeout, pause)
-        for key, _ in self.poller.select(timeout):
-            key.data(key.fileobj)
+        self._read(timeout)
+        if self.ready:
+            # Who waits for this core may be a client about to ask: then all are decided in one call.
+            os.sched_yield()
+            self._read(0)
         self._dispatch()
         self.turns += 1
         now = time.monotonic()
@@ -111,6 +115,10 @@ class Worker(ThreadWorker):
             self.looked = now
             self.notify()
             self._close_overdue(now)
+
+    def _read(self, timeout: float) -> None:
+        for key, _ in self.poller.select(timeout):
+            key.data(key.fileobj)
 
     def accept(self, listener: Any) -> bool:
         """Take one connection, if it is this worker's turn; the next turn takes the next."""
