@@ -105,7 +105,7 @@ class Worker(ThreadWorker):
             timeout = min(timeout, pause)
         self._read(timeout)
         if self.ready:
-            # Who waits for this core may be a client about to ask: then all are decided in one call.
+            # Who waits for this core may be about to ask, and is then decided about in one call.
             os.sched_yield()
             self._read(0)
         self._dispatch()
