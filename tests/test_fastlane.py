@@ -117,6 +117,47 @@ def test_requests_that_arrive_together_get_what_each_had_got_alone(repository: R
     assert json.loads(together[1] or b"")["warnings"][0].startswith("observations[1]: ")
 
 
+def test_a_request_that_fails_does_not_fail_those_beside_it(repository: Repository) -> None:
+    good = [
+        b'{"observation": [0.01, -0.02, 0.03, 0.04], "seed": 3}',
+        b'{"observations": [[1, 2, 3, 4], [9, 9, 9, 9]], "seed": 4}',
+        json.dumps({"observation": dict(zip(NAMES, ROW, strict=True)), "seed": 5}).encode(),
+    ]
+    bad = [
+        b'{"observations": []}',
+        b'{"observations": [[1, 2, 3, 4], [1, 2, 3]]}',
+        b'{"observation": [1, 2, 3, 1e39]}',
+        b'{"observation": {"cart_position": 1}}',
+    ]
+    fast_lane = lane(repository)
+
+    def bodies(*sent: bytes) -> list[bytes | None]:
+        answers = fast_lane.answer([request(body) for body in sent])
+        return [answer and answer.partition(b"\r\n\r\n")[2] for answer in answers]
+
+    alone = [bodies(body)[0] for body in good]
+    assert None not in alone
+    for failing in bad:
+        assert bodies(failing) == [None]
+        assert bodies(failing, *good, failing) == [None, *alone, None]
+
+
+def test_requests_are_counted_once_each_though_one_of_them_fails(repository: Repository) -> None:
+    metrics = Metrics()
+    fast_lane = FastLane(repository, Settings(), metrics, Keys([]))
+    rows = [1, 1, 3, 20]
+    sent = [request(json.dumps({"observations": [ROW] * count}).encode()) for count in rows]
+    fast_lane.answer([*sent, request(b'{"observations": [[1, 2, 3]]}')])
+    fast_lane.answer(sent)
+    text = metrics.text().decode()
+    labels = 'model="cartpole"'
+    assert f"policy_batch_rows_sum{{{labels}}} {2.0 * sum(rows)}" in text
+    for bound, count in [("1.0", 4.0), ("4.0", 6.0), ("16.0", 6.0), ("64.0", 8.0), ("+Inf", 8.0)]:
+        assert f'policy_batch_rows_bucket{{le="{bound}",{labels}}} {count}' in text
+    assert 'policy_http_requests_total{route="/act",status="200"} 8.0' in text
+    assert 'policy_http_request_seconds_count{route="/act"} 8.0' in text
+
+
 @pytest.fixture(scope="module")
 def pool(service: Service) -> Iterator[urllib3.HTTPConnectionPool]:
     with urllib3.connection_from_url(service.url) as connections:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -104,3 +105,33 @@ def test_a_graph_without_the_replayable_signature_is_refused(model_dir: Path) ->
     reseal(model_dir)
     with pytest.raises(ArtefactError, match="it has no signature 'act'"):
         load(model_dir)
+
+
+def test_a_graph_with_a_loop_decides_as_one_without(model_dir: Path) -> None:
+    rows = np.array([[0.01, -0.02, 0.03, 0.04]], np.float32)
+    asked = rows, np.array([0.5], np.float32), np.array([False])
+    without = load(model_dir).act(*asked)
+    original = tf.saved_model.load(model_dir)
+
+    def act(observations: Any, uniforms: Any, deterministic: Any) -> Any:
+        _, same = tf.while_loop(
+            lambda turn, _: turn < tf.shape(observations)[0] + 3,  # only known when it runs
+            lambda turn, looped: (turn + 1, looped * 1.0),
+            [0, observations],
+        )
+        return original.signatures["act"](
+            observations=same, uniforms=uniforms, deterministic=deterministic
+        )
+
+    specs = original.signatures["act"].structured_input_signature[1]
+    names = ("observations", "uniforms", "deterministic")
+    module = tf.Module()
+    module.original = original
+    signatures = {
+        "serving_default": original.signatures["serving_default"],
+        "act": tf.function(act, [specs[name] for name in names]),
+    }
+    tf.saved_model.save(module, model_dir, signatures=signatures)
+    reseal(model_dir)
+    for one, other in zip(load(model_dir).act(*asked), without, strict=True):
+        np.testing.assert_array_equal(one, other)
