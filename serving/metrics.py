@@ -125,7 +125,7 @@ class Metrics:
             action=cache(partial(self.actions.labels, model)),
         )
 
-    @cache  # noqa: B019 (as above)
+    @cache  # noqa: B019 (there is one for each process, and it lives as long)
     def _of_route(self, route: str) -> tuple[Counter, Histogram]:
         """Requests answered with 200, and their seconds, looked up once."""
         return self.requests.labels(route, 200), self.request_seconds.labels(route)
