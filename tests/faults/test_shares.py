@@ -11,7 +11,7 @@ import pytest
 from serving.client import PolicyClient
 from serving.shares import PATIENCE_SECONDS, PAUSE_SECONDS, Shares
 from tests.conftest import Service, Trained, running_service, wait_until
-from tests.faults.wire import HEALTH, Wire, children, client_ports, metric
+from tests.faults.wire import HEALTH, Wire, children, client_ports
 
 WORKERS = 3
 
@@ -21,7 +21,13 @@ def service(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Itera
     log = tmp_path_factory.mktemp("shares") / "log"
     with running_service(trained.models, log, "--workers", str(WORKERS)) as service:
         PolicyClient(service.url).wait_until_ready(60)
-        wait_until(lambda: list(metric(service.url, "policy_served_version").values()) == [1, 1, 1])
+
+        def all_take_some() -> bool:
+            with ExitStack() as stack:
+                found = shares(service, connect(service, 10 * WORKERS, stack))
+                return len(found) == WORKERS and min(found) > 0
+
+        wait_until(all_take_some)
         yield service
 
 
