@@ -93,7 +93,7 @@ class FastLane:
                 body,
             )
         seconds = time.perf_counter() - started
-        self._metrics.answered("/act", seconds, len(asked))
+        self._metrics.answered("/act", 200, seconds, len(asked))
         return answers
 
     def _read(self, request: bytes) -> Asked | None:

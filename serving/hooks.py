@@ -43,8 +43,7 @@ def register_hooks(app: Flask, settings: Settings, metrics: Metrics, keys: Keys)
     def end(response: Response) -> Response:
         route = "other" if request.url_rule is None else request.url_rule.rule
         seconds = time.perf_counter() - g.started
-        metrics.requests.labels(route, response.status_code).inc()
-        metrics.request_seconds.labels(route).observe(seconds)
+        metrics.answered(route, response.status_code, seconds)
         headers = response.headers
         headers["X-Request-ID"] = g.request_id
         headers.setdefault("X-Content-Type-Options", "nosniff")

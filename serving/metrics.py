@@ -126,17 +126,17 @@ class Metrics:
         )
 
     @cache  # noqa: B019 (there is one for each process, and it lives as long)
-    def _of_route(self, route: str) -> tuple[Counter, Histogram]:
-        """Requests answered with 200, and their seconds, looked up once."""
-        return self.requests.labels(route, 200), self.request_seconds.labels(route)
+    def _of_route(self, route: str, status: int) -> tuple[Counter, Histogram]:
+        """Requests answered so, and their seconds, looked up once."""
+        return self.requests.labels(route, status), self.request_seconds.labels(route)
 
     def answered_by_worker(self, status: int) -> None:
         """Count a request that never reached the application."""
         self.requests.labels("none", int(status)).inc()
 
-    def answered(self, route: str, seconds: float, requests: int) -> None:
-        """Count requests that were answered with 200, together and in that time."""
-        count, request_seconds = self._of_route(route)
+    def answered(self, route: str, status: int, seconds: float, requests: int = 1) -> None:
+        """Count requests that were answered together and in that time."""
+        count, request_seconds = self._of_route(route, status)
         count.inc(requests)
         _observe(request_seconds, seconds, requests)
 

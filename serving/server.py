@@ -41,7 +41,8 @@ class Server(BaseApplication):
     def __init__(self, settings: Settings, listener: socket.socket, keys: Keys) -> None:
         self.settings = settings
         self.keys = keys
-        self.shares = Shares()
+        # The old workers of a few reloads may still be there.
+        self.shares = Shares(4 * settings.workers)
         self.descriptor = listener.detach()  # gunicorn closes it
         super().__init__()
 

@@ -7,7 +7,6 @@ them; with a socket each (`reuse_port`), what waits for a worker that ends is lo
 import math
 import mmap
 
-_MAX_WORKERS = 1024
 _NONE = 2**32 - 1
 PAUSE_SECONDS = 0.001
 # So long others have to take a connection: they may be busy with a large request, or stuck.
@@ -15,21 +14,26 @@ PATIENCE_SECONDS = 0.005
 
 
 class Shares:
-    """The workers' numbers of connections, in memory that they share; made before the fork."""
+    """The workers' numbers of connections, in memory that they share; made before the fork.
 
-    def __init__(self) -> None:
-        self._counts = memoryview(mmap.mmap(-1, 4 * _MAX_WORKERS)).cast("I")
-        self._counts[:] = memoryview(_NONE.to_bytes(4, "little") * _MAX_WORKERS).cast("I")
+    There is room for `places` of them. Who has none is not waited for.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._counts = memoryview(mmap.mmap(-1, 4 * places)).cast("I")
+        for place in range(places):
+            self.forget(place)
         self._least = 0
         self._again = self._patient_until = -math.inf
 
     def tell(self, place: int, connections: int) -> None:
         """Say how many connections a worker has, which it numbers by its place."""
-        self._counts[place] = connections
+        if place < len(self._counts):
+            self._counts[place] = connections
 
     def forget(self, place: int) -> None:
         """Say that a worker takes no more connections, or is gone."""
-        self._counts[place] = _NONE
+        self.tell(place, _NONE)
 
     def pause(self, connections: int, now: float) -> float:
         """How long to leave a new connection to workers that have fewer.

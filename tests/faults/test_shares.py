@@ -101,7 +101,7 @@ def test_a_worker_that_is_killed_is_waited_for_no_longer(trained: Trained, tmp_p
 
 
 def test_a_connection_is_left_to_whoever_has_fewer_but_not_for_long() -> None:
-    counts = Shares()
+    counts = Shares(2)
     counts.tell(0, 5)
     assert counts.pause(5, now=10.0) == 0  # nobody else is there
     counts.tell(1, 4)
@@ -115,8 +115,18 @@ def test_a_connection_is_left_to_whoever_has_fewer_but_not_for_long() -> None:
 
 
 def test_small_differences_between_large_numbers_do_not_matter() -> None:
-    counts = Shares()
+    counts = Shares(2)
     counts.tell(0, 90)
     counts.tell(1, 80)
     assert counts.pause(90, now=10.0) == 0
     assert counts.pause(91, now=10.0) > 0
+
+
+def test_a_worker_beyond_the_room_that_there_is_takes_what_comes_and_is_not_waited_for() -> None:
+    counts = Shares(1)
+    counts.tell(0, 3)
+    counts.tell(1, 0)
+    assert counts.pause(3, now=10.0) == 0
+    counts.forget(1)
+    counts.forget(0)
+    assert counts.pause(9, now=10.0) == 0
