@@ -40,16 +40,16 @@ def parts(model_dir: Path) -> dict[str, Callable[[], object]]:
     from werkzeug.test import EnvironBuilder, run_wsgi_app
 
     from serving.api.act import answer_act, read_act
+    from serving.api.app import create_app
     from serving.api.encoding import encode
-    from serving.app import create_app
-    from serving.connection import Connection
-    from serving.decisions import Question, decide_together
-    from serving.fastlane import FastLane
-    from serving.keys import Keys
+    from serving.api.keys import Keys
     from serving.metrics import Metrics
-    from serving.observations import to_array
-    from serving.repository import Repository
-    from serving.sampling import uniforms
+    from serving.policy.decide import Question, decide_together
+    from serving.policy.observations import to_array
+    from serving.policy.sampling import uniforms
+    from serving.registry.repository import Repository
+    from serving.server.connection import Connection
+    from serving.server.fastlane import FastLane
     from serving.settings import Settings
 
     settings = Settings(
@@ -139,7 +139,7 @@ def main(model_dir: Path, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         # prometheus_client counts in files here, as it does in the service.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        from serving.server import import_tensorflow
+        from serving.server.master import import_tensorflow
 
         import_tensorflow()
         timed: dict[str, list[float]] = {}

@@ -3,7 +3,8 @@
     python -m benchmarks.ours_contender first-pass SEED
     python -m benchmarks.ours_contender speed NUM_ENVS
 
-The result is one JSON object on standard output; `benchmarks/training.py` says what it means.
+The result is one JSON object on standard output; `benchmarks/training_comparison.py` says what
+it means.
 """
 
 import contextlib

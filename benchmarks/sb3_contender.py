@@ -3,8 +3,8 @@
     python sb3_contender.py ppo|a2c|ppo_full SEED
 
 The settings are rl-zoo3's, of its `hyperparams/ppo.yml` and `hyperparams/a2c.yml`. The result is
-one JSON object on standard output; `benchmarks/training.py` says what it means. `ppo_full` trains
-for the whole budget without an evaluation, as rl-zoo3 does, and is evaluated once after it.
+one JSON object on standard output; `benchmarks/training_comparison.py` says what it means.
+`ppo_full` trains for the whole budget without an evaluation, as rl-zoo3 does, and is evaluated once after it.
 """
 
 import json

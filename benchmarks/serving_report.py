@@ -1,4 +1,4 @@
-"""What `benchmarks/serving.py` measured, as records, tables, ratios and a plot."""
+"""What `benchmarks/serving_comparison.py` measured, as records, tables, ratios and a plot."""
 
 import statistics
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The contenders of `benchmarks/serving.py`: how each is started, what it costs, how it is stopped.
+"""The contenders of `benchmarks/serving_comparison.py`: their start, cost and end.
 
 Every process of a contender carries a mark in its environment, by which it is found even if it
 has left its session or lost its parent, as some of LitServe's and BentoML's do.
@@ -33,7 +33,9 @@ LABELS = {
 MARK = "BENCHMARK_MARK"
 START_SECONDS = 120
 STOP_SECONDS = 15
-KEEP_ALIVE_SECONDS = "75"  # what serving/server.py sets; uvicorn's own 5 break under heavy requests
+KEEP_ALIVE_SECONDS = (
+    "75"  # what serving/server/master.py sets; uvicorn's own 5 break under heavy requests
+)
 ANSWERED = ("actions", "action_logits", "log_probabilities", "state_values")
 APPS = "benchmarks.serving_contenders"
 

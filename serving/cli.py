@@ -48,9 +48,9 @@ def run(**options: Any) -> None:
     """
     settings = Settings(**options)
     # A mistake is told before TensorFlow, which takes seconds to import.
-    from serving.keys import KeysError, read_keys
+    from serving.api.keys import KeysError, read_keys
     from serving.logs import set_up_logs
-    from serving.server import Server, bind
+    from serving.server.master import Server, bind
 
     try:
         keys = read_keys(settings.api_keys_file)
@@ -81,13 +81,13 @@ def verify(model_dir: Path) -> None:
     """
     if not model_dir.name.isdecimal():
         raise Mistake(f"{model_dir} is not a version: its name is not a whole number")
-    from serving.artefact import ArtefactError, read
-    from serving.server import import_tensorflow
+    from serving.policy.artefact import ArtefactError, read
+    from serving.server.master import import_tensorflow
 
     try:
         artefact = read(model_dir)
         import_tensorflow()
-        from serving.policy import Policy
+        from serving.policy.savedmodel import Policy
 
         Policy(model_dir, artefact)
     except ArtefactError as error:
@@ -113,8 +113,8 @@ def promote(version: int | None, label: str | None, **options: Any) -> None:
 
     Running services follow within their --poll-seconds.
     """
-    from serving.choice import ChoiceError
-    from serving.promotion import promote
+    from serving.registry.promotion import promote
+    from serving.registry.selection import ChoiceError
 
     try:
         click.echo(promote(Settings(**options), version, label))
@@ -126,8 +126,8 @@ def promote(version: int | None, label: str | None, **options: Any) -> None:
 @settings_options("models", "name", "min_return")
 def rollback(**options: Any) -> None:
     """Serve the newest good version before the one that is served, as `promote` would."""
-    from serving.choice import ChoiceError
-    from serving.promotion import rollback
+    from serving.registry.promotion import rollback
+    from serving.registry.selection import ChoiceError
 
     try:
         click.echo(rollback(Settings(**options)))
@@ -182,9 +182,9 @@ def play(
     import msgspec
 
     from serving.client import PolicyClient, ServiceError
-    from serving.play import Watcher
-    from serving.play import play as run_episodes
-    from serving.rendering import (
+    from serving.demo.player import Watcher
+    from serving.demo.player import play as run_episodes
+    from serving.demo.rendering import (
         GIF_FRAMES_PER_SECOND,
         GifRecorder,
         RenderError,

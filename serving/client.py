@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import urllib3
 
-from serving.messages import ActResponse, Health, ModelCard, ModelsReport, Problem
+from serving.schemas import ActResponse, Health, ModelCard, ModelsReport, Problem
 
 
 class ServiceError(Exception):

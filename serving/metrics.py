@@ -16,7 +16,7 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from serving.policy import Decision
+from serving.policy.savedmodel import Decision
 
 _BATCH_ROWS = [1, 4, 16, 64, 256, 1024, 4096, 16384, 65536]
 _TINY = np.finfo(np.float32).tiny
@@ -33,7 +33,7 @@ class _Model(NamedTuple):
 class Metrics:
     """The metrics of one process, made after the fork. `model` is a model's name in all.
 
-    Where `PROMETHEUS_MULTIPROC_DIR` is set, as `serving/server.py` does, prometheus_client
+    Where `PROMETHEUS_MULTIPROC_DIR` is set, as `serving/server/master.py` does, prometheus_client
     keeps each process's numbers in files there, and `text` sums them.
     """
 

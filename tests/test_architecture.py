@@ -34,17 +34,17 @@ def test_training_and_serving_never_import_each_other() -> None:
 
 def test_only_the_policy_imports_tensorflow_in_serving() -> None:
     with_tensorflow = [path for path, names in imports("serving").items() if "tensorflow" in names]
-    assert with_tensorflow == ["serving/policy.py"]
+    assert with_tensorflow == ["serving/policy/savedmodel.py"]
 
 
 def test_training_knows_nothing_of_http_and_serving_nothing_of_learning() -> None:
     for names in imports("training").values():
         assert not names & {"flask", "gunicorn", "urllib3"}
     with_gymnasium = {path for path, names in imports("serving").items() if "gymnasium" in names}
-    assert with_gymnasium == {"serving/play.py", "serving/cli.py"}
+    assert with_gymnasium == {"serving/demo/player.py", "serving/cli.py"}
 
 
-@pytest.mark.parametrize("module", ["serving.play", "serving.client", "serving.cli"])
+@pytest.mark.parametrize("module", ["serving.demo.player", "serving.client", "serving.cli"])
 def test_the_demo_player_needs_neither_tensorflow_nor_flask(module: str) -> None:
     code = f"import {module}, sys; print(*sys.modules)"
     loaded = subprocess.run(

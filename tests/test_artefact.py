@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.artefact import ArtefactError, read, require_return
+from serving.policy.artefact import ArtefactError, read, require_return
 from tests.artefacts import CARD, GOLDEN, edit, edit_card, edit_golden, files, reseal
 from tests.conftest import Trained, run
 

@@ -9,10 +9,10 @@ import urllib3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.fastlane import FastLane
-from serving.keys import Keys
+from serving.api.keys import Keys
 from serving.metrics import Metrics
-from serving.repository import Repository
+from serving.registry.repository import Repository
+from serving.server.fastlane import FastLane
 from serving.settings import Settings
 from tests.conftest import Service, Trained
 from tests.test_act import NAMES, ROW

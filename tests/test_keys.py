@@ -12,11 +12,11 @@ import pytest
 import urllib3
 from werkzeug.routing import Rule
 
-from serving.app import create_app
+from serving.api.app import create_app
+from serving.api.keys import Keys
 from serving.client import PolicyClient, ServiceError
-from serving.keys import Keys
 from serving.metrics import Metrics
-from serving.repository import Repository
+from serving.registry.repository import Repository
 from serving.settings import Settings
 from tests.conftest import ENVIRONMENT, Service, Trained, run, running_service, wait_until
 from tests.test_act import ROW

@@ -17,12 +17,12 @@ from urllib.parse import urlsplit
 import pytest
 import urllib3
 
-from serving.app import create_app
+from serving.api.app import create_app
+from serving.api.keys import Keys
 from serving.client import PolicyClient
-from serving.keys import Keys
 from serving.logs import JsonFormatter, TextFormatter
 from serving.metrics import Metrics
-from serving.repository import Repository
+from serving.registry.repository import Repository
 from serving.settings import Settings
 from tests.conftest import ENVIRONMENT, ROOT, Service, Trained, wait_until
 from tests.test_act import ROW

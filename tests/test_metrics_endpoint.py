@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serving.client import PolicyClient
 from serving.metrics import Metrics
-from serving.policy import Decision
+from serving.policy.savedmodel import Decision
 from tests.artefacts import publish
 from tests.conftest import ROOT, Service, Trained, running_service, wait_until
 from tests.test_act import ROW

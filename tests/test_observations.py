@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from serving.errors import InvalidRequestError
-from serving.observations import Ranges, out_of_range_warnings, to_array
+from serving.policy.observations import Ranges, out_of_range_warnings, to_array
 
 KNOWN = Ranges(["x", "y"], np.array([-1, -2], np.float32), np.array([1, 2], np.float32))
 

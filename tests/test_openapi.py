@@ -11,10 +11,10 @@ import jsonschema_rs
 import pytest
 import urllib3
 
-from serving.app import create_app
-from serving.keys import Keys
+from serving.api.app import create_app
+from serving.api.keys import Keys
 from serving.metrics import Metrics
-from serving.repository import Repository
+from serving.registry.repository import Repository
 from serving.settings import Settings
 from tests.conftest import Service
 

@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 
 from serving.client import PolicyClient, ServiceError
-from serving.messages import ActResponse, ModelVersion
-from serving.rendering import Moment, RenderError, TextRenderer, draw
+from serving.demo.rendering import Moment, RenderError, TextRenderer, draw
+from serving.schemas import ActResponse, ModelVersion
 from tests.conftest import ENVIRONMENT, ROOT, Service, run
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from serving.artefact import ArtefactError, read
-from serving.policy import Policy
+from serving.policy.artefact import ArtefactError, read
+from serving.policy.savedmodel import Policy
 from tests.artefacts import edit_card, edit_golden, reseal
 from tests.conftest import Trained
 

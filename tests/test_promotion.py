@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import urllib3
 
-from serving.choice import Choice, ChoiceError, read_choice, write_choice
 from serving.client import PolicyClient
 from serving.metrics import Metrics
-from serving.repository import Repository
+from serving.registry.repository import Repository
+from serving.registry.selection import Choice, ChoiceError, read_choice, write_choice
 from serving.settings import Settings
 from tests.artefacts import publish, unsolve
 from tests.conftest import Trained, run, running_service, wait_until

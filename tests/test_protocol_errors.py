@@ -13,8 +13,8 @@ import urllib3
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from serving.api.tensors import DATATYPES, flatten, numbers_from_bytes, numbers_from_json
 from serving.errors import InvalidRequestError
-from serving.tensors import DATATYPES, flatten, numbers_from_bytes, numbers_from_json
 from tests.conformance.conftest import expect_error
 from tests.test_act import ROW
 from tests.test_hostile_bodies import PIECES, json_values

@@ -14,7 +14,7 @@ import urllib3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.sampling import uniforms
+from serving.policy.sampling import uniforms
 from tests.conftest import ROOT, Service
 from tests.test_act import ROW
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.client import PolicyClient
-from serving.messages import ActResponse
+from serving.schemas import ActResponse
 from tests.conftest import Service, Trained, running_service
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.sampling import MAX_SEED, draw_seed, uniforms
+from serving.policy.sampling import MAX_SEED, draw_seed, uniforms
 
 seeds = st.integers(0, MAX_SEED)
 

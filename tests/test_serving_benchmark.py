@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.serving import Plan, main
+from benchmarks.serving_comparison import Plan, main
 from benchmarks.serving_load import (
     Body,
     Load,
@@ -31,7 +31,7 @@ from benchmarks.serving_load import (
 )
 from benchmarks.serving_report import Measurement, Started, Tail, ratios, report
 from benchmarks.serving_services import MARK, marked, newest_version, running, stop
-from serving.messages import ActResponse
+from serving.schemas import ActResponse
 from serving.settings import Settings
 from tests.conftest import Trained
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from serving.server import bind
+from serving.server.master import bind
 from serving.settings import Settings
 from tests.conftest import Trained, run, running_service, wait_until
 

@@ -8,9 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from serving.errors import InvalidRequestError
-from serving.observations import from_numbers, to_array
-from serving.tensors import (
+from serving.api.tensors import (
     DATATYPES,
     NUMBER,
     flatten,
@@ -18,6 +16,8 @@ from serving.tensors import (
     numbers_from_json,
     require_kinds,
 )
+from serving.errors import InvalidRequestError
+from serving.policy.observations import from_numbers, to_array
 
 NAMES = ["a", "b", "c", "d"]
 

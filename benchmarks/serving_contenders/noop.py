@@ -18,20 +18,20 @@ import orjson
 from flask import Flask, Response, request
 
 from serving import cli
-from serving.messages import ActRequest
-from serving.server import Server
+from serving.schemas import ActRequest
+from serving.server.master import Server
 
 
 class NoFastLane:
     """Leaves every request to Flask."""
 
     def answer(self, requests: Sequence[bytes]) -> list[None]:
-        """As `serving.fastlane.FastLane.answer`."""
+        """As `serving.server.fastlane.FastLane.answer`."""
         return [None] * len(requests)
 
 
 def load(server: Any) -> Flask:
-    """Make a worker's application, in the place of `serving.server.Server.load`."""
+    """Make a worker's application, in the place of `serving.server.master.Server.load`."""
     from serving.metrics import Metrics
 
     # The service's worker class counts in the one, and asks the other first.

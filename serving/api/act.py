@@ -9,13 +9,13 @@ from msgspec import UNSET
 
 from serving.api.body import decode, json_body, require_unique_keys
 from serving.api.encoding import json_response
-from serving.decisions import Decided, decide
 from serving.errors import InvalidRequestError
-from serving.messages import ActRequest, Row
 from serving.metrics import Metrics
-from serving.observations import to_array
-from serving.policy import Policy
-from serving.repository import Repository
+from serving.policy.decide import Decided, decide
+from serving.policy.observations import to_array
+from serving.policy.savedmodel import Policy
+from serving.registry.repository import Repository
+from serving.schemas import ActRequest, Row
 from serving.settings import Settings
 
 

@@ -3,7 +3,7 @@
 from flask import Blueprint, Response
 
 from serving.api.encoding import json_response
-from serving.repository import Repository
+from serving.registry.repository import Repository
 
 
 def health_blueprint(repository: Repository) -> Blueprint:

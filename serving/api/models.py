@@ -4,10 +4,10 @@ import msgspec
 from flask import Blueprint, Response, request
 
 from serving.api.encoding import json_response
-from serving.api.page import card_page
+from serving.api.pages import card_page
 from serving.errors import NotFoundError, NotReadyError
-from serving.messages import ModelsReport
-from serving.repository import Repository
+from serving.registry.repository import Repository
+from serving.schemas import ModelsReport
 
 
 def models_blueprint(repository: Repository) -> Blueprint:

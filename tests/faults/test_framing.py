@@ -12,7 +12,7 @@ from gunicorn.http.errors import ParseException
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.connection import MAX_HEAD_BYTES, Connection
+from serving.server.connection import MAX_HEAD_BYTES, Connection
 
 MAX_BODY_BYTES = 1_000
 

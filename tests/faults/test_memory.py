@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from serving.choice import Choice, write_choice
 from serving.client import PolicyClient
+from serving.registry.selection import Choice, write_choice
 from tests.artefacts import publish
 from tests.conftest import Service, Trained, running_service, wait_until
 from tests.faults.conftest import Tell

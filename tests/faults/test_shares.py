@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from serving.client import PolicyClient
-from serving.shares import PATIENCE_SECONDS, PAUSE_SECONDS, Shares
+from serving.server.balancing import PATIENCE_SECONDS, PAUSE_SECONDS, Shares
 from tests.conftest import Service, Trained, running_service, wait_until
 from tests.faults.wire import HEALTH, Wire, children, client_ports
 

@@ -1,7 +1,7 @@
 """How fast this project learns CartPole-v1, against stable-baselines3 on the same seeds.
 
-    python benchmarks/training.py [--seeds 10] [--json]
-    python benchmarks/training.py --scaling [--json]
+    python benchmarks/training_comparison.py [--seeds 10] [--json]
+    python benchmarks/training_comparison.py --scaling [--json]
 
 The rule, the same for all: the clock runs from the first reset to the end of the first
 evaluation that reaches a mean return of 475, sampled and then greedy, over 100 episodes each in

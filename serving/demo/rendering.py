@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 import numpy as np
 import numpy.typing as npt
 
-from serving.messages import ActResponse
+from serving.schemas import ActResponse
 
 if TYPE_CHECKING:
     from PIL.Image import Image

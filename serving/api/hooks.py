@@ -7,9 +7,9 @@ import time
 
 from flask import Flask, Response, g, request
 
-from serving.api.page import card_page
+from serving.api.keys import Keys
+from serving.api.pages import card_page
 from serving.errors import UnauthorizedError
-from serving.keys import Keys
 from serving.metrics import Metrics
 from serving.settings import Settings
 

@@ -4,10 +4,10 @@ import orjson
 from flask import Blueprint, Response, render_template
 
 from serving.api.encoding import json_response
-from serving.api.openapi import Schema, openapi
-from serving.artefact import Card
+from serving.api.openapi.description import Schema, openapi
 from serving.errors import NotReadyError
-from serving.repository import Repository
+from serving.policy.artefact import Card
+from serving.registry.repository import Repository
 from serving.settings import Settings
 
 # The page is plain HTML made here: it needs no script, and nothing from another host.

@@ -7,17 +7,16 @@ import msgspec
 from flask import Blueprint, Response, current_app, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from serving.api import binary
 from serving.api.body import body_bytes, decode
 from serving.api.encoding import encode, json_response
-from serving.api.oipmessages import (
+from serving.api.oip import binary
+from serving.api.oip.schemas import (
     IndexRequest,
     InferInput,
     InferRequest,
     RequestParameters,
 )
-from serving.choice import ChoiceError
-from serving.decisions import Decided, decide
+from serving.api.tensors import DATATYPES, NAMES, Array, numbers_from_bytes, numbers_from_json
 from serving.errors import (
     ConflictError,
     ForbiddenError,
@@ -27,11 +26,12 @@ from serving.errors import (
     register_error_handlers,
 )
 from serving.metrics import Metrics
-from serving.observations import FloatArray, from_numbers, require_shape
-from serving.policy import Decision, Policy
-from serving.repository import Repository
+from serving.policy.decide import Decided, decide
+from serving.policy.observations import FloatArray, from_numbers, require_shape
+from serving.policy.savedmodel import Decision, Policy
+from serving.registry.repository import Repository
+from serving.registry.selection import ChoiceError
 from serving.settings import Settings
-from serving.tensors import DATATYPES, NAMES, Array, numbers_from_bytes, numbers_from_json
 
 _OBSERVATIONS = "observations"
 _TF_DATATYPES = {"DT_FLOAT": "FP32", "DT_INT64": "INT64"}

@@ -26,9 +26,9 @@ from gunicorn.http.body import ChunkedReader
 from gunicorn.workers import base
 from gunicorn.workers.gthread import ThreadWorker
 
-from serving.connection import NOTHING, Connection, problem_response, write_problem
-from serving.listener import turn_away
-from serving.watchdog import watch
+from serving.server.connection import NOTHING, Connection, problem_response, write_problem
+from serving.server.draining import turn_away
+from serving.server.watchdog import watch
 
 logger = logging.getLogger(__name__)
 

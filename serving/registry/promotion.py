@@ -4,8 +4,14 @@ from pathlib import Path
 
 import msgspec
 
-from serving.artefact import ArtefactError, read, require_return
-from serving.choice import STABLE, ChoiceError, read_choice, version_numbers, write_choice
+from serving.policy.artefact import ArtefactError, read, require_return
+from serving.registry.selection import (
+    STABLE,
+    ChoiceError,
+    read_choice,
+    version_numbers,
+    write_choice,
+)
 from serving.settings import Settings
 
 

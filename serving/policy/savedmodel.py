@@ -12,8 +12,8 @@ from google.protobuf.json_format import MessageToDict  # type: ignore[import-unt
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
-from serving.artefact import Artefact, ArtefactError, Golden
-from serving.observations import Ranges
+from serving.policy.artefact import Artefact, ArtefactError, Golden
+from serving.policy.observations import Ranges
 
 FloatArray = npt.NDArray[np.float32]
 

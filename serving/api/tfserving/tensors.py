@@ -1,7 +1,7 @@
 """TensorFlow Serving's JSON: requests to tensors, results to rows.
 
 Well-formed requests take a way without any Python loop over their elements. All others are
-read a second time by `serving.api.tfexplain`.
+read a second time by `serving.api.tfserving.explain`.
 """
 
 import json
@@ -13,9 +13,15 @@ import numpy as np
 import orjson
 
 from serving.api.encoding import encode
-from serving.api.tfexplain import KINDS, explain_instances, explain_tensor, is_base64, quoting
+from serving.api.tensors import Array, IrregularError, flatten, require_kinds
+from serving.api.tfserving.explain import (
+    KINDS,
+    explain_instances,
+    explain_tensor,
+    is_base64,
+    quoting,
+)
 from serving.errors import InvalidRequestError, NotJsonError
-from serving.tensors import Array, IrregularError, flatten, require_kinds
 
 _DTYPES: dict[str, type] = {"float": np.float64, "bool": np.bool_}
 

@@ -8,9 +8,9 @@ import numpy.typing as npt
 
 from serving.errors import InvalidRequestError
 from serving.metrics import Metrics
-from serving.observations import FloatArray, is_outside, out_of_range_warnings
-from serving.policy import Decision, Policy
-from serving.sampling import draw_seed, uniforms_of
+from serving.policy.observations import FloatArray, is_outside, out_of_range_warnings
+from serving.policy.sampling import draw_seed, uniforms_of
+from serving.policy.savedmodel import Decision, Policy
 
 
 class Batch(NamedTuple):

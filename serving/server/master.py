@@ -16,9 +16,9 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.workers.base import Worker
 
-from serving.keys import Keys, KeysError, read_keys
+from serving.api.keys import Keys, KeysError, read_keys
+from serving.server.balancing import Shares
 from serving.settings import Settings
-from serving.shares import Shares
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Server(BaseApplication):
         settings: dict[str, Any] = {
             "bind": f"fd://{self.descriptor}",
             "workers": self.settings.workers,
-            "worker_class": "serving.worker.Worker",
+            "worker_class": "serving.server.worker.Worker",
             "threads": self.settings.threads,
             "keepalive": 75,
             # The worker looks after its requests itself; this is for a worker that is stuck whole.
@@ -85,10 +85,10 @@ class Server(BaseApplication):
 
     def load(self) -> Flask:
         """Make a worker's application; gunicorn calls it after the fork."""
-        from serving.app import create_app
-        from serving.fastlane import FastLane
+        from serving.api.app import create_app
         from serving.metrics import Metrics
-        from serving.repository import Repository
+        from serving.registry.repository import Repository
+        from serving.server.fastlane import FastLane
 
         self.metrics = Metrics()
         self.metrics.worker_starts.inc()
@@ -193,7 +193,7 @@ def import_tensorflow() -> None:
     # Collecting garbage again and again is a third of the import, and there is none.
     gc.disable()
     try:
-        importlib.import_module("serving.policy")
+        importlib.import_module("serving.policy.savedmodel")
     finally:
         gc.enable()
         os.dup2(standard_error, 2)

@@ -8,10 +8,10 @@ import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from serving.connection import Connection, problem_response
+from serving.server.connection import Connection, problem_response
 
 if TYPE_CHECKING:
-    from serving.worker import Worker
+    from serving.server.worker import Worker
 
 logger = logging.getLogger(__name__)
 

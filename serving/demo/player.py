@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 
 from serving.client import PolicyClient
-from serving.messages import ActResponse
-from serving.rendering import Moment
+from serving.demo.rendering import Moment
+from serving.schemas import ActResponse
 
 Watcher = Callable[[Moment], None]
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from serving.messages import Seed, WholeFloat
+from serving.schemas import Seed, WholeFloat
 
 Size = Annotated[int, Meta(ge=0)]
 

@@ -6,12 +6,12 @@ import threading
 from pathlib import Path
 from typing import Literal
 
-from serving.artefact import ArtefactError, read, require_return
-from serving.choice import STABLE, Choice, ChoiceError, read_choice, version_numbers
 from serving.errors import NotFoundError, NotReadyError, UnknownLabelError
-from serving.messages import ModelReport, VersionReport
 from serving.metrics import Metrics
-from serving.policy import Policy
+from serving.policy.artefact import ArtefactError, read, require_return
+from serving.policy.savedmodel import Policy
+from serving.registry.selection import STABLE, Choice, ChoiceError, read_choice, version_numbers
+from serving.schemas import ModelReport, VersionReport
 from serving.settings import Settings
 
 logger = logging.getLogger(__name__)

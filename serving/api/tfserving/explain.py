@@ -8,8 +8,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from serving.api.tensors import BOOLEAN, MAX_RANK, NUMBER
 from serving.errors import InvalidRequestError
-from serving.tensors import BOOLEAN, MAX_RANK, NUMBER
 
 KINDS = {"float": NUMBER, "bool": BOOLEAN}
 

@@ -1,11 +1,11 @@
 """How fast `/act` answers, against a Flask app that decides nothing and against other servers.
 
-    python benchmarks/serving.py [--rounds 5] [--seconds 5] [--connections 1,16,64]
+    python benchmarks/serving_comparison.py [--rounds 5] [--seconds 5] [--connections 1,16,64]
                                  [--rows 1,64,1024,65536] [--contenders noop,ours,...]
                                  [--protocol json|binary] [--models DIR]
-    python benchmarks/serving.py --tail
-    python benchmarks/serving.py --workers
-    python benchmarks/serving.py --start
+    python benchmarks/serving_comparison.py --tail
+    python benchmarks/serving_comparison.py --workers
+    python benchmarks/serving_comparison.py --start
 
 Linux only; wrk makes the load (Debian: apt-get install wrk). The peers get a virtual environment
 of their own on first use, and without --models a policy is trained into benchmarks/results/models.

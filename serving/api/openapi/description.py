@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from serving.api.openapi_protocols import protocols
-from serving.artefact import Card
-from serving.messages import ActRequest, ActResponse, Health, ModelCard, ModelsReport, Problem
+from serving.api.openapi.protocols import protocols
+from serving.policy.artefact import Card
+from serving.schemas import ActRequest, ActResponse, Health, ModelCard, ModelsReport, Problem
 
 Schema = dict[str, Any]
 

@@ -3,18 +3,18 @@
 from flask import Flask
 
 from serving.api.act import act_blueprint
-from serving.api.docs import docs_blueprint
 from serving.api.health import health_blueprint
+from serving.api.hooks import register_hooks
+from serving.api.keys import Keys
 from serving.api.metrics import metrics_blueprint
 from serving.api.models import models_blueprint
-from serving.api.oip import oip_blueprint
-from serving.api.page import page_blueprint
-from serving.api.tfserving import tfserving_blueprint
+from serving.api.oip.routes import oip_blueprint
+from serving.api.openapi.routes import docs_blueprint
+from serving.api.pages import page_blueprint
+from serving.api.tfserving.routes import tfserving_blueprint
 from serving.errors import register_error_handlers
-from serving.hooks import register_hooks
-from serving.keys import Keys
 from serving.metrics import Metrics
-from serving.repository import Repository
+from serving.registry.repository import Repository
 from serving.settings import Settings
 
 

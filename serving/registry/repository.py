@@ -3,13 +3,13 @@
 import logging
 import threading
 
-from serving.choice import Choice, read_choice, write_choice
 from serving.errors import NotFoundError
-from serving.messages import ModelReport
 from serving.metrics import Metrics
-from serving.policy import Policy
+from serving.policy.savedmodel import Policy
+from serving.registry.selection import Choice, read_choice, write_choice
+from serving.registry.versions import Versions
+from serving.schemas import ModelReport
 from serving.settings import Settings
-from serving.versions import Versions
 
 logger = logging.getLogger(__name__)
 

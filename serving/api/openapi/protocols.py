@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from serving.api.oipmessages import (
+from serving.api.oip.schemas import (
     ErrorObject,
     IndexEntry,
     IndexRequest,
@@ -21,7 +21,7 @@ from serving.api.oipmessages import (
     ServerMetadata,
     ServerReady,
 )
-from serving.artefact import Card, Observations
+from serving.policy.artefact import Card, Observations
 
 Schema = dict[str, Any]
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from serving.sampling import MAX_SEED
+from serving.policy.sampling import MAX_SEED
 
 Row = list[float] | dict[str, float]
 Seed = Annotated[int, Meta(ge=0, le=MAX_SEED)]

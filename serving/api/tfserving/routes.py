@@ -12,10 +12,10 @@ from flask import Blueprint, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
-from serving.api import tfjson
 from serving.api.body import body_bytes
 from serving.api.encoding import json_response
-from serving.decisions import Batch, decide, decide_batch
+from serving.api.tensors import Array
+from serving.api.tfserving import tensors as tfjson
 from serving.errors import (
     InvalidRequestError,
     NotFoundError,
@@ -23,13 +23,13 @@ from serving.errors import (
     error_object_response,
     register_error_handlers,
 )
-from serving.messages import VersionReport
 from serving.metrics import Metrics
-from serving.observations import from_numbers
-from serving.policy import Decision, Policy
-from serving.repository import Repository
+from serving.policy.decide import Batch, decide, decide_batch
+from serving.policy.observations import from_numbers
+from serving.policy.savedmodel import Decision, Policy
+from serving.registry.repository import Repository
+from serving.schemas import VersionReport
 from serving.settings import Settings
-from serving.tensors import Array
 
 _DEFAULT_SIGNATURE = "serving_default"
 _MAX_INT64 = 2**63 - 1

@@ -15,13 +15,13 @@ from email.utils import formatdate
 
 from serving.api.act import Asked, answer_act, read_act
 from serving.api.encoding import encode
-from serving.decisions import Decided, Question, decide_together
+from serving.api.keys import Keys
 from serving.errors import NotReadyError, ProblemError
-from serving.keys import Keys
 from serving.metrics import Metrics
-from serving.observations import require_rows, to_array
-from serving.policy import Policy
-from serving.repository import Repository
+from serving.policy.decide import Decided, Question, decide_together
+from serving.policy.observations import require_rows, to_array
+from serving.policy.savedmodel import Policy
+from serving.registry.repository import Repository
 from serving.settings import Settings
 
 _HEAD = re.compile(

@@ -1,0 +1,1 @@
+"""One policy: its files, its network, and a decision about a batch."""

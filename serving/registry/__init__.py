@@ -1,0 +1,1 @@
+"""The models on the disk: which versions there are, and which are served."""

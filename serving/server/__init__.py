@@ -1,0 +1,1 @@
+"""gunicorn, and what its worker processes do."""
