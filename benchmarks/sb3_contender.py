@@ -4,7 +4,8 @@
 
 The settings are rl-zoo3's, of its `hyperparams/ppo.yml` and `hyperparams/a2c.yml`. The result is
 one JSON object on standard output; `benchmarks/training_comparison.py` says what it means.
-`ppo_full` trains for the whole budget without an evaluation, as rl-zoo3 does, and is evaluated once after it.
+`ppo_full` trains for the whole budget without an evaluation, as rl-zoo3 does, and is evaluated
+once after it.
 """
 
 import json
