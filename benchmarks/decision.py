@@ -7,16 +7,15 @@ medians of the rounds (least to greatest). A part alone has the processor's cach
 middle of a request it takes up to twice as long, which is why the parts add up to less.
 """
 
+import itertools
 import os
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
-from socket import socket
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -26,50 +25,112 @@ if __name__ == "__main__":
 from benchmarks.common import median_and_range, table
 from benchmarks.serving_load import json_body
 
-TOGETHER = 16
+REQUESTS = 16
+ALONE = "decision routes, one request"
+TOGETHER = f"decision routes, {REQUESTS} requests together"
 ROUND_SECONDS = 0.05
+
+
+class Loopback:
+    """A socket without a kernel: gives the same requests in turn, and takes every answer."""
+
+    def __init__(self, *requests: bytes) -> None:
+        self._requests = itertools.cycle(requests)
+
+    def recv(self, _size: int) -> bytes:
+        """The next request."""
+        return next(self._requests)
+
+    def send(self, data: memoryview) -> int:
+        """Take all."""
+        return len(data)
+
+    def setblocking(self, _flag: bool) -> None:
+        """It never blocks."""
+
+    def setsockopt(self, *_: object) -> None:
+        """It has no options."""
+
+
+class NoOwner:
+    """Of a connection that refuses nothing."""
+
+    def check_head(self, _head: object) -> None:
+        """Every head is welcome."""
+
+    def refusal(self, error: Exception, _head: object) -> bytes:
+        """There are none."""
+        raise error
 
 
 def parts(model_dir: Path) -> dict[str, Callable[[], object]]:
     """What is timed, by name; imports what is to be imported after the environment is set."""
     import numpy as np
     import tensorflow as tf
-    from gunicorn.config import Config
-    from gunicorn.http.parser import RequestParser
-    from werkzeug.datastructures import Headers
-    from werkzeug.test import EnvironBuilder, run_wsgi_app
 
-    from serving.api.act import answer_act, read_act
-    from serving.api.app import create_app
-    from serving.api.encoding import encode
+    from serving.api.act import ActProtocol
+    from serving.api.app import create_api
+    from serving.api.body import BodyReader
+    from serving.api.decisions import Call
     from serving.api.keys import Keys
+    from serving.api.messages import Request
     from serving.metrics import Metrics
-    from serving.policy.decide import Question, decide_together
+    from serving.policy.decide import decide_many
     from serving.policy.observations import to_array
-    from serving.policy.sampling import uniforms
+    from serving.policy.sampling import uniforms_of
     from serving.registry.repository import Repository
-    from serving.server.connection import Connection
-    from serving.server.fastlane import FastLane
+    from serving.server.clock import Clock
+    from serving.server.connection import Connection, Limits, Received
+    from serving.server.parser import RequestParser
+    from serving.server.responses import call_wsgi, serialize
+    from serving.service import DecisionService
     from serving.settings import Settings
 
     settings = Settings(
         models=model_dir.parent.parent, name=model_dir.parent.name, pin=int(model_dir.name)
     )
-    metrics, keys = Metrics(), Keys([])
+    metrics = Metrics()
     repository = Repository(settings, metrics)
     repository.refresh()
     policy, names = repository.policy(), repository.policy().card.observations.names
+    api = create_api(settings, repository, metrics, Keys([]))
+    service = DecisionService(settings.max_rows, metrics)
+    protocol = ActProtocol(repository, BodyReader(settings, api.budget, repository.widest))
 
-    body = json_body(1)
+    body, address = json_body(1), ("127.0.0.1", 1)
     lines = ["POST /act HTTP/1.1", "Host: 127.0.0.1", f"Content-Length: {len(body.content)}"]
     lines += [f"{name}: {text}" for name, text in body.headers.items()]
-    request = "\r\n".join([*lines, "", ""]).encode() + body.content
+    raw = "\r\n".join([*lines, "", ""]).encode() + body.content
 
-    rows = read_act(body.content).rows
-    observations = to_array(rows, names, 1)
-    randomness, deterministic = uniforms(7, 1), np.zeros(1, np.bool_)
-    questions = [Question(1, None, False)]
-    (decided,) = decide_together(policy, observations, questions, metrics)
+    def parse() -> RequestParser:
+        parser = RequestParser(settings.max_body_bytes)
+        parser.feed(raw)
+        return parser
+
+    head = parse().head
+    assert head is not None
+    found = api.decisions.match(head.method, head.path)
+    assert found is not None
+    request = Request(head.method, head.path, head.headers, body.content, address[0])
+    call, received = Call(*found, request), Received(head, body.content)
+    decoded = protocol.decode(request)
+    decision = decoded.request
+    (result,) = decide_many([decision], 1).results
+    (answer,) = api.decisions.answer([call])
+    limits = Limits(api.budget, Clock(), settings.max_body_bytes, 10.0, 75.0)
+
+    def exchange(*requests: bytes) -> Callable[[], object]:
+        connection = Connection(cast(Any, Loopback(*requests)), address, NoOwner(), limits)
+
+        def once() -> None:
+            connection.receive()
+            connection.take()
+            connection.answer(b"x", keep=True)
+
+        return once
+
+    observations = to_array(cast(Any, decision.rows), names, 1)
+    randomness, deterministic = uniforms_of([7], [1]), np.zeros(1, np.bool_)
     signature = tf.saved_model.load(model_dir).signatures["act"]
     tensors = {
         "observations": tf.constant(observations),
@@ -79,26 +140,9 @@ def parts(model_dir: Path) -> dict[str, Callable[[], object]]:
     inputs = [tensors[name] for name in sorted(tensors)]
     dtypes = [output.dtype for output in signature.outputs]
 
-    config, client = Config(), ("127.0.0.1", 1)
-    # The socket is never read: what it would give is added to `received`.
-    connection = Connection(config, socket(), client, client, settings.max_body_bytes)
-    app = create_app(settings, repository, metrics, keys)
-    fast_lane = FastLane(repository, settings, metrics, keys)
-
     def eager() -> object:
         arguments = [*inputs, *signature.captured_inputs]
         return tf.raw_ops.StatefulPartitionedCall(args=arguments, Tout=dtypes, f=signature)
-
-    def receive() -> object:
-        connection.received += request
-        return connection.is_whole() and connection.take()
-
-    environ = EnvironBuilder("/act", method="POST", headers=Headers(body.headers)).get_environ()
-    environ["CONTENT_LENGTH"] = str(len(body.content))
-
-    def through_flask() -> object:
-        asked = environ | {"wsgi.input": BytesIO(body.content)}
-        return run_wsgi_app(app.wsgi_app, asked)
 
     return {
         "policy: its signature, called": lambda: signature(**tensors),
@@ -106,18 +150,21 @@ def parts(model_dir: Path) -> dict[str, Callable[[], object]]:
         "policy: through a session (as served)": lambda: policy.act(
             observations, randomness, deterministic
         ),
-        "find the end of a request": receive,
-        "decode JSON": lambda: read_act(body.content),
-        "rows to an array, validated": lambda: to_array(rows, names, 1),
-        "randomness of a seed": lambda: uniforms(7, 1),
-        "decide: policy, randomness, checks, metrics": lambda: decide_together(
-            policy, observations, questions, metrics
+        "parse a request": parse,
+        "connection: a request with another head": exchange(raw, raw.replace(b"Host", b"host")),
+        "connection: a request with the last one's head": exchange(raw),
+        "decode JSON": lambda: protocol.decode(request),
+        "rows to an array, validated": lambda: to_array(cast(Any, decision.rows), names, 1),
+        "randomness of a seed": lambda: uniforms_of([7], [1]),
+        "decide: policy, randomness, checks": lambda: decide_many([decision], 1),
+        "decide and count": lambda: service.decide_many([decision]),
+        "encode JSON": lambda: decoded.encode(cast(Any, result)),
+        "write an answer": lambda: serialize(answer, keep=True),
+        "Flask: WSGI, routing, hooks, and the decision": lambda: call_wsgi(
+            api.flask, received, address, address
         ),
-        "encode JSON": lambda: encode(answer_act(policy, decided)),
-        "gunicorn's parser": lambda: next(RequestParser(config, [request], client)),
-        "Flask: WSGI, routing, hooks, and the decision": through_flask,
-        "fast lane, one request": lambda: fast_lane.answer([request]),
-        f"fast lane, {TOGETHER} requests together": lambda: fast_lane.answer([request] * TOGETHER),
+        ALONE: lambda: api.decisions.answer([call]),
+        TOGETHER: lambda: api.decisions.answer([call] * REQUESTS),
     }
 
 
@@ -151,10 +198,9 @@ def main(model_dir: Path, rounds: int) -> None:
                 timed.setdefault(name, []).append(microseconds(part))
     rows = [[name, median_and_range(values, 1)] for name, values in timed.items()]
     click.echo(table([["part", "us a call"], *rows]))
-    together = statistics.median(timed[f"fast lane, {TOGETHER} requests together"])
-    alone = statistics.median(timed["fast lane, one request"])
-    more = (together - alone) / (TOGETHER - 1)
-    click.echo(f"fast lane: {alone - more:.0f} us a call and {more:.0f} us a request")
+    together, alone = statistics.median(timed[TOGETHER]), statistics.median(timed[ALONE])
+    more = (together - alone) / (REQUESTS - 1)
+    click.echo(f"decision routes: {alone - more:.0f} us a call and {more:.0f} us a request")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python benchmarks/serving_comparison.py [--rounds 5] [--seconds 5] [--connections 1,16,64]
                                  [--rows 1,64,1024,65536] [--contenders noop,ours,...]
-                                 [--protocol json|binary] [--models DIR]
+                                 [--protocol act,predict,infer,binary] [--models DIR]
     python benchmarks/serving_comparison.py --tail
     python benchmarks/serving_comparison.py --workers
     python benchmarks/serving_comparison.py --start
@@ -10,11 +10,22 @@
 Linux only; wrk makes the load (Debian: apt-get install wrk). The peers get a virtual environment
 of their own on first use, and without --models a policy is trained into benchmarks/results/models.
 
-The contenders, each with two workers: `noop`, a plain Flask app under the service's gunicorn
-settings that decodes, encodes and decides nothing; `ours`; `fastapi` (under uvicorn), `litserve`
-and `bentoml`, each with the same SavedModel. The peers draw no warnings from the policy card, and
-check less of a request. Variables such as SERVING_THREADS set up `noop` and `ours` alike.
-`--protocol binary` asks `ours` alone, by the Open Inference Protocol with binary tensors.
+The contenders, each with two workers: `noop`, a plain Flask app under gunicorn's own threaded
+worker with `reuse_port` that decodes, encodes and decides nothing; `ours`; `fastapi` (under
+uvicorn), `litserve` and `bentoml`, each with the same SavedModel. The peers draw no warnings from
+the policy card, and check less of a request. Variables such as SERVING_THREADS set up `noop` and
+`ours` alike. Three more take part if variables say where they are: `before`, the service of another
+checkout (BEFORE_CHECKOUT); `bun` (BUN, the program, and BUN_SERVER, a script that listens on PORT);
+`triton` (TRITON_SITE, the site-packages of pytriton, and TRITON_MODELS, its model repository).
+
+`--protocol` asks by `POST /act`, TensorFlow Serving's `:predict` or the Open Inference Protocol's
+`infer` in JSON or with binary tensors; by several, also what each does to `act`. All but `act` is
+asked only of those who speak it: `ours` and `before`, and `infer` and `binary` of `triton`. So:
+
+    ... --protocol act,predict,infer,binary --contenders ours --rows 1 --connections 16,64
+    ... --protocol infer,binary --contenders ours,triton --rows 1 --connections 16
+    BEFORE_CHECKOUT=../before ... --contenders ours,before --rows 1 --connections 16,64
+    ... --contenders ours,noop,bun --rows 1 --connections 1,64
 
 The rule: each round starts every contender in turn, the even rounds in reverse order, measures
 every combination of rows and connections (if none are given, all but 65,536 rows over 64
@@ -55,7 +66,7 @@ if __name__ == "__main__":  # a script's path begins with its folder, where `ser
 from benchmarks.common import RESULTS, ROOT, write_csv
 from benchmarks.serving_load import BODIES, Load, LoadError, full_load, paced_load, require_wrk
 from benchmarks.serving_report import Cell, Measurement, Started, Tail, Turn, plot, report
-from benchmarks.serving_services import LABELS, Service, Start, running
+from benchmarks.serving_services import LABELS, PROTOCOLS, Service, Start, missing, running
 
 WORKERS = 2
 START_WORKERS = (1, 2, 4)
@@ -227,16 +238,34 @@ def numbers(
     return sorted(map(int, text.split(",")))
 
 
-def names(context: click.Context, _parameter: click.Parameter, text: str | None) -> list[str]:
-    """The contenders of a list like `noop,ours`."""
-    able = ["ours"] if context.params["protocol"] == "binary" else list(LABELS)
-    if text is None:
-        return able
-    chosen = text.split(",")
-    for name in chosen:
+def chosen(text: str, able: Sequence[str]) -> list[str]:
+    """The names of a list like `noop,ours`.
+
+    Raises:
+        click.BadParameter: one is none of the names that there are.
+    """
+    for name in text.split(","):
         if name not in able:
             raise click.BadParameter(f"{name!r} is none of {', '.join(able)}")
-    return chosen
+    return text.split(",")
+
+
+def protocols_of(_context: click.Context, _parameter: click.Parameter, text: str) -> list[str]:
+    """The protocols of a list like `act,infer`."""
+    return chosen(text, list(BODIES))
+
+
+def names(context: click.Context, _parameter: click.Parameter, text: str | None) -> list[str]:
+    """The contenders of a list like `noop,ours`, but for those that are not to be found."""
+    wanted = set(context.params["protocol"])
+    able = [name for name in LABELS if wanted <= PROTOCOLS.get(name, {"act"})]
+    found = []
+    for name in able if text is None else chosen(text, able):
+        if variable := missing(name):
+            click.echo(f"without {LABELS[name]}: {variable} does not say where it is", err=True)
+        else:
+            found.append(name)
+    return found
 
 
 @click.command(context_settings={"show_default": True})
@@ -248,7 +277,7 @@ def names(context: click.Context, _parameter: click.Parameter, text: str | None)
 @click.option("--connections", callback=numbers, help="Kept busy.  [default: see above]")
 @click.option("--rows", callback=numbers, help="Of a request.  [default: see above]")
 @click.option(
-    "--protocol", type=click.Choice(list(BODIES)), default="json", is_eager=True, help="Of a body."
+    "--protocol", default="act", is_eager=True, callback=protocols_of, help="Of a body; or several."
 )
 @click.option("--contenders", callback=names, help="Who takes part.  [default: all who can]")
 @click.option(
@@ -263,10 +292,10 @@ def main(
     connections: list[int] | None,
     rows: list[int] | None,
     contenders: list[str],
-    protocol: str,
+    protocol: list[str],
     models: Path | None,
 ) -> None:
-    """Measure POST /act of this service and of others; writes benchmarks/results/serving*.
+    """Measure this service and others; writes benchmarks/results/serving*.
 
     Every combination of 1, 16 and 64 connections and of 1, 64, 1,024 and 65,536 rows, but the
     largest; of 16 connections and one row with --tail, --workers and --start.
@@ -275,7 +304,7 @@ def main(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     RESULTS.mkdir(exist_ok=True)
     records: list[Any] = []
-    kinds = [kind for kind in (mode, protocol) if kind not in (None, "json")]
+    kinds = [kind for kind in (mode, *protocol) if kind not in (None, "act")]
     path = RESULTS / ("-".join(["serving", *kinds]) + ".csv")
     try:
         require_wrk()
@@ -283,9 +312,10 @@ def main(
             models=models or trained_models(),
             contenders=contenders,
             cells=[
-                Cell(protocol=protocol, connections=count, rows=size)
+                Cell(protocol=name, connections=count, rows=size)
                 for size in rows or ((1, 64, 1_024, 65_536) if mode is None else (1,))
                 for count in connections or ((1, 16, 64) if mode is None else (16,))
+                for name in protocol
                 if (rows and connections) or size * count <= MOST_ROWS_AT_ONCE
             ],
             rounds=rounds,
@@ -303,7 +333,7 @@ def main(
         if records:
             write_csv(records, path)
     click.echo(report(mode, records, contenders))
-    if mode is None:
+    if mode is None and len(protocol) == 1:
         plot(records, path.with_suffix(".png"))
 
 

@@ -25,7 +25,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from benchmarks.protocols import HEADER, infer_binary, with_json
+from benchmarks import protocols
+from benchmarks.protocols import HEADER, with_json
 
 LONGEST_ANSWER_SECONDS = 120
 RECEIVE_BYTES = 1 << 16  # for much more, malloc asks the kernel each time
@@ -62,24 +63,46 @@ class PacedLoad(NamedTuple):
     late_p99_ms: float  # how late requests were sent though a connection was idle: not counted
 
 
+def observations(rows: int) -> protocols.Array:
+    """Near CartPole's start, `[rows, 4]`."""
+    return np.random.default_rng(rows).uniform(-0.05, 0.05, (rows, 4)).astype(np.float32)
+
+
 @functools.cache
 def json_body(rows: int) -> Body:
-    """Observations near CartPole's start, as `json.dumps` writes a NumPy array's numbers."""
-    observations = np.random.default_rng(rows).uniform(-0.05, 0.05, (rows, 4)).astype(np.float32)
-    content = json.dumps({"observations": observations.tolist()}).encode()
+    """A request of `POST /act`, as `json.dumps` writes a NumPy array's numbers."""
+    content = json.dumps({"observations": observations(rows).tolist()}).encode()
     return Body({"Content-Type": "application/json"}, content)
+
+
+@functools.cache
+def predict_body(rows: int) -> Body:
+    """The same observations as TensorFlow Serving's `instances`."""
+    content, _ = protocols.rows(observations(rows), with_json)
+    return Body({"Content-Type": "application/json"}, content, "/v1/models/cartpole:predict")
+
+
+@functools.cache
+def infer_body(rows: int) -> Body:
+    """The same observations for the Open Inference Protocol, in JSON."""
+    content, _ = protocols.infer(observations(rows), with_json)
+    return Body({"Content-Type": "application/json"}, content, "/v2/models/cartpole/infer")
 
 
 @functools.cache
 def binary_body(rows: int) -> Body:
     """The same observations for the Open Inference Protocol, in Triton's binary tensors."""
-    observations = np.array(json.loads(json_body(rows).content)["observations"], np.float32)
-    content, head_size = infer_binary(observations, with_json)
+    content, head_size = protocols.infer_binary(observations(rows), with_json)
     headers = {"Content-Type": "application/octet-stream", HEADER: str(head_size)}
     return Body(headers, content, "/v2/models/cartpole/infer")
 
 
-BODIES: dict[str, Callable[[int], Body]] = {"json": json_body, "binary": binary_body}
+BODIES: dict[str, Callable[[int], Body]] = {
+    "act": json_body,
+    "predict": predict_body,
+    "infer": infer_body,
+    "binary": binary_body,
+}
 
 
 def require_wrk() -> None:

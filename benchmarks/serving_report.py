@@ -104,6 +104,9 @@ def report(mode: str | None, records: Sequence[Any], contenders: Sequence[str]) 
             compared[f"{sides}, per CPU s"] = per_cpu
         elif name != "ours" and "ours" in contenders:
             compared[f"ours / {LABELS[name]}"] = ratios(records, ("ours", 2), (name, 2))
+        protocols = {record.protocol for record in records}
+        if mode is None and "act" in protocols and len(protocols) > 1:
+            compared[f"{LABELS[name]} / by act"] = shares_of_act(records, (name, 2))
     tables = [load_table(records, LOAD_COLUMNS), *([ratio_table(compared)] if compared else [])]
     return "\n\n".join(tables)
 
@@ -168,6 +171,22 @@ def ratios(
     return compared
 
 
+def shares_of_act(records: Sequence[Measurement], side: tuple[str, int]) -> Ratios:
+    """What one side does by each other protocol, divided by what it does by `act`.
+
+    Args:
+        records: of whole rounds, in any order.
+        side: contender and number of workers.
+    """
+    own = [record for record in records if (record.contender, record.workers) == side]
+    seen = {(cell_of(record), record.round): record.requests_per_second for record in own}
+    shares: Ratios = {}
+    for (cell, number), rate in sorted(seen.items()):
+        if cell[0] != "act":
+            shares.setdefault(cell, []).append(rate / seen[("act", *cell[1:]), number])
+    return shares
+
+
 def ratio_table(named: dict[str, Ratios]) -> str:
     """Every round's ratio, then their median; `named` is by what was divided by what."""
     rounds = max(len(values) for by_cell in named.values() for values in by_cell.values())
@@ -176,7 +195,9 @@ def ratio_table(named: dict[str, Ratios]) -> str:
     cells = sorted({cell for by_cell in named.values() for cell in by_cell})
     for protocol, size, connections in cells:
         for name, by_cell in named.items():
-            values = by_cell[protocol, size, connections]
+            values = by_cell.get((protocol, size, connections))
+            if values is None:
+                continue
             rows.append(
                 [
                     *(protocol, f"{size:,}", str(connections), name),
@@ -221,6 +242,8 @@ def plot(records: Sequence[Measurement], path: Path) -> None:
     for row, field in zip(grid, ("rows_per_second", "p99_ms"), strict=True):
         for axes, count in zip(row, connections, strict=True):
             for color, (contender, label) in enumerate(LABELS.items()):
+                if contender not in {record.contender for record in records}:
+                    continue
                 points: dict[int, list[float]] = {}
                 for record in records:
                     if (record.contender, record.connections) == (contender, count):

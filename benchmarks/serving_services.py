@@ -21,7 +21,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from benchmarks.common import ROOT, peer_python
-from benchmarks.serving_load import Body, LoadError, ask
+from benchmarks.serving_load import BODIES, Body, LoadError, ask
 
 LABELS = {
     "noop": "no-op Flask",
@@ -29,7 +29,18 @@ LABELS = {
     "fastapi": "FastAPI + uvicorn",
     "litserve": "LitServe",
     "bentoml": "BentoML",
+    "before": "another checkout",
+    "bun": "Bun",
+    "triton": "Triton",
 }
+# Contenders that are no part of the project, and the variables that say where they are.
+PLACES = {
+    "before": ("BEFORE_CHECKOUT",),
+    "bun": ("BUN", "BUN_SERVER"),
+    "triton": ("TRITON_SITE", "TRITON_MODELS"),
+}
+PROTOCOLS = {"triton": {"infer", "binary"}}  # what those speak that do not speak `act` alone
+PROTOCOLS["ours"] = PROTOCOLS["before"] = set(BODIES)
 MARK = "BENCHMARK_MARK"
 START_SECONDS = 120
 STOP_SECONDS = 15
@@ -142,6 +153,9 @@ class Service:
         answer, _ = json.JSONDecoder().raw_decode(content.decode("latin-1"))
         if "outputs" in answer:
             sizes = {output["name"]: output["shape"][0] for output in answer["outputs"]}
+        elif "predictions" in answer:
+            predictions = answer["predictions"]
+            sizes = {name: sum(name in row for row in predictions) for name in ANSWERED}
         else:
             sizes = {name: len(answer[name]) for name in ANSWERED}
         for name in ANSWERED:
@@ -163,6 +177,7 @@ def running(contender: str, models: Path, workers: int) -> Iterator[Service]:
             MARK: mark,
             "POLICY_DIR": str(newest_version(models)),
             "WORKERS": str(workers),
+            "PORT": str(port),
             "BENTOML_HOME": folder,
             "BENTOML_DO_NOT_TRACK": "True",
         }
@@ -171,7 +186,7 @@ def running(contender: str, models: Path, workers: int) -> Iterator[Service]:
         with log.open("wb") as output:
             process = subprocess.Popen(
                 command,
-                cwd=ROOT,
+                cwd=os.environ["BEFORE_CHECKOUT"] if contender == "before" else ROOT,
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -186,10 +201,23 @@ def running(contender: str, models: Path, workers: int) -> Iterator[Service]:
 
 def command_of(contender: str, models: Path, port: int, workers: int) -> list[str | Path]:
     """The command line of a contender; the rest is in its environment."""
-    if contender in ("noop", "ours"):
-        module = f"{APPS}.noop" if contender == "noop" else "serving"
-        options = ["--models", str(models), "--port", str(port), "--workers", str(workers)]
-        return [sys.executable, "-m", module, "run", *options]
+    own = ["--port", str(port), "--workers", str(workers)]
+    if contender in ("ours", "before"):
+        return [sys.executable, "-m", "serving", "run", "--models", models.resolve(), *own]
+    if contender == "noop":
+        return [sys.executable, "-m", f"{APPS}.noop", *own]
+    if contender == "bun":
+        all_workers = 'for _ in $(seq "$WORKERS"); do "$BUN" "$BUN_SERVER" & done; wait'
+        return ["sh", "-c", all_workers]
+    if contender == "triton":
+        server = Path(os.environ["TRITON_SITE"], "pytriton", "tritonserver")
+        return [
+            server / "bin" / "tritonserver",
+            f"--model-repository={os.environ['TRITON_MODELS']}",
+            f"--backend-directory={server / 'backends'}",
+            *("--http-address=127.0.0.1", f"--http-port={port}", f"--http-thread-count={workers}"),
+            *("--allow-grpc=false", "--allow-metrics=false", "--log-info=false"),
+        ]
     keep_alive = ["--timeout-keep-alive", KEEP_ALIVE_SECONDS]
     options = ["--host", "127.0.0.1", "--port", str(port), *keep_alive]
     quiet = ["--no-access-log", "--log-level", "warning"]
@@ -201,6 +229,11 @@ def command_of(contender: str, models: Path, port: int, workers: int) -> list[st
     if contender != "litserve":
         arguments += options
     return [peer_python("serving"), "-m", *arguments]
+
+
+def missing(contender: str) -> str | None:
+    """The variable without which a contender cannot be started, if there is one."""
+    return next((name for name in PLACES.get(contender, ()) if not os.environ.get(name)), None)
 
 
 def newest_version(models: Path) -> Path:

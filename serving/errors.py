@@ -1,18 +1,13 @@
-"""One error hierarchy, and its JSON shapes: problem details (RFC 9457) and other protocols' own."""
+"""One error hierarchy; `serving.api.problems` writes it as HTTP."""
 
-from collections.abc import Callable
 from http import HTTPStatus
-
-import orjson
-from flask import Blueprint, Flask, Response, current_app, g
-from werkzeug.exceptions import HTTPException
 
 
 class ProblemError(Exception):
     """An answer other than the one that was asked for."""
 
-    status = HTTPStatus.INTERNAL_SERVER_ERROR
-    retry_after_seconds: int | None = None
+    status: int = HTTPStatus.INTERNAL_SERVER_ERROR
+    headers: tuple[tuple[str, str], ...] = ()
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -29,6 +24,7 @@ class UnauthorizedError(ProblemError):
     """No valid API key came with the request."""
 
     status = HTTPStatus.UNAUTHORIZED
+    headers = (("WWW-Authenticate", "Bearer"),)
 
 
 class ForbiddenError(ProblemError):
@@ -65,6 +61,12 @@ class UnsupportedMediaTypeError(ProblemError):
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
 
+class UnsupportedCodingError(UnsupportedMediaTypeError):
+    """The content coding is not one that is understood here (RFC 9110, section 15.5.16)."""
+
+    headers = (("Accept-Encoding", "gzip, deflate"),)
+
+
 class InvalidRequestError(ProblemError):
     """The body is JSON and means nothing here."""
 
@@ -75,65 +77,8 @@ class NotReadyError(ProblemError):
     """No policy is loaded; one may be soon."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
-    retry_after_seconds = 1
+    headers = (("Retry-After", "1"),)
 
 
-def problem_body(status: int, detail: str) -> bytes:
-    """Encode a problem."""
-    return orjson.dumps(
-        {
-            "type": "about:blank",
-            "title": HTTPStatus(status).phrase,
-            "status": status,
-            "detail": detail,
-        }
-    )
-
-
-def problem_response(status: int, detail: str) -> Response:
-    """Answer with a problem."""
-    body = problem_body(status, detail)
-    return Response(body, status, content_type="application/problem+json")
-
-
-def error_object_response(status: int, detail: str) -> Response:
-    """Answer with an error as TensorFlow Serving and the Open Inference Protocol write it.
-
-    Neither knows a status for a body that can be parsed and means nothing but 400.
-    """
-    if status == HTTPStatus.UNPROCESSABLE_ENTITY:
-        status = HTTPStatus.BAD_REQUEST
-    # What it quotes of a request may have half a surrogate pair, which UTF-8 cannot hold.
-    body = orjson.dumps({"error": detail.encode(errors="replace").decode()})
-    return Response(body, status, content_type="application/json")
-
-
-def register_error_handlers(
-    routes: Flask | Blueprint, respond: Callable[[int, str], Response] = problem_response
-) -> None:
-    """Answer every error, the framework's own included, in one shape."""
-
-    @routes.errorhandler(ProblemError)
-    def handle_problem(problem: ProblemError) -> Response:
-        response = respond(problem.status, problem.detail)
-        if problem.retry_after_seconds is not None:
-            response.headers["Retry-After"] = str(problem.retry_after_seconds)
-        if isinstance(problem, UnauthorizedError):
-            response.headers["WWW-Authenticate"] = "Bearer"
-        return response
-
-    @routes.errorhandler(HTTPException)
-    def handle_http_exception(error: HTTPException) -> Response:
-        response = respond(
-            error.code or HTTPStatus.INTERNAL_SERVER_ERROR, error.description or error.name
-        )
-        # Werkzeug knows headers that belong to the status: Allow with 405, for one.
-        for name, value in error.get_headers():
-            if name != "Content-Type":
-                response.headers[name] = value
-        return response
-
-    @routes.errorhandler(Exception)
-    def handle_unexpected(error: Exception) -> Response:
-        current_app.logger.exception("request %s failed", g.get("request_id"), exc_info=error)
-        return respond(HTTPStatus.INTERNAL_SERVER_ERROR, "the service failed; its log says why")
+class TooBusyError(NotReadyError):
+    """There is no memory or thread left for the request now."""

@@ -1,12 +1,12 @@
 """What an operator sees: Prometheus metrics, summed over the worker processes."""
 
 import os
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -16,7 +16,7 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from serving.policy.savedmodel import Decision
+from serving.prometheus_adapter import observe
 
 _BATCH_ROWS = [1, 4, 16, 64, 256, 1024, 4096, 16384, 65536]
 _TINY = np.finfo(np.float32).tiny
@@ -57,7 +57,7 @@ class Metrics:
         )
         self.shed = Counter(
             "policy_http_shed",
-            "Requests told 503 because too many were in hand.",
+            "Requests rejected with 503 because too many were in flight.",
             registry=registry,
         )
         self.batch_rows = Histogram(
@@ -91,14 +91,14 @@ class Metrics:
         )
         self.served_version = Gauge(
             "policy_served_version",
-            "The version that each worker serves, -1 for none; pid is the worker's place.",
+            "The version that each worker serves, -1 for none; pid is the worker's slot.",
             ["model"],
             multiprocess_mode="liveall",
             registry=registry,
         )
         self.swaps = Counter(
             "policy_swaps",
-            "Versions that took another's place, in each worker.",
+            "Swaps to another version, in each worker.",
             ["model"],
             registry=registry,
         )
@@ -138,33 +138,38 @@ class Metrics:
         """Count requests that were answered together and in that time."""
         count, request_seconds = self._of_route(route, status)
         count.inc(requests)
-        _observe(request_seconds, seconds, requests)
+        observe(request_seconds, seconds, requests)
 
-    def asked(self, model: str, rows: Sequence[int], out_of_range_rows: int) -> None:
+    def requested(self, model: str, rows: Sequence[int], out_of_range_rows: int) -> None:
         """Count the observations of one or more requests.
 
         Args:
-            model: who was asked.
+            model: the name of the model that decided.
             rows: of each request.
             out_of_range_rows: of all requests together.
         """
         for size in set(rows):
-            _observe(self._of(model).batch_rows, size, rows.count(size))
+            observe(self._of(model).batch_rows, size, rows.count(size))
         if out_of_range_rows:
             self.out_of_range_rows.labels(model).inc(out_of_range_rows)
 
-    def decided(self, model: str, action_names: list[str], decision: Decision) -> None:
-        """Count decisions."""
+    def decided(
+        self,
+        model: str,
+        action_names: list[str],
+        actions: npt.NDArray[np.int64],
+        probabilities: npt.NDArray[np.float32],
+        state_values: npt.NDArray[np.float32],
+    ) -> None:
+        """Count decisions: actions `[B]`, probabilities `[B, A]` and state values `[B]`."""
         children = self._of(model)
-        taken = np.bincount(decision.actions, minlength=len(action_names)).tolist()
+        taken = np.bincount(actions, minlength=len(action_names)).tolist()
         for name, count in zip(action_names, taken, strict=True):
             if count:
                 children.action(name).inc(count)
-        probabilities = decision.action_probabilities
         surprise = np.log(np.maximum(probabilities, _TINY))  # 0 log 0 is 0
         children.entropy.inc(max(0.0, -float(np.vdot(probabilities, surprise))))
-        values = decision.state_values
-        children.state_value.set(float(np.add.reduce(values)) / len(values))
+        children.state_value.set(float(np.add.reduce(state_values)) / len(state_values))
 
     def text(self) -> bytes:
         """All metrics of all processes, in Prometheus's text format."""
@@ -173,10 +178,3 @@ class Metrics:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)
         return generate_latest(registry)
-
-
-def _observe(histogram: Histogram, amount: float, times: int) -> None:
-    """Observe one amount several times; prometheus_client's own `observe` does it once."""
-    histogram._sum.inc(amount * times)
-    place = bisect_left(histogram._upper_bounds, amount)  # the last bound is infinity
-    histogram._buckets[place].inc(times)

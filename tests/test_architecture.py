@@ -1,30 +1,129 @@
-"""The rules that keep the two programs apart, and the pinned requirements together."""
+"""The rules that keep programs, layers and libraries apart, and pinned requirements together."""
 
 import ast
+import functools
+import importlib.util
+import itertools
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import prometheus_client
 import pytest
 
+from serving.prometheus_adapter import observe
 from tests.conftest import ROOT
+
+# `serving/` in layers: each imports only what stands below it, and itself.
+LAYERS = [
+    {"__main__"},
+    {"cli"},
+    {"server"},
+    {"api"},
+    {"service"},
+    {"registry"},
+    {"policy"},
+    {"schemas", "settings", "logs", "metrics"},
+    {"prometheus_adapter"},  # beside the metrics
+    {"errors"},
+]
+# What plays against a service that runs may know how requests and answers look, and no more.
+CLIENTS = {"client", "demo"}
+MAX_LINES = 300
+
+# By adapter file: names that their library does not document, which any version may change.
+UNDOCUMENTED = {
+    "serving/server/gunicorn_adapter.py": [
+        "gunicorn.arbiter.Arbiter",
+        "gunicorn.arbiter.Arbiter.WORKERS",
+        "gunicorn.arbiter.Arbiter.WORKER_BOOT_ERROR",
+        "gunicorn.arbiter.Arbiter.murder_workers",
+        "gunicorn.arbiter.Arbiter.reexec",
+    ],
+    "serving/policy/tensorflow_adapter.py": [
+        "tensorflow.core.protobuf.config_pb2.CallableOptions",
+        "tensorflow.core.protobuf.config_pb2.RunOptions.inter_op_thread_pool",
+        "tensorflow.python.client.session.Session._make_callable_from_options",
+        "tensorflow.python.saved_model.loader_impl.SavedModelLoader",
+        "tensorflow.python.saved_model.loader_impl.SavedModelLoader.load",
+    ],
+    "serving/prometheus_adapter.py": [
+        "prometheus_client.values.MultiProcessValue",
+        "prometheus_client.values.MutexValue",
+        "prometheus_client.values.ValueClass",
+    ],
+}
+# Of an object, not of a module or a class.
+UNDOCUMENTED_ATTRIBUTES = {"serving/prometheus_adapter.py": {"_sum", "_upper_bounds", "_buckets"}}
+# Modules that their library documents: gunicorn's for custom applications, workers and loggers.
+DOCUMENTED = {
+    "gunicorn": {"gunicorn.app.base", "gunicorn.workers.base", "gunicorn.glogging"},
+    "tensorflow": {"tensorflow"},
+    "prometheus_client": {"prometheus_client", "prometheus_client.multiprocess"},
+}
+PUBLIC_BUT_FOR_THEIR_NAMES = {"_asdict", "_fields", "_make", "_replace", "_exit"}
+
+
+def trees(package: str) -> dict[str, ast.Module]:
+    """The parsed files of a package, by their paths."""
+    found = {
+        path.relative_to(ROOT).as_posix(): ast.parse(path.read_text())
+        for path in (ROOT / package).rglob("*.py")
+    }
+    assert found
+    return found
+
+
+def imported(path: str, tree: ast.Module) -> set[str]:
+    """What a file imports, inside functions too: whole names such as `serving.policy.decide`."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide what is imported"
+            assert node.module is not None
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
 
 
 def imports(package: str) -> dict[str, set[str]]:
-    """Top-level names that each file of a package imports, inside functions too."""
-    found: dict[str, set[str]] = {}
-    for path in (ROOT / package).rglob("*.py"):
-        names = found.setdefault(path.relative_to(ROOT).as_posix(), set())
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                names.update(alias.name.split(".")[0] for alias in node.names)
-            elif isinstance(node, ast.ImportFrom):
-                assert node.level == 0, f"{path}: relative imports hide what is imported"
-                assert node.module is not None
-                names.add(node.module.split(".")[0])
-    assert found
-    return found
+    """Top-level names that each file of a package imports."""
+    return {
+        path: {name.split(".")[0] for name in imported(path, tree)}
+        for path, tree in trees(package).items()
+    }
+
+
+def parts_imported() -> dict[str, set[str]]:
+    """Which parts of `serving`, such as `api`, each of its files imports."""
+    return {
+        path: {name.split(".")[1] for name in imported(path, tree) if name.startswith("serving.")}
+        for path, tree in trees("serving").items()
+    }
+
+
+def part_of(path: str) -> str:
+    return Path(path).parts[1].removesuffix(".py")
+
+
+def loaded_by(*modules: str) -> set[str]:
+    """The top-level names that a new process has loaded after it imported the modules."""
+    code = f"import {', '.join(modules)}, sys; print(*sys.modules)"
+    finished = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return {name.split(".")[0] for name in finished.stdout.split()}
+
+
+def modules_of(*folders: str) -> list[str]:
+    return [
+        path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+        for folder in folders
+        for path in (ROOT / folder).rglob("*.py")
+        if path.stem not in ("__init__", "__main__")
+    ]
 
 
 def test_training_and_serving_never_import_each_other() -> None:
@@ -32,9 +131,126 @@ def test_training_and_serving_never_import_each_other() -> None:
     assert not [path for path, names in imports("serving").items() if "training" in names]
 
 
+def test_every_layer_of_serving_imports_only_what_stands_below_it() -> None:
+    rank = {part: number for number, layer in enumerate(LAYERS) for part in layer}
+    upward = {
+        f"{path} imports serving.{part}"
+        for path, parts in parts_imported().items()
+        if part_of(path) not in {"__init__", *CLIENTS}
+        for part in parts - {part_of(path)} - (CLIENTS if part_of(path) == "cli" else set())
+        if part in CLIENTS or rank[part] <= rank[part_of(path)]
+    }
+    assert not upward
+
+
+def test_the_client_and_the_demo_know_only_what_requests_and_answers_look_like() -> None:
+    known = {
+        part: {
+            name
+            for path, names in parts_imported().items()
+            if part_of(path) == part
+            for name in names
+        }
+        for part in CLIENTS
+    }
+    assert known["client"] <= {"schemas", "errors"}
+    assert known["demo"] <= {"demo", "client", "schemas", "errors"}
+
+
+def test_policies_and_versions_are_served_without_flask() -> None:
+    modules = modules_of("serving/policy", "serving/registry")
+    assert not {"flask", "werkzeug", "gunicorn"} & loaded_by(*modules)
+
+
+def test_observations_are_read_with_neither_flask_nor_tensorflow() -> None:
+    assert not {"flask", "werkzeug", "tensorflow"} & loaded_by("serving.policy.observations")
+
+
 def test_only_the_policy_imports_tensorflow_in_serving() -> None:
-    with_tensorflow = [path for path, names in imports("serving").items() if "tensorflow" in names]
-    assert with_tensorflow == ["serving/policy/savedmodel.py"]
+    with_tensorflow = {path for path, names in imports("serving").items() if "tensorflow" in names}
+    assert with_tensorflow == {
+        "serving/policy/savedmodel.py",
+        "serving/policy/tensorflow_adapter.py",
+    }
+
+
+@pytest.mark.parametrize("name", list(itertools.chain(*UNDOCUMENTED.values())))
+def test_what_a_library_does_not_document_is_still_there(name: str) -> None:
+    module = name
+    attributes: list[str] = []
+    while True:
+        try:
+            found = importlib.import_module(module)
+            break
+        except ModuleNotFoundError:
+            module, _, attribute = module.rpartition(".")
+            attributes.insert(0, attribute)
+    if name.startswith("tensorflow.core.protobuf"):
+        message, *fields = attributes
+        assert set(fields) <= set(getattr(found, message).DESCRIPTOR.fields_by_name)
+    else:
+        functools.reduce(getattr, attributes, found)
+
+
+def test_what_a_histogram_does_not_document_is_still_there() -> None:
+    histogram = prometheus_client.Histogram("a", "b", buckets=[1, 2], registry=None)
+    observe(histogram, 1.5, 3)
+    samples = {
+        (sample.name, sample.labels.get("le")): sample.value
+        for metric in histogram.collect()
+        for sample in metric.samples
+    }
+    assert samples["a_bucket", "1.0"] == 0
+    assert samples["a_bucket", "2.0"] == samples["a_count", None] == 3
+    assert samples["a_sum", None] == 4.5
+
+
+def test_undocumented_modules_are_imported_by_the_adapters_only() -> None:
+    elsewhere = set()
+    for path, tree in trees("serving").items():
+        for name in imported(path, tree):
+            documented = DOCUMENTED.get(name.split(".")[0], {name})
+            if path not in UNDOCUMENTED and not {name, name.rpartition(".")[0]} & documented:
+                elsewhere.add(f"{path} imports {name}")
+    assert not elsewhere
+
+
+def test_undocumented_names_are_used_by_the_adapters_only_and_are_listed_here() -> None:
+    listed = {
+        path: {name.rpartition(".")[2] for name in names} | UNDOCUMENTED_ATTRIBUTES.get(path, set())
+        for path, names in UNDOCUMENTED.items()
+    }
+    of_gunicorn = listed["serving/server/gunicorn_adapter.py"]
+    wrong = set()
+    for path, tree in trees("serving").items():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Attribute) or node.attr in PUBLIC_BUT_FOR_THEIR_NAMES:
+                continue
+            is_own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            is_private = node.attr.startswith("_") and not node.attr.startswith("__") and not is_own
+            is_known = node.attr in listed.get(path, set())
+            if (is_private or node.attr in of_gunicorn) and not is_known:
+                wrong.add(f"{path} uses {node.attr}")
+    for path, names in listed.items():
+        text = (ROOT / path).read_text()
+        wrong |= {f"{path}: no {name}" for name in names if not re.search(rf"\b{name}\b", text)}
+    assert not wrong
+
+
+def test_no_file_is_longer_than_what_is_read_at_once() -> None:
+    lengths = {
+        path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines())
+        for package in ("serving", "training")
+        for path in (ROOT / package).rglob("*.py")
+    }
+    assert not {path: lines for path, lines in lengths.items() if lines > MAX_LINES}
+
+
+def test_the_benchmarks_hide_no_package() -> None:
+    # Python puts a script's own folder first on the path.
+    for path in (ROOT / "benchmarks").iterdir():
+        if path.suffix == ".py" or (path.is_dir() and not path.name.startswith((".", "_"))):
+            assert importlib.util.find_spec(path.stem) is None, path
 
 
 def test_training_knows_nothing_of_http_and_serving_nothing_of_learning() -> None:
@@ -46,20 +262,11 @@ def test_training_knows_nothing_of_http_and_serving_nothing_of_learning() -> Non
 
 @pytest.mark.parametrize("module", ["serving.demo.player", "serving.client", "serving.cli"])
 def test_the_demo_player_needs_neither_tensorflow_nor_flask(module: str) -> None:
-    code = f"import {module}, sys; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.split()
-    assert not {"tensorflow", "flask", "gunicorn", "orjson"} & set(loaded)
+    assert not {"tensorflow", "flask", "gunicorn", "orjson"} & loaded_by(module)
 
 
 def test_importing_any_module_prints_nothing_and_starts_nothing() -> None:
-    modules = [
-        path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
-        for package in ("training", "serving")
-        for path in (ROOT / package).rglob("*.py")
-        if path.stem not in ("__init__", "__main__")
-    ]
+    modules = modules_of("training", "serving")
     code = (
         "import tensorflow, threading, os; before = threading.active_count(), os.listdir()\n"
         + "\n".join(f"import {module}" for module in modules)

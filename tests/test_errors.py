@@ -3,6 +3,7 @@
 import gzip
 import json
 import socket
+import zlib
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -135,17 +136,33 @@ def post_encoded(service: Service, body: bytes, encoding: str) -> urllib3.BaseHT
 
 def test_a_packed_body_is_unpacked(service: Service) -> None:
     body = json.dumps({"observations": [ROW], "seed": 7}).encode()
-    response = post_encoded(service, gzip.compress(body), "gzip")
-    assert response.json() == act(service, observations=[ROW], seed=7)
+    middle = len(body) // 2
+    members = gzip.compress(body[:middle]) + gzip.compress(body[middle:])
+    for packed, encoding in [
+        (gzip.compress(body), "gzip"),
+        (gzip.compress(body), "X-GZip"),
+        (members, "gzip"),  # a file of two members (RFC 1952, section 2.2)
+        (zlib.compress(body), "deflate"),
+        (body, "identity"),
+    ]:
+        response = post_encoded(service, packed, encoding)
+        assert response.json() == act(service, observations=[ROW], seed=7)
+
+
+def test_a_coding_that_is_not_understood_gets_those_that_are(service: Service) -> None:
+    response = post_encoded(service, b"{}", "br")
+    assert response.status == 415
+    assert response.headers["Accept-Encoding"] == "gzip, deflate"
 
 
 @pytest.mark.parametrize(
     ("body", "encoding", "status", "detail"),
     [
-        (b"{}", "br", 415, "the Content-Encoding is 'br', not 'gzip'"),
+        (b"{}", "br", 415, "the Content-Encoding is 'br', not 'gzip' or 'deflate'"),
         (b"{}", "gzip", 400, "the body is not gzip"),
         (gzip.compress(b"{}")[:-3], "gzip", 400, "not one whole gzip stream"),
-        (gzip.compress(b"{}") * 2, "gzip", 400, "not one whole gzip stream"),
+        (zlib.compress(b"{}") * 2, "deflate", 400, "not one whole deflate stream"),
+        (b"{}", "gzip, gzip", 415, "the Content-Encoding is 'gzip, gzip'"),
         (gzip.compress(b" " * 200_000_000, 9), "gzip", 413, "longer than 16777216 bytes"),
     ],
 )
@@ -159,7 +176,7 @@ def test_a_body_packed_wrongly_is_refused(
     ("sent", "status"),
     [
         (b"GARBAGE\r\n\r\n", 400),
-        (b"GET / HTTP/9.9\r\n\r\n", 400),
+        (b"GET / HTTP/9.9\r\n\r\n", 505),
         (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", 400),
         (b"GET /" + b"x" * 10_000 + b" HTTP/1.1\r\n\r\n", 414),
         (b"GET / HTTP/1.1\r\nA: " + b"x" * 10_000 + b"\r\n\r\n", 431),

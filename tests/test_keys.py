@@ -12,7 +12,7 @@ import pytest
 import urllib3
 from werkzeug.routing import Rule
 
-from serving.api.app import create_app
+from serving.api.app import create_api
 from serving.api.keys import Keys
 from serving.client import PolicyClient, ServiceError
 from serving.metrics import Metrics
@@ -108,7 +108,7 @@ def test_bytes_that_are_no_text_are_401_and_the_service_goes_on(guarded: Service
 
 def rules() -> list[Rule]:
     settings, metrics = Settings(), Metrics()
-    app = create_app(settings, Repository(settings, metrics), metrics, Keys([]))
+    app = create_api(settings, Repository(settings, metrics), metrics, Keys([])).flask
     return list(app.url_map.iter_rules())
 
 
@@ -188,10 +188,10 @@ def test_no_key_is_in_the_log_or_on_a_command_line(guarded: Service) -> None:
         assert act(guarded, f"Bearer {key}").status == (401 if key == WRONG else 200)
         assert urllib3.request("GET", f"{guarded.url}/models?key={key}").status == 401
         for broken in (
-            f"GET /?{key} HTTP/9\r\n",
+            f"GET /?{key} HTTP/1.x\r\n",
             f"GET / HTTP/1.1\r\nAuthorization Bearer {key}\r\n",
         ):
-            assert first_line(guarded, f"{broken}\r\n".encode()).startswith(b"HTTP/1.1 400 ")
+            assert first_line(guarded, f"{broken}\r\n".encode())[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 505")
     wait_until(lambda: guarded.log.read_text().count('"path": "/act"') >= 5)
     told = guarded.log.read_text()
     assert "4 API keys" in told

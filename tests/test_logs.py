@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 import urllib3
 
-from serving.api.app import create_app
+from serving.api.app import create_api
 from serving.api.keys import Keys
 from serving.client import PolicyClient
 from serving.logs import JsonFormatter, TextFormatter
@@ -212,7 +212,7 @@ def test_an_answer_that_failed_is_in_the_log_under_its_request(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     settings, metrics = Settings(), Metrics()
-    app = create_app(settings, Repository(settings, metrics), metrics, Keys([]))
+    app = create_api(settings, Repository(settings, metrics), metrics, Keys([])).flask
 
     @app.get("/fails")
     def fails() -> str:

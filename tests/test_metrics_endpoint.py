@@ -19,7 +19,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serving.client import PolicyClient
 from serving.metrics import Metrics
-from serving.policy.savedmodel import Decision
 from tests.artefacts import publish
 from tests.conftest import ROOT, Service, Trained, running_service, wait_until
 from tests.test_act import ROW
@@ -183,18 +182,12 @@ def test_actions_entropy_and_value_are_those_of_the_answers(running: Running) ->
 def test_the_entropy_of_known_probabilities() -> None:
     metrics = Metrics()
     probabilities = np.array([[0.5, 0.5], [1.0, 0.0], [0.25, 0.75]], np.float32)
-    nothing = np.zeros(3, np.float32)
     metrics.decided(
         "m",
         ["left", "right"],
-        Decision(
-            action_logits=probabilities,
-            action_probabilities=probabilities,
-            actions=np.array([0, 0, 1]),
-            greedy_actions=np.array([0, 0, 1]),
-            log_probabilities=nothing,
-            state_values=np.array([1.0, 2.0, 6.0], np.float32),
-        ),
+        actions=np.array([0, 0, 1]),
+        probabilities=probabilities,
+        state_values=np.array([1.0, 2.0, 6.0], np.float32),
     )
     told = metrics.text().decode()
     # ln 2 + 0 + (ln 4 / 4 + 3 ln(4/3) / 4)
@@ -303,7 +296,7 @@ def test_each_request_refused_as_too_many_is_counted(trained: Trained, tmp_path:
         answers: Counter[int] = Counter()
 
         # Large enough to be handled by a thread, while the next ones come.
-        body = json.dumps({"observations": [ROW] * 1024})
+        body = json.dumps({"observations": [ROW] * 8192})
         headers = {"Content-Type": "application/json"}
 
         def ask(_: int) -> list[int]:

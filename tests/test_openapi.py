@@ -11,7 +11,7 @@ import jsonschema_rs
 import pytest
 import urllib3
 
-from serving.api.app import create_app
+from serving.api.app import create_api
 from serving.api.keys import Keys
 from serving.metrics import Metrics
 from serving.registry.repository import Repository
@@ -28,7 +28,7 @@ def api(service: Service) -> Any:
 
 def test_every_route_of_the_application_is_described(api: dict[str, Any], tmp_path: Path) -> None:
     settings, metrics = Settings(models=tmp_path), Metrics()
-    app = create_app(settings, Repository(settings, metrics), metrics, Keys([]))
+    app = create_api(settings, Repository(settings, metrics), metrics, Keys([])).flask
     routes = {
         # As in the description: "<tfname:name>" is the model's, "<version>" a parameter.
         (

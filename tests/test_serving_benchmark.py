@@ -18,18 +18,25 @@ from click.testing import CliRunner
 
 from benchmarks.serving_comparison import Plan, main
 from benchmarks.serving_load import (
+    BODIES,
     Body,
     Load,
     LoadError,
     ask,
-    binary_body,
     is_whole,
     json_body,
     paced_load,
     parse_wrk,
     percentiles_ms,
 )
-from benchmarks.serving_report import Measurement, Started, Tail, ratios, report
+from benchmarks.serving_report import (
+    Measurement,
+    Started,
+    Tail,
+    ratios,
+    report,
+    shares_of_act,
+)
 from benchmarks.serving_services import MARK, marked, newest_version, running, stop
 from serving.schemas import ActResponse
 from serving.settings import Settings
@@ -145,10 +152,11 @@ def test_the_largest_request_is_within_the_limits_of_the_service() -> None:
     assert len(body.content) < Settings().max_body_bytes
 
 
-def test_both_protocols_get_a_decision_a_row_from_the_service(trained: Trained) -> None:
+def test_every_protocol_gets_a_decision_a_row_from_the_service(trained: Trained) -> None:
     with running("ours", trained.models, workers=1) as service:
         for rows in (1, 5):
-            for body in (json_body(rows), binary_body(rows)):
+            for make_body in BODIES.values():
+                body = make_body(rows)
                 service.wait_until_ready(body, workers=1)
                 assert service.check(body, rows) > 0
                 with pytest.raises(LoadError, match=f"answered with {rows} actions to 9 rows"):
@@ -171,13 +179,19 @@ def test_the_noop_app_answers_in_the_shape_of_the_service_under_its_gunicorn(
 
 
 def measured(
-    contender: str, number: int, rate: float, *, workers: int = 2, rows: int = 1
+    contender: str,
+    number: int,
+    rate: float,
+    *,
+    workers: int = 2,
+    rows: int = 1,
+    protocol: str = "act",
 ) -> Measurement:
     return Measurement(
         contender=contender,
         round=number,
         workers=workers,
-        protocol="json",
+        protocol=protocol,
         rows=rows,
         connections=16,
         requests_per_second=rate,
@@ -196,9 +210,20 @@ def test_ratios_compare_what_was_measured_in_the_same_round_and_cell() -> None:
         *(measured("noop", 1, 10.0, rows=1024), measured("ours", 1, 500.0, workers=1)),
     ]
     by_cell = ratios(records, ("ours", 2), ("noop", 2))
-    assert by_cell == {("json", 1, 16): [0.5, 0.75], ("json", 1024, 16): [0.9]}
+    assert by_cell == {("act", 1, 16): [0.5, 0.75], ("act", 1024, 16): [0.9]}
     with pytest.raises(KeyError):
         ratios(records, ("ours", 2), ("ours", 1))  # round 2 is missing
+
+
+def test_other_protocols_are_compared_with_act_in_the_same_round() -> None:
+    records = [
+        *(measured("ours", 1, 1000.0), measured("ours", 1, 700.0, protocol="infer")),
+        *(measured("ours", 2, 2000.0), measured("ours", 2, 1800.0, protocol="infer")),
+        *(measured("ours", 1, 1.0, workers=1), measured("before", 1, 1.0)),
+    ]
+    assert shares_of_act(records, ("ours", 2)) == {("infer", 1, 16): [0.7, 0.9]}
+    told = lines(report(None, records[:4], ["ours"]))
+    assert told[-1] == "infer 1 16 ours / by act 0.70 0.90 0.80"
 
 
 def lines(text: str) -> list[str]:
@@ -213,13 +238,13 @@ def test_the_report_shows_medians_ranges_and_every_ratio() -> None:
     assert lines(report(None, records, ["noop", "ours"])) == [
         "protocol rows connections median (min..max) workers"
         " requests/s rows/s p50 ms p99 ms requests/CPU s PSS MB",
-        "json 1 16 no-op Flask 2 1,000.0 (1,000.0..1,000.0) 1,000 (1,000..1,000)"
+        "act 1 16 no-op Flask 2 1,000.0 (1,000.0..1,000.0) 1,000 (1,000..1,000)"
         " 1.00 (1.00..1.00) 2.00 (2.00..2.00) 250 (250..250) 100 (100..100)",
-        "json 1 16 ours 2 1,000.0 (900.0..2,000.0) 1,000 (900..2,000)"
+        "act 1 16 ours 2 1,000.0 (900.0..2,000.0) 1,000 (900..2,000)"
         " 1.00 (1.00..1.00) 2.00 (2.00..2.00) 250 (225..500) 100 (100..100)",
         "",
         "protocol rows connections throughput round 1 round 2 round 3 median",
-        "json 1 16 ours / no-op Flask 0.90 1.00 2.00 1.00",
+        "act 1 16 ours / no-op Flask 0.90 1.00 2.00 1.00",
     ]
 
 
@@ -230,8 +255,8 @@ def test_a_report_without_ours_has_no_ratios() -> None:
 def test_the_report_of_workers_compares_two_with_one() -> None:
     records = [measured("ours", 1, 500.0, workers=1), measured("ours", 1, 900.0)]
     assert lines(report("workers", records, ["ours"]))[-2:] == [
-        "json 1 16 ours, 2 workers / 1 1.80 1.80",
-        "json 1 16 ours, 2 workers / 1, per CPU s 0.45 0.45",
+        "act 1 16 ours, 2 workers / 1 1.80 1.80",
+        "act 1 16 ours, 2 workers / 1, per CPU s 0.45 0.45",
     ]
 
 
@@ -240,7 +265,7 @@ def test_the_report_of_tails() -> None:
         contender="ours",
         round=1,
         workers=2,
-        protocol="json",
+        protocol="act",
         rows=1,
         connections=16,
         requests_per_second=500.0,
@@ -250,7 +275,7 @@ def test_the_report_of_tails() -> None:
         late_p99_ms=0.1,
     )
     assert lines(report("tail", [record], ["ours"]))[1] == (
-        "json 1 16 ours 2 500.0 (500.0..500.0) 1.00 (1.00..1.00) 3.50 (3.50..3.50)"
+        "act 1 16 ours 2 500.0 (500.0..500.0) 1.00 (1.00..1.00) 3.50 (3.50..3.50)"
         " 3.5 (3.5..3.5) 0.10 (0.10..0.10)"
     )
 
@@ -323,9 +348,21 @@ def test_stopping_leaves_no_process_not_even_one_that_has_left() -> None:
         ["--connections", "0"],
         ["--contenders", "ours,his"],
         ["--protocol", "binary", "--contenders", "ours,fastapi"],
+        ["--protocol", "act,infer", "--contenders", "ours,triton"],
+        ["--protocol", "act,http"],
     ],
 )
 def test_a_wrong_list_is_told_before_anything_is_started(arguments: list[str]) -> None:
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
     assert arguments[-1].split(",")[-1] in result.output
+
+
+def test_a_contender_that_is_not_to_be_found_is_left_out_with_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BUN", "/bin/true")
+    monkeypatch.delenv("BUN_SERVER", raising=False)
+    # The list of rows is wrong, so that nothing is started.
+    result = CliRunner().invoke(main, ["--contenders", "ours,bun", "--rows", "x"])
+    assert "without Bun: BUN_SERVER does not say where it is\n" in result.output

@@ -1,42 +1,52 @@
 """The ceiling: a plain Flask app that decodes and encodes, and decides nothing.
 
-    python -m benchmarks.serving_contenders.noop run [the options of `python -m serving run`]
+    python -m benchmarks.serving_contenders.noop [--port 8000] [--workers 2] [--threads 8]
 
-It is the service's command with this application in the place of the service's, and so with the
-same gunicorn, worker class and hooks, but every request goes through Flask: it has no fast lane.
-It takes the same requests; its answers have the same shape and constant numbers.
+It runs under gunicorn's own threaded worker, with a socket for each worker (`reuse_port`), and has
+these options and their variables, such as SERVING_THREADS, in common with the service. It takes
+the same requests; its answers have the same shape and constant numbers.
 """
 
-from collections.abc import Sequence
 from typing import Any
-from unittest import mock
 
+import click
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import orjson
 from flask import Flask, Response, request
+from gunicorn.app.base import BaseApplication
 
-from serving import cli
+from benchmarks.serving_services import KEEP_ALIVE_SECONDS
 from serving.schemas import ActRequest
-from serving.server.master import Server
+from serving.settings import Settings, settings_options
 
 
-class NoFastLane:
-    """Leaves every request to Flask."""
+class Server(BaseApplication):
+    """gunicorn with as many workers and threads as the service has."""
 
-    def answer(self, requests: Sequence[bytes]) -> list[None]:
-        """As `serving.server.fastlane.FastLane.answer`."""
-        return [None] * len(requests)
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        super().__init__()
 
+    def load_config(self) -> None:
+        """Set what differs from gunicorn's defaults."""
+        settings: dict[str, Any] = {
+            "bind": f"{self.settings.host}:{self.settings.port}",
+            "workers": self.settings.workers,
+            "threads": self.settings.threads,
+            "worker_class": "gthread",
+            "reuse_port": True,
+            "keepalive": int(KEEP_ALIVE_SECONDS),
+            "control_socket_disable": True,
+            "loglevel": "warning",
+        }
+        for name, value in settings.items():
+            self.cfg.set(name, value)
 
-def load(server: Any) -> Flask:
-    """Make a worker's application, in the place of `serving.server.master.Server.load`."""
-    from serving.metrics import Metrics
-
-    # The service's worker class counts in the one, and asks the other first.
-    server.metrics, server.fast_lane = Metrics(), NoFastLane()
-    return create_app(server.settings.max_rows)
+    def load(self) -> Flask:
+        """Make a worker's application; gunicorn calls it after the fork."""
+        return create_app(self.settings.max_rows)
 
 
 def create_app(max_rows: int) -> Flask:
@@ -66,6 +76,12 @@ def create_app(max_rows: int) -> Flask:
     return app
 
 
+@click.command()
+@settings_options("host", "port", "workers", "threads", "max_rows")
+def main(**settings: Any) -> None:
+    """Serve the no-op app."""
+    Server(Settings(**settings)).run()
+
+
 if __name__ == "__main__":
-    with mock.patch.object(Server, "load", load):
-        cli.main()
+    main()

@@ -1,35 +1,68 @@
-"""The Flask application: wiring only."""
+"""The application: wiring only."""
+
+from typing import NamedTuple
 
 from flask import Flask
 
-from serving.api.act import act_blueprint
+from serving.api.act import ActProtocol
+from serving.api.body import BodyReader
+from serving.api.budget import Budget
+from serving.api.decisions import DecisionRoutes
+from serving.api.exchange import Exchange
 from serving.api.health import health_blueprint
-from serving.api.hooks import register_hooks
 from serving.api.keys import Keys
 from serving.api.metrics import metrics_blueprint
 from serving.api.models import models_blueprint
-from serving.api.oip.routes import oip_blueprint
+from serving.api.oip.infer import InferProtocol
+from serving.api.oip.routes import InferenceProtocolRoutes
 from serving.api.openapi.routes import docs_blueprint
 from serving.api.pages import page_blueprint
-from serving.api.tfserving.routes import tfserving_blueprint
-from serving.errors import register_error_handlers
+from serving.api.problems import register_error_handlers
+from serving.api.tfserving.predict import PredictProtocol
+from serving.api.tfserving.routes import CONVERTERS, TensorFlowServingRoutes
 from serving.metrics import Metrics
 from serving.registry.repository import Repository
+from serving.service import DecisionService
 from serving.settings import Settings
 
 
-def create_app(settings: Settings, repository: Repository, metrics: Metrics, keys: Keys) -> Flask:
+class Api(NamedTuple):
+    """The application, which any WSGI server can run, and its parts that the worker calls."""
+
+    flask: Flask
+    decisions: DecisionRoutes
+    exchange: Exchange
+    budget: Budget
+
+
+def create_api(settings: Settings, repository: Repository, metrics: Metrics, keys: Keys) -> Api:
     """Build the application; `repository` is started by whoever runs it."""
+    budget = Budget(8 * settings.max_body_bytes)
+    bodies = BodyReader(settings, budget, repository.widest)
+    exchange = Exchange(settings, metrics, keys)
+    decisions = DecisionRoutes(
+        [
+            ActProtocol(repository, bodies),
+            InferProtocol(repository, bodies, settings.max_rows),
+            PredictProtocol(repository, bodies, settings.max_rows),
+        ],
+        DecisionService(settings.max_rows, metrics),
+        exchange,
+        bodies,
+    )
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    app.url_map.converters.update(CONVERTERS)
     register_error_handlers(app)
-    register_hooks(app, settings, metrics, keys)
-    app.register_blueprint(act_blueprint(repository, settings, metrics))
+    exchange.register(app)
+    decisions.register(app)
     app.register_blueprint(docs_blueprint(repository, settings))
     app.register_blueprint(health_blueprint(repository))
     app.register_blueprint(metrics_blueprint(metrics))
     app.register_blueprint(models_blueprint(repository))
-    app.register_blueprint(oip_blueprint(repository, settings, metrics, keys_are_set=bool(keys)))
+    app.register_blueprint(
+        InferenceProtocolRoutes(repository, settings, bodies, keys_are_set=bool(keys)).blueprint()
+    )
     app.register_blueprint(page_blueprint())
-    app.register_blueprint(tfserving_blueprint(repository, settings, metrics))
-    return app
+    app.register_blueprint(TensorFlowServingRoutes(repository, bodies).blueprint())
+    return Api(app, decisions, exchange, budget)

@@ -8,63 +8,142 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import msgspec
-from flask import Request
+from werkzeug.http import parse_options_header
 
+from serving.api.budget import Budget
+from serving.api.messages import Request
 from serving.errors import (
     InvalidRequestError,
     NotJsonError,
+    TooBusyError,
     TooLargeError,
+    UnsupportedCodingError,
     UnsupportedMediaTypeError,
 )
+from serving.settings import Settings
 
 T = TypeVar("T")
 
-GZIP = 16 + zlib.MAX_WBITS
+# zlib's window sizes: 16 more reads gzip (RFC 1952), else zlib, which HTTP calls deflate.
+_WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+_PIECE_BYTES = 1024 * 1024
+LARGE_BYTES = 64 * 1024
+# Values and lists of a request besides those of its rows: names, parameters, shapes.
+_OTHER_VALUES = 1024
 
 
-def json_body(request: Request) -> bytes:
-    """The bytes of a body that is declared to be JSON; gzip is unpacked.
+class BodyReader:
+    """Reads bodies within the limits of the service.
 
-    Raises:
-        UnsupportedMediaTypeError: it is declared to be something else.
-        TooLargeError: it is longer than the application's limit, packed or unpacked.
-        NotJsonError: it is not gzip, though declared to be.
+    Args:
+        settings: for the limits.
+        budget: counts unpacked bodies.
+        widest: the most numbers that an observation of a served policy has.
     """
-    if request.mimetype != "application/json":
+
+    def __init__(self, settings: Settings, budget: Budget, widest: Callable[[], int]) -> None:
+        self._max_bytes = settings.max_body_bytes
+        self._max_rows = settings.max_rows
+        self._budget = budget
+        self._widest = widest
+
+    def read_json(self, request: Request) -> bytes:
+        """The bytes of a body that is declared to be JSON.
+
+        Raises:
+            UnsupportedMediaTypeError: it is declared to be something else.
+            ProblemError: as `read`.
+        """
+        declared = request.headers.get("content-type", "")
+        if declared != "application/json":
+            _require_json(declared)
+        body = self.read(request)
+        self.require_few_values(body)
+        return body
+
+    def read(self, request: Request) -> bytes:
+        """The bytes of a body of any type, unpacked; call `release` when they are not needed.
+
+        Raises:
+            UnsupportedCodingError: its coding is another one than gzip or deflate.
+            TooLargeError: it is longer than the service's limit when unpacked.
+            TooBusyError: other requests hold the memory that it needs.
+            NotJsonError: it is not in the coding that it is declared to be in.
+        """
+        codings = [
+            coding
+            for part in request.headers.get("content-encoding", "").split(",")
+            if (coding := part.strip().lower()) not in ("", "identity")
+        ]
+        if not codings:
+            return request.body
+        if len(codings) > 1 or codings[0] not in _WINDOWS:
+            raise UnsupportedCodingError(
+                f"the Content-Encoding is {', '.join(codings)!r}, not 'gzip' or 'deflate'"
+            )
+        return self._unpack(request, codings[0])
+
+    def release(self, request: Request) -> None:
+        """Stop counting the unpacked body of a request."""
+        self._budget.give_back(request.unpacked_bytes)
+        request.unpacked_bytes = 0
+
+    def require_few_values(self, body: bytes) -> None:
+        """Refuse JSON that has more values than the allowed rows, before any is an object.
+
+        A number of two bytes becomes 32 bytes, an empty list of three 64.
+
+        Raises:
+            InvalidRequestError: it has more.
+        """
+        if len(body) <= LARGE_BYTES:
+            return
+        values = self._max_rows * (self._widest() + 2) + _OTHER_VALUES
+        lists = 2 * self._max_rows + _OTHER_VALUES
+        if body.count(b",") > values or body.count(b"[") + body.count(b"{") > lists:
+            raise InvalidRequestError(
+                f"the body has more values than {self._max_rows} rows, the most allowed, can have"
+            )
+
+    def _unpack(self, request: Request, coding: str) -> bytes:
+        """Unpack piece by piece, so that a bomb is met after the limit and not after its end."""
+        pieces, packed, total = [], request.body, 0
+        unpacker = zlib.decompressobj(_WINDOWS[coding])
+        try:
+            while True:
+                piece = unpacker.decompress(packed, _PIECE_BYTES)
+                total += len(piece)
+                if total > self._max_bytes:
+                    raise TooLargeError(
+                        f"the body is longer than {self._max_bytes} bytes when unpacked"
+                    )
+                if not self._budget.take(len(piece)):
+                    raise TooBusyError("too many large requests at once")
+                request.unpacked_bytes += len(piece)
+                pieces.append(piece)
+                packed = unpacker.unconsumed_tail
+                if unpacker.eof and unpacker.unused_data and coding != "deflate":
+                    # Another member of the same gzip file (RFC 1952, section 2.2).
+                    packed = unpacker.unused_data
+                    unpacker = zlib.decompressobj(_WINDOWS[coding])
+                elif unpacker.eof or not (packed or piece):
+                    break
+        except zlib.error as error:
+            raise NotJsonError(f"the body is not {coding}: {error}") from error
+        if not unpacker.eof or unpacker.unused_data:
+            raise NotJsonError(f"the body is not one whole {coding} stream")
+        return b"".join(pieces)
+
+
+def _require_json(declared: str) -> None:
+    media_type, options = parse_options_header(declared)
+    if media_type.lower() != "application/json":
         raise UnsupportedMediaTypeError(
-            f"the Content-Type is {request.mimetype or 'missing'!r}, not 'application/json'"
+            f"the Content-Type is {media_type or 'missing'!r}, not 'application/json'"
         )
-    charset = request.mimetype_params.get("charset", "utf-8")
+    charset = options.get("charset", "utf-8")
     if charset.lower() not in ("utf-8", "utf8"):
         raise UnsupportedMediaTypeError(f"the charset is {charset!r}, and JSON is UTF-8")
-    return body_bytes(request)
-
-
-def body_bytes(request: Request) -> bytes:
-    """The bytes of a body of any type; gzip is unpacked.
-
-    Raises:
-        UnsupportedMediaTypeError, TooLargeError, NotJsonError: as `json_body`.
-    """
-    body = request.get_data(cache=False)
-    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding == "identity":
-        return body
-    if encoding != "gzip":
-        raise UnsupportedMediaTypeError(f"the Content-Encoding is {encoding!r}, not 'gzip'")
-    limit = request.max_content_length
-    assert limit is not None  # the settings give one
-    unpacker = zlib.decompressobj(GZIP)
-    try:
-        # One byte more than allowed tells a bomb without unpacking it.
-        unpacked = unpacker.decompress(body, limit + 1)
-    except zlib.error as error:
-        raise NotJsonError(f"the body is not gzip: {error}") from error
-    if len(unpacked) > limit:
-        raise TooLargeError(f"the body is longer than {limit} bytes when unpacked")
-    if not unpacker.eof or unpacker.unused_data:
-        raise NotJsonError("the body is not one whole gzip stream")
-    return unpacked
 
 
 def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:

@@ -2,7 +2,7 @@
 
 from flask import Blueprint, Response
 
-from serving.api.encoding import json_response
+from serving.api.messages import json_response
 from serving.registry.repository import Repository
 
 

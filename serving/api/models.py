@@ -3,7 +3,7 @@
 import msgspec
 from flask import Blueprint, Response, request
 
-from serving.api.encoding import json_response
+from serving.api.messages import json_response
 from serving.api.pages import card_page
 from serving.errors import NotFoundError, NotReadyError
 from serving.registry.repository import Repository

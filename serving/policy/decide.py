@@ -1,119 +1,170 @@
-"""Decisions about batches, whatever protocol asked for them. No HTTP in here."""
+"""Decisions of one policy about the rows of several requests. Pure: nothing is counted here."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from serving.errors import InvalidRequestError
-from serving.metrics import Metrics
-from serving.policy.observations import FloatArray, is_outside, out_of_range_warnings
+from serving.policy.observations import (
+    FloatArray,
+    from_numbers,
+    is_outside,
+    out_of_range_warnings,
+    require_rows,
+    to_array,
+)
+from serving.policy.outputs import PolicyOutputs
 from serving.policy.sampling import draw_seed, uniforms_of
-from serving.policy.savedmodel import Decision, Policy
+from serving.schemas import Row
+
+if TYPE_CHECKING:
+    from serving.policy.savedmodel import Policy  # imports TensorFlow
+
+BoolArray = npt.NDArray[np.bool_]
 
 
-class Batch(NamedTuple):
-    """What the policy is asked in one call."""
+class SamplingSpec(NamedTuple):
+    """How the actions of one request with `B` rows are taken."""
 
-    observations: FloatArray  # [B, O]
-    uniforms: FloatArray  # [B] in [0, 1), the randomness of each row
-    deterministic: npt.NDArray[np.bool_]  # [B]
-
-
-class Question(NamedTuple):
-    """What one request asks, but for its observations."""
-
-    rows: int
-    seed: int | None
-    deterministic: bool
+    seed: int | None = None  # one is drawn where there is none
+    deterministic: bool | BoolArray = False  # for all rows, or `[B]`
+    uniforms: FloatArray | None = None  # `[B]` in [0, 1), in the place of a seed
 
 
-class Decided(NamedTuple):
-    """A decision and how it came about."""
+class DecisionRequest(NamedTuple):
+    """Rows to decide about, as their protocol decoded them, and the policy that decides."""
 
-    decision: Decision
-    seed: int  # replays it
+    policy: "Policy"
+    rows: list[Row] | npt.NDArray[Any]  # `B` rows of `O` numbers
+    sampling: SamplingSpec
+
+
+class ActResult(NamedTuple):
+    """The decisions of one request and how they came about."""
+
+    outputs: PolicyOutputs
+    seed: int  # replays the actions, unless the request brought uniforms
     warnings: list[str]  # rows outside what training saw
 
 
-def decide(
-    policy: Policy,
-    observations: FloatArray,
-    *,
-    seed: int | None,
-    deterministic: bool,
-    metrics: Metrics,
-) -> Decided:
-    """Decide about observations `[B, O]`, drawing a seed where none is given.
+class Decisions(NamedTuple):
+    """What became of several requests."""
 
-    Raises:
-        InvalidRequestError: the policy overflows on a row.
-    """
-    question = Question(len(observations), seed, deterministic)
-    (decided,) = decide_together(policy, observations, [question], metrics)
-    return decided
+    results: list[ActResult | InvalidRequestError]  # one a request, in their order
+    outputs: PolicyOutputs | None  # of all rows that were decided about
+    rows: list[int]  # of each request that was decided about
+    out_of_range_rows: int
 
 
-def decide_together(
-    policy: Policy, observations: FloatArray, questions: Sequence[Question], metrics: Metrics
-) -> list[Decided]:
-    """Decide for several requests in one call of the policy.
+def decide_many(requests: Sequence[DecisionRequest], max_rows: int) -> Decisions:
+    """Decide about the rows of all requests in one call of the policy.
 
-    A row's numbers do not depend on the rows beside it, so each gets what it had got alone.
+    The numbers of a row do not depend on the rows beside it, so results do not depend on how
+    requests are batched. A wrong request gets its error and leaves the others alone.
 
     Args:
-        policy: is asked.
-        observations: `[B, O]`, those of all requests in their order.
-        questions: the requests; their rows add up to `B`.
-        metrics: count it.
-
-    Raises:
-        InvalidRequestError: the policy overflows on a row.
+        requests: at least one, all of one policy.
+        max_rows: the most rows that one request may have.
     """
-    rows = [question.rows for question in questions]
-    seeds = [draw_seed() if asked.seed is None else asked.seed for asked in questions]
-    deterministic = np.array([asked.deterministic for asked in questions]).repeat(rows)
-    batch = Batch(observations, uniforms_of(seeds, rows), deterministic)
-    answers = decide_batch(policy, batch, rows, metrics)
-    return [
-        Decided(decision, seed, warnings)
-        for (decision, warnings), seed in zip(answers, seeds, strict=True)
-    ]
-
-
-def decide_batch(
-    policy: Policy, batch: Batch, rows: Sequence[int], metrics: Metrics
-) -> list[tuple[Decision, list[str]]]:
-    """Decide about the rows of one or more requests, whose randomness is known.
-
-    Args:
-        policy: is asked.
-        batch: `B` rows.
-        rows: how many of them are each request's.
-        metrics: count it.
-
-    Returns:
-        For each request the decision, and the warnings about rows outside what training saw.
-
-    Raises:
-        InvalidRequestError: the policy overflows on a row; its number counts from the first.
-    """
-    decision = policy.act(*batch)
+    policy = requests[0].policy
+    names = policy.card.observations.names
+    results: list[Any] = [None] * len(requests)
+    good = list(range(len(requests)))
+    try:
+        observations = _join(requests, names, max_rows)
+    except InvalidRequestError:
+        arrays = []
+        for index, request in enumerate(requests):
+            try:
+                arrays.append(_join([request], names, max_rows))
+            except InvalidRequestError as error:
+                results[index] = error
+        good = [index for index in good if results[index] is None]
+        if not good:
+            return Decisions(results, None, [], 0)
+        observations = np.concatenate(arrays)
+    sampling = [requests[index].sampling for index in good]
+    rows = [len(requests[index].rows) for index in good]
+    seeds = [draw_seed() if spec.seed is None else spec.seed for spec in sampling]
+    outputs = policy.act(
+        observations, _uniforms(sampling, seeds, rows), _deterministic(sampling, rows)
+    )
     # Observations near the end of float32's range can overflow inside the network.
-    finite = np.isfinite(decision.action_logits).all(axis=1) & np.isfinite(decision.state_values)
-    if not finite.all():
-        row = int(np.argmin(finite))
-        raise InvalidRequestError(f"observations[{row}]: too large, the policy overflows on it")
-    metrics.decided(policy.name, policy.card.actions.names, decision)
-    all_inside = not is_outside(batch.observations, policy.ranges).any()
-    answers, start, total_outside = [], 0, 0
-    for size in rows:
+    finite = np.isfinite(outputs.action_logits).all(axis=1) & np.isfinite(outputs.state_values)
+    all_finite = finite.all()
+    all_inside = not is_outside(observations, policy.ranges).any()
+    start = total_outside = 0
+    for index, size, seed in zip(good, rows, seeds, strict=True):
         stop = start + size
-        own = batch.observations[start:stop]
-        warnings, outside = ([], 0) if all_inside else out_of_range_warnings(own, policy.ranges)
-        total_outside += outside
-        answers.append((decision.rows(start, stop), warnings))
+        if not all_finite and not finite[start:stop].all():
+            row = int(np.argmin(finite[start:stop]))
+            results[index] = InvalidRequestError(
+                f"observations[{row}]: too large, the policy overflows on it"
+            )
+        else:
+            warnings: list[str] = []
+            outside = 0
+            if not all_inside:
+                own = observations[start:stop]
+                warnings, outside = out_of_range_warnings(own, policy.ranges)
+            total_outside += outside
+            results[index] = ActResult(outputs.rows(start, stop), seed, warnings)
         start = stop
-    metrics.asked(policy.name, rows, total_outside)
-    return answers
+    if not all_finite:
+        decided = [isinstance(results[index], ActResult) for index in good]
+        kept = np.repeat(decided, rows)
+        outputs = PolicyOutputs._make(output[kept] for output in outputs)
+        rows = [size for size, is_decided in zip(rows, decided, strict=True) if is_decided]
+    return Decisions(results, outputs if rows else None, rows, total_outside)
+
+
+def _join(requests: Sequence[DecisionRequest], names: list[str], max_rows: int) -> FloatArray:
+    """The observations of all requests one after the other.
+
+    Raises:
+        InvalidRequestError: a request is wrong; says where only if it is the only one.
+    """
+    for request in requests:
+        require_rows(len(request.rows), max_rows)
+    if all(type(request.rows) is list for request in requests):
+        rows = list(chain.from_iterable(request.rows for request in requests))
+        return to_array(rows, names, max_rows=len(rows))
+    arrays = [
+        request.rows
+        if isinstance(request.rows, np.ndarray)
+        else to_array(request.rows, names, max_rows)
+        for request in requests
+    ]
+    if len(arrays) == 1:
+        return from_numbers(arrays[0], names, max_rows)
+    if any(array.ndim != 2 or array.shape[1] != len(names) for array in arrays):
+        raise InvalidRequestError("a request has another shape")
+    joined = np.concatenate([array.astype(np.float64, copy=False) for array in arrays])
+    return from_numbers(joined, names, max_rows=len(joined))
+
+
+def _uniforms(
+    sampling: Sequence[SamplingSpec], seeds: Sequence[int], rows: Sequence[int]
+) -> FloatArray:
+    if all(spec.uniforms is None for spec in sampling):
+        return uniforms_of(seeds, rows)
+    return np.concatenate(
+        [
+            uniforms_of([seed], [size]) if spec.uniforms is None else spec.uniforms
+            for spec, seed, size in zip(sampling, seeds, rows, strict=True)
+        ]
+    )
+
+
+def _deterministic(sampling: Sequence[SamplingSpec], rows: Sequence[int]) -> BoolArray:
+    if all(type(spec.deterministic) is bool for spec in sampling):
+        return np.array([spec.deterministic for spec in sampling]).repeat(rows)
+    return np.concatenate(
+        [
+            np.broadcast_to(spec.deterministic, size)
+            for spec, size in zip(sampling, rows, strict=True)
+        ]
+    )

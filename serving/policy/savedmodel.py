@@ -1,46 +1,22 @@
-"""A loaded policy. The only file of the service that imports TensorFlow."""
+"""A loaded policy: a SavedModel, checked against its card and its golden values."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 from google.protobuf.json_format import MessageToDict  # type: ignore[import-untyped] # no stubs
-from tensorflow.core.protobuf import config_pb2
-from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
+from serving.policy import tensorflow_adapter
 from serving.policy.artefact import Artefact, ArtefactError, Golden
-from serving.policy.observations import Ranges
-
-FloatArray = npt.NDArray[np.float32]
+from serving.policy.observations import FloatArray, Ranges
+from serving.policy.outputs import PolicyOutputs
 
 SIGNATURE = "act"
 INPUTS = ("observations", "uniforms", "deterministic")
-
-
-class Decision(NamedTuple):
-    """What the policy says about `B` observations: the outputs of its signature."""
-
-    action_logits: FloatArray  # [B, A]
-    action_probabilities: FloatArray  # [B, A]
-    actions: npt.NDArray[np.int64]  # [B], the most probable where asked for, else sampled
-    greedy_actions: npt.NDArray[np.int64]  # [B], the most probable
-    log_probabilities: FloatArray  # [B], of `actions`
-    state_values: FloatArray  # [B]
-
-    def rows(self, start: int, stop: int) -> "Decision":
-        """The part about some of the observations."""
-        return Decision(
-            self.action_logits[start:stop],
-            self.action_probabilities[start:stop],
-            self.actions[start:stop],
-            self.greedy_actions[start:stop],
-            self.log_probabilities[start:stop],
-            self.state_values[start:stop],
-        )
 
 
 class Policy:
@@ -78,8 +54,7 @@ class Policy:
         try:
             # A session calls a graph in a third of the time that eager TensorFlow takes.
             session = tf.compat.v1.Session(graph=tf.Graph())
-            loader = SavedModelLoader(str(model_dir))
-            graph = loader.load(session, [tf.saved_model.SERVING])
+            graph = tensorflow_adapter.load(session, str(model_dir), tf.saved_model.SERVING)
         # TensorFlow raises whatever it likes; the service stays up and says what it was.
         except Exception as error:
             raise ArtefactError(f"TensorFlow cannot load it: {_first_line(error)}") from error
@@ -89,7 +64,12 @@ class Policy:
             num_actions=len(self.card.actions.names),
         )
         self.signatures = _as_json(graph.signature_def)
-        self._call = _callable(session, graph.signature_def[SIGNATURE])
+        signature = graph.signature_def[SIGNATURE]
+        self._call = tensorflow_adapter.make_callable(
+            session,
+            feed=[signature.inputs[name].name for name in INPUTS],
+            fetch=[signature.outputs[name].name for name in PolicyOutputs._fields],
+        )
         self._require_golden(golden)
 
     def act(
@@ -97,7 +77,7 @@ class Policy:
         observations: FloatArray,
         uniforms: FloatArray,
         deterministic: npt.NDArray[np.bool_],
-    ) -> Decision:
+    ) -> PolicyOutputs:
         """Decide about a batch.
 
         Args:
@@ -108,7 +88,7 @@ class Policy:
         # Calls from several threads at once are slower than one after the other.
         with self._lock:
             outputs = self._call(observations, uniforms, deterministic)
-        return Decision(*outputs)
+        return PolicyOutputs(*outputs)
 
     def identity(self) -> dict[str, str | int]:
         """The name and version, as every answer gives them."""
@@ -138,19 +118,6 @@ class Policy:
         for name, is_close in close.items():
             if not is_close:
                 raise ArtefactError(f"its {name} are not those of assets.extra/golden.json")
-
-
-def _callable(session: Any, signature: Any) -> Callable[..., list[npt.NDArray[Any]]]:
-    """A signature as a function of `Policy.act`'s arguments with the fields of `Decision`."""
-    options = config_pb2.CallableOptions(
-        feed=[signature.inputs[name].name for name in INPUTS],
-        fetch=[signature.outputs[name].name for name in Decision._fields],
-    )
-    # In the thread that calls: to hand these few small operations to others costs more than they.
-    options.run_options.inter_op_thread_pool = -1
-    # The public `make_callable` adds 180 microseconds to the 45 that this takes.
-    made: Callable[..., list[npt.NDArray[Any]]] = session._make_callable_from_options(options)
-    return made
 
 
 def _as_json(signatures: Mapping[str, Any]) -> dict[str, Any]:

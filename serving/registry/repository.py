@@ -57,6 +57,10 @@ class Repository:
         """Of all models, the default one first."""
         return sorted(self._models, key=lambda name: (name != self.default, name))
 
+    def widest(self) -> int:
+        """The most numbers that an observation of a served policy has; 1 where none is served."""
+        return max((versions.width() for versions in self._models.copy().values()), default=1)
+
     def choose(self, name: str, choice: Choice) -> None:
         """Change what is served of a model, in this worker now and in the others within a poll.
 

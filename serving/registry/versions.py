@@ -54,6 +54,11 @@ class Versions:
             raise NotReadyError(f"no version of {self.name} is served: {self._why_not()}")
         return policy
 
+    def width(self) -> int:
+        """How many numbers an observation of the served policy has; 1 where none is served."""
+        policy = self._served
+        return 1 if policy is None else len(policy.card.observations.names)
+
     def version(self, number: int) -> Policy:
         """A version by its number.
 

@@ -1,4 +1,4 @@
-"""How new connections are shared out among the workers, who all listen on one socket.
+"""How new connections are balanced among the workers, who all listen on one socket.
 
 Left to the kernel, the first worker to wake up takes all that a client opens at once, and keeps
 them; with a socket each (`reuse_port`), what waits for a worker that ends is lost with it.
@@ -8,34 +8,34 @@ import math
 import mmap
 
 _NONE = 2**32 - 1
-PAUSE_SECONDS = 0.001
-# So long others have to take a connection: they may be busy with a large request, or stuck.
-PATIENCE_SECONDS = 0.005
+DELAY_SECONDS = 0.001
+# How long others have to take a connection: they may be busy with a large request, or stuck.
+MAX_DELAY_SECONDS = 0.005
 
 
-class Shares:
+class ConnectionBalancer:
     """The workers' numbers of connections, in memory that they share; made before the fork.
 
-    There is room for `places` of them. Who has none is not waited for.
+    Room for `slots` workers; a worker without a slot is ignored.
     """
 
-    def __init__(self, places: int) -> None:
-        self._counts = memoryview(mmap.mmap(-1, 4 * places)).cast("I")
-        for place in range(places):
-            self.forget(place)
+    def __init__(self, slots: int) -> None:
+        self._counts = memoryview(mmap.mmap(-1, 4 * slots)).cast("I")
+        for slot in range(slots):
+            self.withdraw(slot)
         self._least = 0
-        self._again = self._patient_until = -math.inf
+        self._again = self._delay_until = -math.inf
 
-    def tell(self, place: int, connections: int) -> None:
-        """Say how many connections a worker has, which it numbers by its place."""
-        if place < len(self._counts):
-            self._counts[place] = connections
+    def report(self, slot: int, connections: int) -> None:
+        """Publish how many connections the worker in a slot has."""
+        if slot < len(self._counts):
+            self._counts[slot] = connections
 
-    def forget(self, place: int) -> None:
-        """Say that a worker takes no more connections, or is gone."""
-        self.tell(place, _NONE)
+    def withdraw(self, slot: int) -> None:
+        """Publish that a worker accepts no more connections, or is gone."""
+        self.report(slot, _NONE)
 
-    def pause(self, connections: int, now: float) -> float:
+    def accept_delay(self, connections: int, now: float) -> float:
         """How long to leave a new connection to workers that have fewer.
 
         Args:
@@ -43,15 +43,15 @@ class Shares:
             now: seconds, by any clock that goes on.
 
         Returns:
-            Seconds until it should ask again; 0 to take the connection now.
+            Seconds until it should ask again; 0 to accept the connection now.
         """
         least = min(self._counts)
         if connections <= least + least // 8:
             return 0.0
         # Another connection than the last time, or the others are at it.
-        if now > self._again + 4 * PATIENCE_SECONDS or least != self._least:
-            self._least, self._patient_until = least, now + PATIENCE_SECONDS
-        if now >= self._patient_until:
+        if now > self._again + 4 * MAX_DELAY_SECONDS or least != self._least:
+            self._least, self._delay_until = least, now + MAX_DELAY_SECONDS
+        if now >= self._delay_until:
             return 0.0
-        self._again = now + PAUSE_SECONDS
-        return PAUSE_SECONDS
+        self._again = now + DELAY_SECONDS
+        return DELAY_SECONDS

@@ -1,198 +1,335 @@
-"""One client connection: what it has sent, until that is a whole request, and what it is sent."""
+"""One client connection: a state machine over a socket that never blocks."""
 
-import re
 import socket
+from collections.abc import Callable
+from enum import Enum
 from http import HTTPStatus
-from typing import Any
+from typing import NamedTuple, Protocol
 
-from gunicorn.http.parser import RequestParser
-from gunicorn.workers.gthread import TConn
+from serving.api.budget import Budget
+from serving.server.clock import Clock
+from serving.server.parser import Head, RefusedError, RequestParser
 
-from serving.errors import problem_body
-
-_FRAMING = re.compile(
-    rb"\r\n(content-length|transfer-encoding|expect):[ \t]*([^\r\n]*)", re.IGNORECASE
-)
-_CHUNK_SIZE = re.compile(rb"0*([0-9a-fA-F]{1,16})[ \t]*(?:;|\Z)")
-
-MAX_HEAD_BYTES = 128 * 1024
-# More than gunicorn's parser allows, so that it is what refuses a longer one.
-_MAX_CHUNK_LINE_BYTES = 8 * 1024
-NOTHING = memoryview(b"")
+_RECEIVE_BYTES = 64 * 1024
+_MAX_RECEIVE_BYTES = 1024 * 1024
+# A longer head is parsed again each time: what an idle connection holds is small.
+_MAX_KEPT_HEAD_BYTES = 4 * 1024
+LINGER_SECONDS = 2.0
+_NOTHING = memoryview(b"")
 
 
-class Outbox:
-    """A socket for gunicorn to write to that never blocks: the worker decides when to send."""
+class State(Enum):
+    """What a connection is doing.
 
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
+    | from      | to                                                                            |
+    |-----------|-------------------------------------------------------------------------------|
+    | IDLE      | RECEIVING: some bytes came; READY: a whole request; CLOSED: idle for too long |
+    | RECEIVING | READY: the request is whole; SENDING: it is refused; CLOSED: the client left  |
+    | READY     | HANDLING: the worker took the request                                         |
+    | HANDLING  | SENDING: there is an answer; LINGERING: the watchdog answered                 |
+    | SENDING   | IDLE, RECEIVING or READY: all is sent, by what followed the request;          |
+    |           | LINGERING: all is sent and the connection ends; CLOSED: the client is slow    |
+    | LINGERING | CLOSED: the client closed its side, or took too long to                       |
 
-    def sendall(self, data: bytes) -> None:
-        """Keep what is to be sent."""
-        self._parts.append(bytes(data))
+    LINGERING is a lingering close (nginx's term): our side is closed, and input is discarded,
+    because unread bytes make the kernel send RST, which can drop the answer. Any state becomes
+    CLOSED when the socket fails.
+    """
 
-    def send(self, data: bytes) -> int:
-        """Keep what is to be sent."""
-        self.sendall(data)
-        return len(data)
-
-    def take(self) -> bytes:
-        """What is to be sent now."""
-        parts, self._parts = self._parts, []
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def recv(self, _size: int) -> bytes:
-        """Nothing: all that can be read was given to the parser."""
-        return b""
-
-    def setblocking(self, _flag: bool) -> None:
-        """Do nothing: nothing here ever blocks."""
+    IDLE = "idle"
+    RECEIVING = "receiving"
+    READY = "ready"
+    HANDLING = "handling"
+    SENDING = "sending"
+    LINGERING = "lingering"
+    CLOSED = "closed"
 
 
-class Connection(TConn):
-    """Collects bytes without a thread, so that a slow client costs nothing but memory.
+class Received(NamedTuple):
+    """A whole request as it was received."""
+
+    head: Head
+    body: bytes
+
+
+class Limits(NamedTuple):
+    """What a worker's connections share; times are in seconds.
 
     Attributes:
-        sock: what gunicorn writes to.
-        raw: the socket itself, not blocking.
-        received: bytes that no request has taken yet.
-        unsent: the rest of an answer that its client has not taken yet.
-        keep: whether to wait for another request when that is sent.
-        deadline: when to give up waiting for the client.
-        was_answered: so that its client knows how long it is kept.
-        too_large: the status to refuse the request with before it is whole.
-        is_last: no request can follow, because this one's end is unknown or beyond the limit.
-        abandoned: its request was answered for it, because it took too long.
-        closing: nothing more is read from it but its end.
+        budget: counts the bytes that connections hold.
+        clock: the worker's.
+        max_body_bytes: of a request.
+        client_timeout: for a client to send a request, and to take its answer.
+        keep_alive: for the next request to begin.
+    """
+
+    budget: Budget
+    clock: Clock
+    max_body_bytes: int
+    client_timeout: float
+    keep_alive: float
+
+
+class Owner(Protocol):
+    """What a connection needs of the worker that owns it."""
+
+    def check_head(self, head: Head) -> bytes | None:
+        """Whether to refuse a request before its body has arrived: with this answer."""
+
+    def refusal(self, error: RefusedError, head: Head | None) -> bytes:
+        """The answer to a request that breaks the rules or a limit, which is counted."""
+
+
+class Connection:
+    """Receives requests and sends answers; the worker decides when and what.
+
+    Attributes:
+        socket: of the client.
+        remote: the client's address and port.
+        held_bytes: of memory, counted in the budget.
+        since: on the worker's clock, when it began to wait for its client.
     """
 
     def __init__(
-        self, cfg: Any, sock: socket.socket, client: Any, server: Any, max_body_bytes: int
+        self, sock: socket.socket, remote: tuple[str, int], owner: Owner, limits: Limits
     ) -> None:
-        super().__init__(cfg, sock, client, server)
-        self.raw = sock
-        self.sock = Outbox()
-        self.received = bytearray()
-        self.unsent = NOTHING
-        self.keep = True
-        self.deadline = 0.0
-        self.too_large: HTTPStatus | None = None
-        self.was_answered = False
-        self.is_last = False
-        self.abandoned = False
-        self.closing = False
-        self.initialized = True  # gunicorn need not make a parser, nor wait for data
-        self._max_body_bytes = max_body_bytes
-        self._reset()
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket = sock
+        self.remote = remote
+        self.held_bytes = 0
+        self._state = State.IDLE
+        self._owner = owner
+        self._limits = limits
+        self._parser: RequestParser | None = None
+        self._request: Received | None = None
+        self._rest = b""  # received after the request that is being answered
+        self._unsent = _NOTHING
+        self._keep = True
+        self._was_answered = False
+        # The bytes of the last good head and what they mean, while the client sends nothing else.
+        self._kept: tuple[bytes, Head] | None = None
+        self._wait(State.IDLE, limits.client_timeout)
 
-    def _reset(self) -> None:
-        self._head_size = 0  # 0 until it is whole
-        self._size: int | None = None  # of the request, None until it is known
-        self._searched = 0
-        self._chunk = 0  # where the next one begins
-        self._in_trailers = False
-        self.expects_continue = False
+    def is_ready(self) -> bool:
+        """Whether a whole request waits to be taken."""
+        return self._state is State.READY
 
-    def is_whole(self) -> bool:
-        """Whether a request can be handled without waiting for its client.
+    def is_in_flight(self) -> bool:
+        """Whether a whole request has no answer yet, or one that is not sent."""
+        return self._state in (State.READY, State.HANDLING, State.SENDING)
 
-        One that breaks the rules, or is declared to be longer than allowed, is whole with its
-        head: the parser and the application refuse it by that.
+    def is_overdue(self) -> bool:
+        """Whether the client took too long."""
+        waits = self.wants_read() or self.wants_write()
+        return waits and self._deadline < self._limits.clock.now
+
+    def eviction_order(self) -> tuple[bool, float] | None:
+        """Idle connections first, then those that still send, the oldest first.
+
+        None for those that waited for less than a second, or do not wait for a request.
         """
-        if not self._head_size:
-            self._read_head()
-        if self._head_size and self._size is None:
-            self._follow_chunks()
-        return self._size is not None and len(self.received) >= self._size
+        if not self.wants_read() or self._limits.clock.now - self.since < 1.0:
+            return None
+        return self._state is State.RECEIVING, self.since
 
-    def _read_head(self) -> None:
-        end = self.received.find(b"\r\n\r\n", self._searched)
-        self._searched = max(0, len(self.received) - 3)
-        if (len(self.received) if end < 0 else end) > MAX_HEAD_BYTES:
-            self.too_large = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-        elif end >= 0:
-            self._head_size = self._chunk = self._searched = end + 4
-            self._read_framing(self.received[: end + 4])
+    def is_closed(self) -> bool:
+        """Whether the socket is closed."""
+        return self._state is State.CLOSED
 
-    def _read_framing(self, head: bytearray) -> None:
-        """Find out where the request ends (RFC 9112, section 6.3)."""
-        fields: dict[bytes, list[bytes]] = {}
-        for name, value in _FRAMING.findall(head):
-            fields.setdefault(name.lower(), []).append(value.strip(b" \t").lower())
-        codings = fields.get(b"transfer-encoding", [])
-        lengths = fields.get(b"content-length", [])
-        self.expects_continue = fields.get(b"expect") == [b"100-continue"]
-        if codings:
-            last = codings[-1].rpartition(b",")[2].strip(b" \t")
-            if last != b"chunked" or lengths:
-                self._end_with(self._head_size)
+    def wants_read(self) -> bool:
+        """Whether to wait for the client to send."""
+        return self._state in (State.IDLE, State.RECEIVING, State.LINGERING)
+
+    def wants_write(self) -> bool:
+        """Whether to wait for the client to take more of the answer."""
+        return self._state is State.SENDING
+
+    def gives_way(self) -> bool:
+        """Whether it can be ended to free what it holds."""
+        return self._state in (State.IDLE, State.RECEIVING, State.SENDING)
+
+    def receive(self) -> None:
+        """Read what the client has sent."""
+        if not self.wants_read():
             return
-        digits = (lengths[0] if lengths else b"").lstrip(b"0") or b"0"
-        # A longer number is beyond every limit, and int() would refuse a very long one.
-        is_number = digits.isdigit() and len(digits) < 19
-        if len(lengths) > 1 or not is_number or int(digits) > self._max_body_bytes:
-            self._end_with(self._head_size)
-        else:
-            self._size = self._head_size + int(digits)
+        parser = self._parser
+        missing = 0 if parser is None else parser.missing_bytes()
+        try:
+            data = self.socket.recv(min(max(_RECEIVE_BYTES, missing), _MAX_RECEIVE_BYTES))
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.close()
+        elif self._state is not State.LINGERING:
+            self._parse(self._rest + data if self._rest else data, may_keep=not self._rest)
 
-    def _follow_chunks(self) -> None:
-        """Step from chunk to chunk, to the end of the trailers (RFC 9112, section 7.1)."""
-        while not self._in_trailers:
-            end = self.received.find(b"\r\n", max(self._chunk, self._searched))
-            if end < 0:
-                self._searched = max(self._chunk, len(self.received) - 1)
-                if len(self.received) - self._chunk > _MAX_CHUNK_LINE_BYTES:
-                    self._end_with(len(self.received))
-                break
-            size = _CHUNK_SIZE.match(self.received, self._chunk, end)
-            if size is None:
-                self._end_with(len(self.received))
-                break
-            if int(size[1], 16) == 0:
-                self._in_trailers, self._searched = True, end
-            else:
-                self._chunk = end + 2 + int(size[1], 16) + 2
-        if self._in_trailers:
-            end = self.received.find(b"\r\n\r\n", self._searched)
-            self._searched = max(self._searched, len(self.received) - 3)
-            self._size = None if end < 0 else end + 4
-        length = self._size or max(self._chunk, len(self.received))
-        if length - self._head_size > self._max_body_bytes:
-            self.too_large, self._size = HTTPStatus.REQUEST_ENTITY_TOO_LARGE, None
-
-    def _end_with(self, size: int) -> None:
-        self._size = size
-        self.is_last = True
-
-    def missing(self) -> int:
-        """How many bytes of the request are known to be missing."""
-        return max(0, (self._size or self._chunk) - len(self.received))
-
-    def take(self) -> bytes:
-        """The whole request, off the bytes received."""
-        request = bytes(self.received[: self._size])
-        del self.received[: self._size]
-        self._reset()
+    def take(self) -> Received:
+        """The request that is ready, to be handled now."""
+        request = self._request
+        assert request is not None
+        assert self._state is State.READY
+        self._request = None
+        self._state = State.HANDLING
         return request
 
-    def parse(self, request: bytes) -> None:
-        """Give a request to gunicorn's parser: a new one, so that nothing is left of the last."""
-        self.parser = RequestParser(self.cfg, [request], self.client)
+    def answer(self, data: bytes, *, keep: bool) -> None:
+        """Send an answer, as far as its client takes it now."""
+        if self._state is State.CLOSED or self._state is State.LINGERING:
+            return  # the watchdog has answered
+        self._wait(State.SENDING, self._limits.client_timeout)
+        self._keep = keep
+        self._hold(len(data) + len(self._rest))
+        self._unsent = memoryview(data)
+        self.send()
 
+    def send(self) -> None:
+        """Send more of an answer."""
+        try:
+            sent = self.socket.send(self._unsent)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close()
+            return
+        if sent < len(self._unsent):
+            self._unsent = self._unsent[sent:]
+            return
+        self._unsent = _NOTHING  # a memoryview of nothing keeps what it is a view of
+        self._was_answered = True
+        if not self._keep:
+            self._linger()
+            return
+        self._wait(State.IDLE, self._limits.keep_alive)
+        self._hold(0)
+        if self._rest:
+            self._parse(self._rest, may_keep=False)
 
-def problem_response(status: int, detail: str, headers: str = "") -> bytes:
-    """A whole HTTP response with a problem."""
-    body = problem_body(status, detail)
-    head = (
-        f"HTTP/1.1 {int(status)} {HTTPStatus(status).phrase}\r\n"
-        f"Content-Type: application/problem+json\r\n{headers}"
-        "X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode("ascii") + body
+    def last_chance(self) -> None:
+        """Give a new connection two seconds to send its request; close one that was answered."""
+        if self._state is State.IDLE and self._was_answered:
+            self.close()
+        elif self._state is State.IDLE:
+            self._wait(State.IDLE, LINGER_SECONDS)
 
+    def expire(self) -> None:
+        """Give up waiting: a request that began to arrive is refused, all else is closed."""
+        if self._state is State.RECEIVING:
+            late = RefusedError(HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")
+            self._refuse(late)
+        else:
+            self.close()
 
-def write_problem(sock: Outbox, status: int, _reason: str, detail: str) -> None:
-    """Answer a request that never reached the application, and promise to close."""
-    detail = detail or HTTPStatus(status).phrase
-    sock.sendall(problem_response(status, detail, "Connection: close\r\n"))
+    def give_way(self) -> None:
+        """Free what it holds, because others need it."""
+        if self._state is State.RECEIVING:
+            detail = "too many large requests at once"
+            self._refuse(RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, detail))
+        else:
+            self.close()
+
+    def abandon(self, answer: Callable[[], bytes]) -> None:
+        """Answer for a request that nobody else will answer; the watchdog's thread calls it.
+
+        Raises:
+            OSError: the client has left.
+        """
+        if self._state in (State.RECEIVING, State.READY, State.HANDLING) or (
+            self._state is State.IDLE and self.socket.recv(1)
+        ):
+            self._state = State.LINGERING
+            self.socket.send(answer())
+            self.socket.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Close the socket and free what the connection holds."""
+        self._state = State.CLOSED
+        self._forget()
+        self.socket.close()
+
+    def _wait(self, state: State, seconds: float) -> None:
+        """Enter a state that ends with something that the client does, or with that time."""
+        self._state = state
+        self.since = self._limits.clock.now
+        self._deadline = self.since + seconds
+
+    def _parse(self, data: bytes, *, may_keep: bool) -> None:
+        self._rest = b""
+        if self._parser is None:
+            if self._kept is not None:
+                raw, known = self._kept
+                if data.startswith(raw) and len(data) == len(raw) + (known.body_bytes or 0):
+                    self._become_ready(known, data[len(raw) :])
+                    return
+                self._kept = None
+            # Empty lines before a request line are ignored (RFC 9112, section 2.2).
+            while data.startswith(b"\r\n"):
+                data = data[2:]
+            if data in (b"", b"\r"):
+                self._rest = data
+                return
+            self._parser = RequestParser(self._limits.max_body_bytes)
+            self._wait(State.RECEIVING, self._limits.client_timeout)
+        else:
+            may_keep = False
+        parser = self._parser
+        had_head = parser.head is not None
+        try:
+            is_complete = parser.feed(data)
+        except RefusedError as error:
+            self._refuse(error)
+            return
+        head = parser.head
+        if is_complete:
+            assert head is not None
+            self._rest = parser.rest
+            if may_keep and not self._rest and head.body_bytes is not None and head.keep_alive:
+                raw = data[: len(data) - head.body_bytes]
+                if len(raw) <= _MAX_KEPT_HEAD_BYTES:
+                    self._kept = raw, head
+            self._parser = None
+            self._become_ready(head, parser.body())
+            return
+        self._hold(parser.received_bytes)
+        if head is not None and not had_head:
+            refusal = self._owner.check_head(head)
+            if refusal is not None:
+                self._end_with(refusal)
+            elif head.expects_continue:
+                try:
+                    self.socket.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+                except OSError:
+                    self.close()
+
+    def _become_ready(self, head: Head, body: bytes) -> None:
+        self._state = State.READY
+        self._request = Received(head, body)
+        self._hold(len(body) + len(self._rest))
+
+    def _refuse(self, error: RefusedError) -> None:
+        head = None if self._parser is None else self._parser.head
+        self._end_with(self._owner.refusal(error, head))
+
+    def _end_with(self, answer: bytes) -> None:
+        """Answer a request that is not whole, and end the connection."""
+        self._forget()
+        self.answer(answer, keep=False)
+
+    def _linger(self) -> None:
+        self._forget()
+        self._wait(State.LINGERING, LINGER_SECONDS)
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.close()
+
+    def _forget(self) -> None:
+        self._parser = self._request = self._kept = None
+        self._rest, self._unsent = b"", _NOTHING
+        self._hold(0)
+
+    def _hold(self, size: int) -> None:
+        self._limits.budget.held += size - self.held_bytes
+        self.held_bytes = size

@@ -1,32 +1,44 @@
-"""The end of a listening socket, without a connection lost that the kernel has taken for it."""
+"""The end of a listening socket that loses no connection which the kernel has completed."""
 
-import ctypes
+import contextlib
 import os
 import socket
-import struct
 import sys
 
-_SO_ATTACH_FILTER = 26  # asm-generic/socket.h
-# Classic BPF on TCP segments: if SYN is among the flags, drop it, else take all of it.
-_DROP_SYN = [(0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0x40000)]
+# netinet/in.h and linux/in6.h; Python has no names for them.
+_IP_MINTTL = 21
+_IPV6_MINHOPCOUNT = 73
 
 
-def turn_away(listener: socket.socket, parent: int) -> None:
-    """Have the kernel take no more connections, if no process is to accept them later.
+def stop_new_connections(listener: socket.socket, parent: int) -> None:
+    """Have the kernel begin no more connections, if no other process will accept them.
 
-    Closing a listening socket resets what waits to be accepted, and between the last accept
-    and the close there is always a moment. Whoever is turned away tries again by itself, and
-    finds the socket closed.
+    Closing a listening socket resets what waits to be accepted, and between the last accept and
+    the close there is always a moment. No packet has come over 0 hops, so with a minimum of 255
+    the kernel ignores every SYN (RFC 5082, and `ip(7)`), for which it needs no privilege. A
+    handshake under way is completed. Clients that are ignored send their SYN again after a
+    second and find the socket closed.
 
     Args:
         listener: shared with `parent` and its other children, under one number.
         parent: the process that goes on, if it still has that socket open.
     """
-    if sys.platform != "linux" or _is_open(listener, parent):
-        return
-    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *i) for i in _DROP_SYN))
-    pointer = struct.pack("HP", len(_DROP_SYN), ctypes.addressof(program))
-    listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, pointer)
+    if not _is_open(listener, parent):
+        _set_minimum_hops(listener, 255)
+
+
+def accept_all_packets(connection: socket.socket) -> None:
+    """Undo the minimum that a connection has from its listening socket."""
+    _set_minimum_hops(connection, 0)
+
+
+def _set_minimum_hops(sock: socket.socket, hops: int) -> None:
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_IP, _IP_MINTTL, hops)
+        if sock.family == socket.AF_INET6:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MINHOPCOUNT, hops)
 
 
 def _is_open(listener: socket.socket, process: int) -> bool:

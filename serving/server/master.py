@@ -1,5 +1,6 @@
 """gunicorn: worker processes around the application."""
 
+import contextlib
 import gc
 import importlib
 import itertools
@@ -17,7 +18,8 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.workers.base import Worker
 
 from serving.api.keys import Keys, KeysError, read_keys
-from serving.server.balancing import Shares
+from serving.server.balancing import ConnectionBalancer
+from serving.server.gunicorn_adapter import Arbiter
 from serving.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -27,8 +29,6 @@ METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 # prometheus_client's names of the kinds of metrics there are; each process has a file a kind.
 METRICS_KINDS = ("counter", "gauge_liveall", "gauge_mostrecent", "histogram")
 METRICS_BYTES = 256 * 1024  # of a file; several times what all routes and a few models take
-# Of one worker, below the usual limit of 1,024 open files; others wait in the kernel's queue.
-MAX_CONNECTIONS = 900
 
 
 class Server(BaseApplication):
@@ -42,7 +42,7 @@ class Server(BaseApplication):
         self.settings = settings
         self.keys = keys
         # The old workers of a few reloads may still be there.
-        self.shares = Shares(4 * settings.workers)
+        self.balancer = ConnectionBalancer(4 * settings.workers)
         self.descriptor = listener.detach()  # gunicorn closes it
         super().__init__()
 
@@ -52,20 +52,17 @@ class Server(BaseApplication):
             "bind": f"fd://{self.descriptor}",
             "workers": self.settings.workers,
             "worker_class": "serving.server.worker.Worker",
-            "threads": self.settings.threads,
-            "keepalive": 75,
             # The worker looks after its requests itself; this is for a worker that is stuck whole.
             "timeout": int(self.settings.request_timeout) + 30,
-            "worker_connections": MAX_CONNECTIONS,
             "control_socket_disable": True,
             "worker_tmp_dir": os.environ.get(METRICS_FOLDER),  # set when SIGHUP comes here again
             "logger_class": "serving.logs.GunicornLogger",
-            "on_starting": prepare,
-            "pre_fork": take_place,
-            "post_fork": keep_metrics_there,
-            "child_exit": forget_worker,
-            "worker_exit": leave_at_once,
-            "on_exit": clean_up,
+            "on_starting": on_starting,
+            "pre_fork": pre_fork,
+            "post_fork": post_fork,
+            "child_exit": child_exit,
+            "worker_exit": worker_exit,
+            "on_exit": on_exit,
         }
         for name, value in settings.items():
             self.cfg.set(name, value)
@@ -85,17 +82,20 @@ class Server(BaseApplication):
 
     def load(self) -> Flask:
         """Make a worker's application; gunicorn calls it after the fork."""
-        from serving.api.app import create_app
+        from serving.api.app import create_api
         from serving.metrics import Metrics
         from serving.registry.repository import Repository
-        from serving.server.fastlane import FastLane
 
         self.metrics = Metrics()
         self.metrics.worker_starts.inc()
         repository = Repository(self.settings, self.metrics)
         repository.start()
-        self.fast_lane = FastLane(repository, self.settings, self.metrics, self.keys)
-        return create_app(self.settings, repository, self.metrics, self.keys)
+        self.api = create_api(self.settings, repository, self.metrics, self.keys)
+        return self.api.flask
+
+    def run(self) -> None:
+        """Start the master."""
+        Arbiter(self).run()
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -117,7 +117,7 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def prepare(arbiter: Any) -> None:
+def on_starting(arbiter: Any) -> None:
     """Do once in the master what every worker needs."""
     # In memory where that can be: a full disk must not stop the workers that write there.
     try:
@@ -130,47 +130,50 @@ def prepare(arbiter: Any) -> None:
     import_tensorflow()
 
 
-def take_place(arbiter: Any, worker: Worker) -> None:
-    """Give a new worker the first number that no living one has."""
-    taken = {other.place for other in arbiter.WORKERS.values()}
-    worker.place = next(place for place in itertools.count() if place not in taken)
+def pre_fork(arbiter: Any, worker: Worker) -> None:
+    """Give a new worker the first slot that no living one has."""
+    taken = {other.slot for other in arbiter.WORKERS.values()}
+    worker.slot = next(slot for slot in itertools.count() if slot not in taken)
 
 
-def keep_metrics_there(_arbiter: object, worker: Worker) -> None:
-    """Count on from the numbers of the worker that had the place before.
+def post_fork(_arbiter: object, worker: Worker) -> None:
+    """Count on from the numbers of the worker that had the slot before.
 
     With files for each process id, every restart would leave some for all scrapes to read.
     Their room is taken here: the kernel kills a process that writes where none is left.
     """
-    from prometheus_client import values
+    from serving import prometheus_adapter
 
-    values.ValueClass = values.MultiProcessValue(lambda: worker.place)
+    # Where memory runs out, the kernel should end a worker, which is replaced, not the master.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
+    prometheus_adapter.keep_values_in_files(lambda: worker.slot)
     for kind in METRICS_KINDS if sys.platform == "linux" else ():
-        path = Path(os.environ[METRICS_FOLDER]) / f"{kind}_{worker.place}.db"
+        path = Path(os.environ[METRICS_FOLDER]) / f"{kind}_{worker.slot}.db"
         try:
             with path.open("ab") as file:
                 os.posix_fallocate(file.fileno(), 0, METRICS_BYTES)
         except OSError as error:
             logger.error("no room for the metrics of this worker, they are left out: %s", error)
             path.unlink(missing_ok=True)  # it is empty
-            values.ValueClass = values.MutexValue
+            prometheus_adapter.keep_values_in_memory()
             break
 
 
-def forget_worker(arbiter: Any, worker: Worker) -> None:
+def child_exit(arbiter: Any, worker: Worker) -> None:
     """Drop what a worker that is gone said about the present; its counts stay."""
     from prometheus_client.multiprocess import mark_process_dead
 
-    arbiter.app.shares.forget(worker.place)
-    mark_process_dead(worker.place)
+    arbiter.app.balancer.withdraw(worker.slot)
+    mark_process_dead(worker.slot)
 
 
-def clean_up(_arbiter: object) -> None:
+def on_exit(_arbiter: object) -> None:
     """Leave nothing behind."""
     shutil.rmtree(os.environ[METRICS_FOLDER], ignore_errors=True)
 
 
-def leave_at_once(_arbiter: object, worker: Worker) -> None:
+def worker_exit(_arbiter: object, worker: Worker) -> None:
     """End a worker whose requests are answered, without Python's own clean-up.
 
     That clean-up can wait for ever for TensorFlow's threads, if one still loads a version:

@@ -1,54 +1,78 @@
-"""Looks after a worker some of whose requests never end."""
+"""Replaces a worker some of whose requests never end."""
 
-import contextlib
 import logging
 import os
-import socket
+import threading
 import time
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import Generic, Protocol, TypeVar
 
-from serving.server.connection import Connection, problem_response
-
-if TYPE_CHECKING:
-    from serving.server.worker import Worker
+from serving.server.clock import Clock
 
 logger = logging.getLogger(__name__)
 
-PATIENCE_SECONDS = 2.0
+_TICK_SECONDS = 0.5
+_LOOP_SECONDS = 2.0
+
+T = TypeVar("T")
 
 
-def watch(worker: "Worker") -> None:
-    """Answer for requests that are stuck, and have the worker replaced; runs in a thread."""
-    while True:
-        time.sleep(0.5)
-        oldest = time.monotonic() - worker.settings.request_timeout
-        stuck = [conn for conn, begun in worker.begun.copy().items() if begun < oldest]
-        if stuck:
-            break
-    for conn in stuck:
-        _abandon(conn, HTTPStatus.GATEWAY_TIMEOUT, "the policy took too long")
-        worker.app.metrics.answered_by_worker(HTTPStatus.GATEWAY_TIMEOUT)
-    logger.error("%d stuck requests answered 504; this worker is replaced", len(stuck))
-    worker.alive = False
-    # Others in hand have their time to end, if the loop still turns.
-    turns = worker.turns
-    time.sleep(PATIENCE_SECONDS)
-    if worker.turns != turns:
-        time.sleep(worker.cfg.graceful_timeout)
-    for conn in worker.connections.copy():
-        with contextlib.suppress(OSError):
-            if conn in worker.begun or conn.received or conn.raw.recv(1024):
-                _abandon(conn, HTTPStatus.SERVICE_UNAVAILABLE, "this worker is stuck")
-    os._exit(1)
+class Watched(Protocol[T]):
+    """What the watchdog needs of the worker."""
+
+    iterations: int  # of its loop
+
+    def stop(self, stuck: list[T]) -> None:
+        """Answer the requests that are stuck, and end when the others have ended."""
+
+    def abandon_all(self) -> None:
+        """Answer every request that has begun to arrive: the process ends after it."""
 
 
-def _abandon(conn: Connection, status: int, detail: str) -> None:
-    """Answer for a request that nobody else will answer."""
-    if conn.abandoned or conn.unsent:
-        return
-    conn.abandoned = True
-    headers = "Retry-After: 1\r\nConnection: close\r\n"
-    with contextlib.suppress(OSError):
-        conn.raw.send(problem_response(status, detail, headers))
-        conn.raw.shutdown(socket.SHUT_WR)
+class Watchdog(Generic[T]):
+    """A thread that knows when each request in flight began, and ends the process if one is stuck.
+
+    Its clock does not count what the process did not have, such as `docker pause`.
+    """
+
+    def __init__(
+        self, watched: Watched[T], request_timeout: float, graceful_timeout: float
+    ) -> None:
+        self._watched = watched
+        self._request_timeout = request_timeout
+        self._graceful_timeout = graceful_timeout
+        self._clock = Clock()
+        self._in_flight: dict[T, float] = {}
+
+    def start(self) -> None:
+        """Begin to watch."""
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    def begin(self, request: T) -> None:
+        """A request is handled from now on."""
+        self._in_flight[request] = self._clock.now
+
+    def end(self, request: T) -> None:
+        """A request has its answer."""
+        self._in_flight.pop(request, None)
+
+    def _watch(self) -> None:
+        stuck: list[T] = []
+        while not stuck:
+            time.sleep(_TICK_SECONDS)
+            self._clock.tick()
+            oldest = self._clock.now - self._request_timeout
+            stuck = [one for one, begun in self._in_flight.copy().items() if begun < oldest]
+        self._watched.stop(stuck)
+        logger.error(
+            "%d stuck requests answered %d; this worker is replaced",
+            len(stuck),
+            HTTPStatus.GATEWAY_TIMEOUT,
+        )
+        # Other requests in flight have their time to end, if the loop still runs.
+        iterations = self._watched.iterations
+        time.sleep(_LOOP_SECONDS)
+        if self._watched.iterations != iterations:
+            time.sleep(self._graceful_timeout)
+        self._watched.abandon_all()
+        os._exit(1)

@@ -1,364 +1,406 @@
-"""gunicorn's worker for this service: one loop that reads, decides and answers.
+"""gunicorn's worker for this service: one loop that receives, decides and answers.
 
-gunicorn's own thread worker gives every connection a thread while it sends its request, so
-eight slow clients stop a worker, and hands every request from thread to thread. This one
-collects requests without a thread, answers small ones in the loop itself, gives large ones to
-threads, and refuses at once what is too much. Parsing, WSGI and process care stay gunicorn's.
+It waits for requests without a thread for each, so slow clients cost nothing but memory. All
+decisions that are ready are made together in the loop, large requests are given to threads, and
+what is too much is rejected at once.
 """
 
 import contextlib
 import logging
-import math
 import os
+import resource
 import selectors
 import socket
 import threading
 import time
-from concurrent.futures import Future
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
-from io import BytesIO
-from itertools import zip_longest
-from operator import attrgetter
 from typing import Any
 
-from gunicorn.http.body import ChunkedReader
-from gunicorn.workers import base
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.base import Worker as BaseWorker
 
-from serving.server.connection import NOTHING, Connection, problem_response, write_problem
-from serving.server.draining import turn_away
-from serving.server.watchdog import watch
+from serving.api.decisions import Call, with_headers
+from serving.api.exchange import HEADERS, HEALTH, Finished, request_id
+from serving.api.messages import Answer, Request
+from serving.api.problems import from_error, problem
+from serving.errors import ProblemError, TooLargeError
+from serving.server.clock import Clock
+from serving.server.connection import LINGER_SECONDS, Connection, Limits, Received
+from serving.server.draining import accept_all_packets, stop_new_connections
+from serving.server.gunicorn_adapter import WORKER_BOOT_ERROR
+from serving.server.parser import Head, RefusedError
+from serving.server.responses import call_wsgi, serialize
+from serving.server.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
 # A request of that many bytes, 1,500 rows of four numbers, takes about two milliseconds.
 INLINE_BYTES = 128 * 1024
-HEALTH = (b"GET /health", b"GET /v2/health")
-RECEIVE_BYTES = 64 * 1024
-MAX_RECEIVE_BYTES = 1024 * 1024
-TOO_LARGE = {
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "the body is longer than allowed",
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "the head is longer than allowed",
-}
-# A stopping worker answers what comes in for that long: its clients do not know it yet.
-LINGER_SECONDS = 2.0
-
-by_deadline = attrgetter("deadline")
+KEEP_ALIVE_SECONDS = 75.0
+MAX_CONNECTIONS = 900  # others wait in the kernel's queue
+# Open files that are no connections: of TensorFlow, the logs, and a version that is being loaded.
+_OTHER_FILES = 40
+_PAUSE_SECONDS = 0.1
 
 
-class Worker(ThreadWorker):
-    """See above. All but `_handle` runs in the main thread."""
+class Worker(BaseWorker):
+    """See above. All but `_answer_large` runs in the main thread.
+
+    Attributes:
+        slot: number of the worker, which a successor takes over.
+        iterations: of the loop.
+    """
+
+    alive: bool
+    slot: int
 
     def init_process(self) -> None:
-        """Begin; gunicorn calls it after the fork."""
-        base.util.write_error = write_problem  # gunicorn has no setting for its error page
-        self.settings = self.app.settings
-        self.ready: dict[Connection, None] = {}  # ordered, and each once
-        self.connections: set[Connection] = set()
-        self.begun: dict[Connection, float] = {}  # infinity while it waits for a thread
-        self.received_bytes = 0
-        self.unsent_bytes = 0
-        self.turns = 0
-        self.looked = 0.0
-        self.accept_again = 0.0
+        """Make what must be there before the first request; gunicorn calls it after the fork."""
+        self.iterations = 0
+        self._threads = ThreadPoolExecutor(self.app.settings.threads, "request")
+        all_started = threading.Barrier(self.app.settings.threads + 1)
+        try:
+            for _ in range(self.app.settings.threads):
+                self._threads.submit(all_started.wait)
+            all_started.wait()
+        except RuntimeError as error:
+            logger.error(
+                "the %d threads of --threads cannot be started: %s; is there a limit of processes?",
+                self.app.settings.threads,
+                error,
+            )
+            os._exit(WORKER_BOOT_ERROR)
         super().init_process()
 
     def run(self) -> None:
         """Serve until told to stop, then answer what is still to be answered."""
-        threading.Thread(target=watch, args=[self], name="watchdog", daemon=True).start()
-        self.poller.register(
-            self.method_queue.fileno(), selectors.EVENT_READ, self.method_queue.run_callbacks
+        settings = self.app.settings
+        self._api = self.app.api
+        self._metrics = self.app.metrics
+        self._balancer = self.app.balancer
+        self._clock = Clock()
+        self._limits = Limits(
+            self._api.budget,
+            self._clock,
+            settings.max_body_bytes,
+            settings.client_timeout,
+            KEEP_ALIVE_SECONDS,
         )
-        self._tell_share()
-        while self.alive and self.is_parent_alive():
-            self._turn(1.0)
-        stop = time.monotonic()
-        self.app.shares.forget(self.place)
-        # Who connects meanwhile is answered as well, and told to close.
-        while time.monotonic() < stop + LINGER_SECONDS:
-            self._turn(0.1)
-        self._stop_accepting()
-        self._turn(0.1)
-        for conn in self.connections.copy():
-            busy = conn in self.begun or conn.received or conn.unsent or conn.closing
-            if not busy and conn.was_answered:
-                self._drop(conn)
-            elif not busy:  # it is new, and its request may be on its way
-                conn.deadline = time.monotonic() + LINGER_SECONDS
-        while time.monotonic() < stop + self.cfg.graceful_timeout:
-            if all(conn.abandoned for conn in self.connections):
-                break
-            self._turn(0.1)
-        self.tpool.shutdown(wait=False)
+        self._max_connections = _max_connections()
+        self._connections: dict[Connection, int] = {}  # and what the poller waits for
+        self._ready: dict[Connection, None] = {}  # ordered, and each once
+        self._in_threads = 0
+        self._finished: deque[Callable[[], None]] = deque()
+        self._accept_from = 0.0
+        self._accepts = False
+        self._last_housekeeping = self._last_complaint = -60.0
+        self._watchdog = Watchdog[Connection](
+            self, settings.request_timeout, self.cfg.graceful_timeout
+        )
+        self._poller = selectors.DefaultSelector()
+        self._poller.register(self.PIPE[0], selectors.EVENT_READ, self._on_wake_up)
+        self._watchdog.start()
+        self._report_connections()
+        while self.alive and self.ppid == os.getppid():
+            self._run_once(1.0)
+        self.alive = False
+        self._drain()
 
-    def _turn(self, timeout: float) -> None:
-        """Wait for something, and do all there is to do."""
-        pause = self.accept_again - time.monotonic()
-        if len(self.connections) >= self.worker_connections:
-            self._make_room()
-        room = len(self.connections) < self.worker_connections
-        self.set_accept_enabled(room and pause <= 0)
-        if self.ready:
+    def _drain(self) -> None:
+        stop = time.monotonic()
+        self._balancer.withdraw(self.slot)
+        # Clients that do not know yet that it stops are answered as well, and told to close.
+        while time.monotonic() < stop + LINGER_SECONDS:
+            self._run_once(0.1)
+        self._stop_accepting()
+        for conn in list(self._connections):
+            conn.last_chance()
+            self._after(conn)
+        while self._connections and time.monotonic() < stop + self.cfg.graceful_timeout:
+            self._run_once(0.1)
+        self._threads.shutdown(wait=False)
+
+    def _run_once(self, timeout: float) -> None:
+        """Wait for something to do, and do all there is."""
+        pause = self._accept_from - time.monotonic()
+        self._set_accepting(pause <= 0)
+        if self._ready:
             timeout = 0
         elif pause > 0:
             timeout = min(timeout, pause)
-        self._read(timeout)
-        if self.ready:
-            # Who waits for this core may be about to ask, and is then decided about in one call.
+        self._poll(timeout)
+        if self._ready:
+            # Yield the CPU: clients on this core may send now and join this batch.
             os.sched_yield()
-            self._read(0)
+            self._poll(0)
+        self._clock.tick()
         self._dispatch()
-        self.turns += 1
-        now = time.monotonic()
-        if now - self.looked >= 1.0:
-            self.looked = now
+        if self._api.budget.is_exceeded():
+            self._relieve()
+        self.iterations += 1
+        if self._clock.now - self._last_housekeeping >= 1.0:
+            self._last_housekeeping = self._clock.now
             self.notify()
-            self._close_overdue(now)
+            for conn in [conn for conn in self._connections if conn.is_overdue()]:
+                conn.expire()
+                self._after(conn)
 
-    def _read(self, timeout: float) -> None:
-        for key, _ in self.poller.select(timeout):
-            key.data(key.fileobj)
+    def _poll(self, timeout: float) -> None:
+        for key, _ in self._poller.select(timeout):
+            key.data()
 
-    def accept(self, listener: Any) -> bool:
-        """Take one connection, if it is this worker's turn; the next turn takes the next."""
+    def _on_wake_up(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.PIPE[0], 4096)
+        while self._finished:
+            self._finished.popleft()()
+
+    # Connections
+
+    def _set_accepting(self, accepts: bool) -> None:
+        if accepts is not self._accepts:
+            self._accepts = accepts
+            for listener in self.sockets:
+                if accepts:
+                    accept = partial(self._accept, listener)
+                    self._poller.register(listener, selectors.EVENT_READ, accept)
+                else:
+                    self._poller.unregister(listener)
+
+    def _accept(self, listener: Any) -> None:
+        """Accept one connection, if it is this worker's turn; the next iteration takes the next."""
         now = time.monotonic()
-        if pause := self.app.shares.pause(len(self.connections), now):
-            self.accept_again = now + pause
-            return False
-        return self._take(listener)
+        if delay := self._balancer.accept_delay(len(self._connections), now):
+            self._accept_from = now + delay
+        elif len(self._connections) >= self._max_connections and not self._evict():
+            self._accept_from = now + _PAUSE_SECONDS
+        else:
+            self._take_connection(listener)
 
-    def _take(self, listener: Any) -> bool:
+    def _take_connection(self, listener: Any) -> bool:
         try:
-            sock, client = listener.accept()
+            sock, remote = listener.accept()
         except BlockingIOError:
             return False
         except OSError as error:
-            logger.error("a connection could not be taken: %s", error)
+            self._accept_from = time.monotonic() + _PAUSE_SECONDS
+            self._evict()
+            if self._clock.now - self._last_complaint >= 60.0:
+                self._last_complaint = self._clock.now
+                logger.error("a connection could not be accepted: %s", error)
             return False
-        server = listener.getsockname()
-        conn = Connection(self.cfg, sock, client, server, self.settings.max_body_bytes)
-        conn.deadline = time.monotonic() + self.settings.client_timeout
-        self.connections.add(conn)
-        self._listen(conn)
-        self._tell_share()
+        if not self.alive:
+            accept_all_packets(sock)
+        conn = Connection(sock, remote[:2], self, self._limits)
+        callback = partial(self._on_event, conn)
+        self._poller.register(sock, selectors.EVENT_READ, callback)
+        self._connections[conn] = selectors.EVENT_READ
+        self._report_connections()
         return True
 
-    def _tell_share(self) -> None:
+    def _report_connections(self) -> None:
         if self.alive:
-            self.app.shares.tell(self.place, len(self.connections))
+            self._balancer.report(self.slot, len(self._connections))
 
     def _stop_accepting(self) -> None:
-        """Take who waits to be taken, and close the door."""
+        """Accept what the kernel has completed, and close the listening sockets."""
         for listener in self.sockets:
-            turn_away(listener, self.ppid)
-        self._turn(0.1)
-        self.set_accept_enabled(False)
+            stop_new_connections(listener, self.ppid)
+        self._run_once(0.1)
+        self._set_accepting(False)
         for listener in self.sockets:
-            while self._take(listener):
+            while self._take_connection(listener):
                 pass
             listener.close()
         self.sockets: list[socket.socket] = []
 
-    def _listen(self, conn: Connection) -> None:
-        self.poller.register(conn.raw, selectors.EVENT_READ, partial(self._receive, conn))
-
-    def _receive(self, conn: Connection, _sock: object) -> None:
-        size = min(max(RECEIVE_BYTES, conn.missing()), MAX_RECEIVE_BYTES)
+    def _on_event(self, conn: Connection) -> None:
         try:
-            data = conn.raw.recv(size)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            if conn not in self.ready:  # else what came before the end is answered first
-                self._drop(conn)
-            return
-        if conn.closing:
-            return
-        if not conn.received:
-            conn.deadline = time.monotonic() + self.settings.client_timeout
-        conn.received += data
-        self.received_bytes += len(data)
-        self._advance(conn)
+            if conn.wants_write():
+                conn.send()
+            else:
+                conn.receive()
+        except Exception:  # it is this connection's, and ends no other
+            logger.exception("a connection failed")
+            conn.close()
+        self._after(conn)
 
-    def _advance(self, conn: Connection) -> None:
-        """See what is to be done about what was received."""
-        if conn.is_whole():
-            self.ready[conn] = None
-        elif conn.too_large is not None:
-            self._refuse(conn, conn.too_large, TOO_LARGE[conn.too_large])
-        elif self.received_bytes > 8 * self.settings.max_body_bytes:
-            self._refuse(conn, HTTPStatus.SERVICE_UNAVAILABLE, "too many large requests at once")
-        elif conn.expects_continue:
-            conn.expects_continue = False
-            with contextlib.suppress(OSError):  # the next look at the socket tells
-                conn.raw.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+    def _after(self, conn: Connection) -> None:
+        """Do what follows from a change of a connection."""
+        if conn.is_ready():
+            self._ready[conn] = None
+            return
+        read = selectors.EVENT_READ if conn.wants_read() else 0
+        wanted = read | (selectors.EVENT_WRITE if conn.wants_write() else 0)
+        if conn.is_closed():
+            if self._connections.pop(conn, 0):
+                self._poller.unregister(conn.socket)
+            self._report_connections()
+        elif wanted != self._connections[conn]:
+            self._set_events(conn, wanted)
+
+    def _set_events(self, conn: Connection, wanted: int) -> None:
+        before, self._connections[conn] = self._connections[conn], wanted
+        if not wanted:
+            self._poller.unregister(conn.socket)
+        elif before:
+            self._poller.modify(conn.socket, wanted, partial(self._on_event, conn))
+        else:
+            self._poller.register(conn.socket, wanted, partial(self._on_event, conn))
+
+    def _evict(self) -> bool:
+        """Close the connection that has waited longest without sending a request, if one has."""
+        waiting = [(order, conn) for conn in self._connections if (order := conn.eviction_order())]
+        if not waiting:
+            return False
+        _, oldest = min(waiting, key=lambda one: one[0])
+        oldest.close()
+        self._after(oldest)
+        return True
+
+    def _relieve(self) -> None:
+        """End the connections that hold most, until all that is held is within the budget."""
+        largest = sorted(self._connections, key=lambda conn: conn.held_bytes, reverse=True)
+        for conn in largest:
+            if not self._api.budget.is_exceeded():
+                break
+            if conn.gives_way():
+                conn.give_way()
+                self._after(conn)
+
+    # Requests
+
+    def check_head(self, head: Head) -> bytes | None:
+        """Whether to refuse a request before its body has arrived: with this answer."""
+        try:
+            if head.path in HEALTH:
+                raise TooLargeError("health takes no body")
+            self._api.exchange.admit(head.path, head.headers.get("authorization"))
+        except ProblemError as error:
+            own_id = request_id(head.headers.get("x-request-id"))
+            finished = Finished(head.method, head.path, "", own_id, error.status)
+            self._api.exchange.finish("none", [finished], 0.0)
+            answer = with_headers(from_error(head.path, error), own_id)
+            return serialize(answer, keep=False)
+        return None
+
+    def refusal(self, error: RefusedError, head: Head | None) -> bytes:
+        """The answer to a request that breaks the rules or a limit, which is counted."""
+        return self._problem(error.status, error.detail, "" if head is None else head.path)
+
+    def _problem(self, status: HTTPStatus, detail: str, path: str, *, keep: bool = False) -> bytes:
+        """An answer of the worker itself."""
+        self._metrics.answered_by_worker(status)
+        is_busy = status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
+        headers = (*HEADERS, ("Retry-After", "1")) if is_busy else HEADERS
+        return serialize(problem(path, status, detail, headers), keep=keep)
 
     def _dispatch(self) -> None:
-        """Answer what is ready, as far as allowed, and refuse the rest first."""
-        ready = [conn for conn in self.ready if conn in self.connections]
-        self.ready = {}
-        room = max(0, self.settings.max_requests_in_hand - len(self.begun))
-        if len(ready) > room:
-            # A service that is busy is alive: its health is always told.
-            checks = [conn for conn in ready if conn.received.startswith(HEALTH)]
-            others = [conn for conn in ready if conn not in checks]
-            for conn in others[room:]:
-                self._shed(conn)
-            ready = checks + others[:room]
-        small = []
+        """Answer all requests that are ready: health first, then all decisions together."""
+        ready, self._ready = [conn for conn in self._ready if conn.is_ready()], {}
+        if not ready:
+            return
+        health: list[tuple[Connection, Received]] = []
+        others: list[tuple[Connection, Received]] = []
+        decisions: list[tuple[Connection, Received]] = []
+        calls: list[Call] = []
         for conn in ready:
-            request = conn.take()
-            self.received_bytes -= len(request)
-            if len(request) <= INLINE_BYTES:
-                self.begun[conn] = time.monotonic()
-                small.append((conn, request))
+            received = conn.take()
+            head = received.head
+            if head.route is None:
+                head.route = self._api.decisions.match(head.method, head.path) or ()
+            is_large = len(received.body) > INLINE_BYTES
+            if is_large or (head.route and "content-encoding" in head.headers):
+                self._hand_over(conn, received)
+            elif head.route:
+                self._watchdog.begin(conn)
+                decisions.append((conn, received))
+                calls.append(_call(conn, received))
             else:
-                self._hand_over(conn, request)
-        # A stopping worker has to say so in its answers, which the fast lane does not.
-        answers = self.app.fast_lane.answer([request for _, request in small]) if self.alive else []
-        for (conn, request), answer in zip_longest(small, answers):
-            if answer is not None:
-                self._finish(conn, answer, keep=True)
+                (health if head.path in HEALTH else others).append((conn, received))
+        for conn, received in health:
+            self._answer_by_wsgi(conn, received)
+        if calls:
+            answers = self._api.decisions.answer(calls)
+            for (conn, received), answer in zip(decisions, answers, strict=True):
+                self._send(conn, received.head, answer)
+        for number, (conn, received) in enumerate(others):
+            if number < self.app.settings.max_requests_in_hand:
+                self._answer_by_wsgi(conn, received)
             else:
-                conn.parse(request)
-                keep = bool(self.handle(conn))
-                self._finish(conn, conn.sock.take(), keep)
+                self._reject(conn, received.head)
 
-    def _shed(self, conn: Connection) -> None:
-        self.received_bytes -= len(conn.take())
-        self.app.metrics.shed.inc()
-        self.app.metrics.answered_by_worker(HTTPStatus.SERVICE_UNAVAILABLE)
-        headers = "Retry-After: 1\r\n" + ("" if self.alive else "Connection: close\r\n")
-        busy = problem_response(HTTPStatus.SERVICE_UNAVAILABLE, "too busy", headers)
-        self._send(conn, busy, keep=self.alive and not conn.is_last)
+    def _answer_by_wsgi(self, conn: Connection, received: Received) -> None:
+        self._watchdog.begin(conn)
+        self._send(conn, received.head, self._call_wsgi(conn, received))
 
-    def _hand_over(self, conn: Connection, request: bytes) -> None:
-        """Have a request handled in a thread."""
-        conn.parse(request)
-        self.begun[conn] = math.inf
-        self.poller.unregister(conn.raw)
-        future: Future[bool] = self.tpool.submit(self._handle, conn)
-        future.add_done_callback(
-            lambda done: self.method_queue.defer(self._finish_handled, conn, done)
-        )
+    def _call_wsgi(self, conn: Connection, received: Received) -> Answer:
+        return call_wsgi(self.wsgi, received, conn.remote, conn.socket.getsockname())
 
-    def _handle(self, conn: Connection) -> bool:
-        self.begun[conn] = time.monotonic()
-        return bool(self.handle(conn))
-
-    def handle_request(self, req: Any, conn: Connection) -> bool:
-        """Answer a request whose head is parsed; called by gunicorn's `handle`."""
-        req._expected_100_continue = False  # it has been met
-        if conn.is_last:
-            req.force_close()
-        # gunicorn answers 400 to bad chunks that are found here, the application 500.
-        is_chunked = isinstance(req.body.reader, ChunkedReader)
-        rest = req.body.read() if is_chunked else conn.parser.unreader.take_buffered()
-        req.body = BytesIO(rest)
-        return bool(super().handle_request(req, conn))
-
-    def _keepalive_after(self, _conn: Connection, keepalive: bool) -> bool:
-        return keepalive  # nothing is left to be drained: a parser is given one request
-
-    def _finish_handled(self, conn: Connection, done: "Future[bool]") -> None:
-        self._listen(conn)
-        keep = done.exception() is None and done.result()
-        self._finish(conn, conn.sock.take(), keep)
-
-    def _finish(self, conn: Connection, answer: bytes, keep: bool) -> None:
-        if not conn.abandoned:
-            del self.begun[conn]
-            self._send(conn, answer, keep)
-
-    def _send(self, conn: Connection, data: bytes, keep: bool) -> None:
-        """Send an answer, as far as its client takes it now."""
-        conn.was_answered = True
-        try:
-            sent = conn.raw.send(data) if data else 0
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self._drop(conn)
+    def _hand_over(self, conn: Connection, received: Received) -> None:
+        """Have a request answered in a thread."""
+        if self._in_threads >= self.app.settings.max_requests_in_hand:
+            self._reject(conn, received.head)
             return
-        if sent == len(data):
-            self._end_answer(conn, keep)
-            return
-        conn.unsent, conn.keep = memoryview(data)[sent:], keep
-        conn.deadline = time.monotonic() + self.settings.client_timeout
-        self.poller.modify(conn.raw, selectors.EVENT_WRITE, partial(self._send_on, conn))
-        self.unsent_bytes += len(conn.unsent)
-        if self.unsent_bytes > 8 * self.settings.max_body_bytes:
-            # One gives way, and it is the slowest.
-            self._drop(min((c for c in self.connections if c.unsent), key=by_deadline))
+        self._in_threads += 1
+        self._set_events(conn, 0)
+        self._threads.submit(self._answer_large, conn, received)
 
-    def _send_on(self, conn: Connection, _sock: object) -> None:
-        """Send more of an answer, now that its client has taken some."""
-        try:
-            sent = conn.raw.send(conn.unsent)
-        except BlockingIOError:
-            return
-        except OSError:
-            self._drop(conn)
-            return
-        conn.unsent = conn.unsent[sent:]
-        self.unsent_bytes -= sent
-        if not conn.unsent:
-            conn.unsent = NOTHING  # a memoryview of nothing keeps what it is a view of
-            self.poller.modify(conn.raw, selectors.EVENT_READ, partial(self._receive, conn))
-            self._end_answer(conn, conn.keep)
+    def _answer_large(self, conn: Connection, received: Received) -> None:
+        self._watchdog.begin(conn)
+        if received.head.route:
+            (answer,) = self._api.decisions.answer([_call(conn, received)])
+        else:
+            answer = self._call_wsgi(conn, received)
+        self._finished.append(partial(self._send_large, conn, received.head, answer))
+        os.write(self.PIPE[1], b"1")
 
-    def _end_answer(self, conn: Connection, keep: bool) -> None:
-        """Wait for the next request, or close."""
-        if not keep:
-            self._close_gently(conn)
-            return
-        patience = self.settings.client_timeout if conn.received else self.cfg.keepalive
-        conn.deadline = time.monotonic() + patience
-        if conn.received:
-            self._advance(conn)
+    def _send_large(self, conn: Connection, head: Head, answer: Answer) -> None:
+        self._in_threads -= 1
+        self._send(conn, head, answer)
 
-    def _refuse(self, conn: Connection, status: int, detail: str) -> None:
-        """Answer a request that is not whole yet, and close."""
-        self.app.metrics.answered_by_worker(status)
-        self._send(conn, problem_response(status, detail, "Connection: close\r\n"), keep=False)
+    def _reject(self, conn: Connection, head: Head) -> None:
+        self._metrics.shed.inc()
+        keep = head.keep_alive and self.alive
+        status = HTTPStatus.SERVICE_UNAVAILABLE
+        conn.answer(self._problem(status, "too busy", head.path, keep=keep), keep=keep)
+        self._after(conn)
 
-    def _close_gently(self, conn: Connection) -> None:
-        """End our side, and read to the end of theirs.
+    def _send(self, conn: Connection, head: Head, answer: Answer) -> None:
+        self._watchdog.end(conn)
+        keep = head.keep_alive and self.alive
+        conn.answer(serialize(answer, keep=keep, is_head=head.method == "HEAD"), keep=keep)
+        self._after(conn)
 
-        Bytes that are left unread would make the kernel take back the answer.
-        """
-        self.received_bytes -= len(conn.received)
-        conn.received.clear()
-        conn.closing = True
-        conn.deadline = time.monotonic() + LINGER_SECONDS
-        try:
-            conn.raw.shutdown(socket.SHUT_WR)
-        except OSError:
-            self._drop(conn)
+    # What the watchdog asks for, from its thread
 
-    def _drop(self, conn: Connection) -> None:
-        if conn not in self.connections:
-            return
-        self.connections.discard(conn)
-        self._tell_share()
-        self.received_bytes -= len(conn.received)
-        self.unsent_bytes -= len(conn.unsent)
-        self.poller.unregister(conn.raw)
-        conn.raw.close()
+    def stop(self, stuck: list[Connection]) -> None:
+        """Answer the requests that are stuck, and end when the others have ended."""
+        for conn in stuck:
+            self._abandon(conn, HTTPStatus.GATEWAY_TIMEOUT, "the policy took too long")
+        self.alive = False
 
-    def _make_room(self) -> None:
-        """Show out who came first of those who had a second and have not asked for anything."""
-        latest = time.monotonic() + self.settings.client_timeout - 1.0
-        silent = [c for c in self.connections if not c.was_answered and c.deadline < latest]
-        if conn := min((c for c in silent if c not in self.begun), key=by_deadline, default=None):
-            self._drop(conn)
+    def abandon_all(self) -> None:
+        """Answer every request that has begun to arrive: the process ends after it."""
+        for conn in list(self._connections):
+            self._abandon(conn, HTTPStatus.SERVICE_UNAVAILABLE, "this worker is stuck")
 
-    def _close_overdue(self, now: float) -> None:
-        for conn in [c for c in self.connections if c.deadline < now and c not in self.begun]:
-            if conn.received and not conn.unsent:
-                self._refuse(conn, HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")
-            else:
-                self._drop(conn)
+    def _abandon(self, conn: Connection, status: HTTPStatus, detail: str) -> None:
+        with contextlib.suppress(OSError):
+            conn.abandon(partial(self._problem, status, detail, ""))
+
+
+def _call(conn: Connection, received: Received) -> Call:
+    head = received.head
+    route, parts = head.route
+    request = Request(head.method, head.path, head.headers, received.body, conn.remote[0])
+    return Call(route, parts, request)
+
+
+def _max_connections() -> int:
+    """As many as the limit of open files has room for."""
+    open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, min(MAX_CONNECTIONS, open_files - _OTHER_FILES))

@@ -65,7 +65,6 @@ def test_a_body_may_come_in_chunks(service: Service, size: int, trailers: list[s
     [
         b"x\r\n\r\n",
         b"3\r\nabcd\r\n0\r\n\r\n",
-        b"0\r\nno colon\r\n\r\n",
         b"1 ;a\x00\r\nx\r\n0\r\n\r\n",
     ],
 )
@@ -110,7 +109,7 @@ def test_zeros_before_a_length_mean_nothing(service: Service) -> None:
         assert wire.ask(HEALTH).status == 200
 
 
-@pytest.mark.parametrize("length", [16 * 1024 * 1024 + 1, 10**18, 10**30])
+@pytest.mark.parametrize("length", [16 * 1024 * 1024 + 1, 10**18])
 @pytest.mark.parametrize("expect", [[], ["Expect: 100-continue"]])
 def test_a_body_that_is_declared_too_large_is_refused_before_it_comes(
     service: Service, length: int, expect: list[str]

@@ -1,25 +1,21 @@
 """Triton's extension of the Open Inference Protocol: raw tensors behind the JSON of a body."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from flask import Request, Response
-
-from serving.api.body import body_bytes
+from serving.api.messages import Answer
 from serving.errors import InvalidRequestError
 
 HEADER = "Inference-Header-Content-Length"
 
 
-def read(request: Request) -> tuple[bytes, memoryview]:
+def split(body: bytes, headers: Mapping[str, str]) -> tuple[bytes, memoryview]:
     """The JSON of a body, and what follows it, which is not copied.
 
     Raises:
         InvalidRequestError: the header that tells the length of the JSON is not such a length.
-        UnsupportedMediaTypeError, TooLargeError, NotJsonError: as `body_bytes`.
     """
-    body = body_bytes(request)
-    length = request.headers.get(HEADER)
+    length = headers.get(HEADER.lower())
     if length is None:
         return body, memoryview(b"")
     if not re.fullmatch("[0-9]{1,18}", length) or int(length) > len(body):
@@ -27,8 +23,7 @@ def read(request: Request) -> tuple[bytes, memoryview]:
     return body[: int(length)], memoryview(body)[int(length) :]
 
 
-def write(head: bytes, tensors: Sequence[bytes | memoryview]) -> Response:
-    """Answer with JSON and the raw tensors that it tells of, joined once."""
-    response = Response(b"".join([head, *tensors]), content_type="application/octet-stream")
-    response.headers[HEADER] = str(len(head))
-    return response
+def join(head: bytes, tensors: Sequence[bytes | memoryview]) -> Answer:
+    """Answer with JSON and the raw tensors that it describes, joined once."""
+    headers = ((HEADER, str(len(head))),)
+    return Answer(200, b"".join([head, *tensors]), "application/octet-stream", headers)

@@ -1,126 +1,110 @@
-"""The Open Inference Protocol v2 over REST, with Triton's binary tensors and model repository."""
+"""The Open Inference Protocol v2 over REST but for `infer`, with Triton's model repository."""
 
-from functools import partial
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
 from flask import Blueprint, Response, current_app, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from serving.api.body import body_bytes, decode
-from serving.api.encoding import encode, json_response
-from serving.api.oip import binary
-from serving.api.oip.schemas import (
-    IndexRequest,
-    InferInput,
-    InferRequest,
-    RequestParameters,
-)
-from serving.api.tensors import DATATYPES, NAMES, Array, numbers_from_bytes, numbers_from_json
-from serving.errors import (
-    ConflictError,
-    ForbiddenError,
-    InvalidRequestError,
-    NotFoundError,
-    error_object_response,
-    register_error_handlers,
-)
-from serving.metrics import Metrics
-from serving.policy.decide import Decided, decide
-from serving.policy.observations import FloatArray, from_numbers, require_shape
-from serving.policy.savedmodel import Decision, Policy
+from serving.api.body import BodyReader, decode
+from serving.api.messages import from_flask, json_response
+from serving.api.oip.infer import find
+from serving.api.oip.schemas import IndexRequest
+from serving.errors import ConflictError, ForbiddenError, NotFoundError
 from serving.registry.repository import Repository
 from serving.registry.selection import ChoiceError
 from serving.settings import Settings
 
-_OBSERVATIONS = "observations"
 _TF_DATATYPES = {"DT_FLOAT": "FP32", "DT_INT64": "INT64"}
 _OTHERS = ["DELETE", "OPTIONS", "PATCH", "POST", "PUT"]
 _LOADED = ("served", "labelled")
+_INDEX_DECODER = msgspec.json.Decoder(IndexRequest)
 
 
-def oip_blueprint(
-    repository: Repository, settings: Settings, metrics: Metrics, *, keys_are_set: bool
-) -> Blueprint:
-    """Everything under `/v2`.
+class InferenceProtocolRoutes:
+    """Everything under `/v2` that is no decision.
 
     Args:
         repository: of the policies.
-        settings: for the limits of a request.
-        metrics: that count decisions.
+        settings: for the version that is pinned.
+        bodies: reads bodies.
         keys_are_set: whether the service asks for API keys; without them nobody may load or
             unload a model.
     """
-    blueprint = Blueprint("oip", __name__, url_prefix="/v2")
-    register_error_handlers(blueprint, error_object_response)
-    # Flask's own answer to OPTIONS would count in what only tells of mistakes.
-    get = partial(blueprint.route, methods=["GET"], provide_automatic_options=False)
-    post = partial(blueprint.route, methods=["POST"], provide_automatic_options=False)
-    other_methods = partial(blueprint.route, methods=_OTHERS, provide_automatic_options=False)
-    infer_decoder = msgspec.json.Decoder(InferRequest)
-    index_decoder = msgspec.json.Decoder(IndexRequest)
 
-    @get("")
-    @get("/")
-    def server() -> Response:
+    def __init__(
+        self, repository: Repository, settings: Settings, bodies: BodyReader, *, keys_are_set: bool
+    ) -> None:
+        self._repository = repository
+        self._settings = settings
+        self._bodies = bodies
+        self._keys_are_set = keys_are_set
+
+    def blueprint(self) -> Blueprint:
+        """The routes."""
+        blueprint = Blueprint("oip", __name__, url_prefix="/v2")
+        table: list[tuple[str, str, Callable[..., Response]]] = [
+            ("GET", "", self.server),
+            ("GET", "/", self.server),
+            ("GET", "/health/live", self.live),
+            ("GET", "/health/ready", self.ready),
+            ("GET", "/models/<name>", self.model),
+            ("GET", "/models/<name>/versions/<version>", self.model),
+            ("GET", "/models/<name>/ready", self.model_ready),
+            ("GET", "/models/<name>/versions/<version>/ready", self.model_ready),
+            ("POST", "/repository/index", self.index),
+            ("POST", "/repository/models/<name>/load", self.load),
+            ("POST", "/repository/models/<name>/unload", self.unload),
+        ]
+        # Flask's own answer to OPTIONS would count in what only tells of mistakes.
+        for method, rule, view in table:
+            blueprint.add_url_rule(
+                rule, view_func=view, methods=[method], provide_automatic_options=False
+            )
+        for rule, methods in [("", _OTHERS), ("/", _OTHERS), ("/<path:_rest>", ["GET", *_OTHERS])]:
+            blueprint.add_url_rule(
+                rule, view_func=self.other, methods=methods, provide_automatic_options=False
+            )
+        return blueprint
+
+    def server(self) -> Response:
+        """What serves, and the extensions that it knows."""
         extensions = ["binary_tensor_data", "model_repository"]
         return json_response({"name": "actor-critic", "version": "1", "extensions": extensions})
 
-    @get("/health/live")
-    def live() -> Response:
+    def live(self) -> Response:
+        """The process answers."""
         return json_response({"live": True})
 
-    @get("/health/ready")
-    def ready() -> Response:
-        repository.policy()
+    def ready(self) -> Response:
+        """The default model is served."""
+        self._repository.policy()
         return json_response({"ready": True})
 
-    @get("/models/<name>", defaults={"version": None})
-    @get("/models/<name>/versions/<version>")
-    def model(name: str, version: str | None) -> Response:
-        policy = find(name, version)
+    def model(self, name: str, version: str | None = None) -> Response:
+        """The versions and tensors of a model."""
+        policy = find(self._repository, name, version)
         signature = policy.signatures["serving_default"]
+        versions = self._repository.report(name).versions
         return json_response(
             {
                 "name": policy.name,
-                "versions": [
-                    str(report.version)
-                    for report in repository.report(name).versions
-                    if report.state in _LOADED
-                ],
+                "versions": [str(one.version) for one in versions if one.state in _LOADED],
                 "platform": "tensorflow_savedmodel",
                 "inputs": _metadata(signature["inputs"]),
                 "outputs": _metadata(signature["outputs"]),
             }
         )
 
-    @get("/models/<name>/ready", defaults={"version": None})
-    @get("/models/<name>/versions/<version>/ready")
-    def model_ready(name: str, version: str | None) -> Response:
-        return json_response({"name": find(name, version).name, "ready": True})
+    def model_ready(self, name: str, version: str | None = None) -> Response:
+        """The model is served."""
+        return json_response({"name": find(self._repository, name, version).name, "ready": True})
 
-    @post("/models/<name>/infer", defaults={"version": None})
-    @post("/models/<name>/versions/<version>/infer")
-    def infer(name: str, version: str | None) -> Response:
-        head, raw = binary.read(request)
-        asked = decode(head, infer_decoder)
-        policy = find(name, version)
-        parameters = asked.parameters or RequestParameters()
-        names = _chosen(asked, parameters)
-        observations = _observations(asked.inputs, raw, policy, settings.max_rows)
-        decided = decide(
-            policy,
-            observations,
-            seed=None if parameters.seed is None else int(parameters.seed),
-            deterministic=parameters.deterministic is True,
-            metrics=metrics,
-        )
-        return _answer(asked, policy, decided, names)
-
-    @post("/repository/index")
-    def index() -> Response:
-        body = body_bytes(request)
-        only_ready = bool(body) and decode(body, index_decoder).ready is True
+    def index(self) -> Response:
+        """All versions of all models."""
+        body = self._bodies.read(from_flask(request))
+        only_ready = bool(body) and decode(body, _INDEX_DECODER).ready is True
         entries = [
             {
                 "name": name,
@@ -128,46 +112,38 @@ def oip_blueprint(
                 "state": "READY" if report.state in _LOADED else "UNAVAILABLE",
                 "reason": report.reason,
             }
-            for name in repository.names()
-            for report in repository.report(name).versions
+            for name in self._repository.names()
+            for report in self._repository.report(name).versions
             if report.state in _LOADED or not only_ready
         ]
         return json_response(entries)
 
-    @post("/repository/models/<name>/load")
-    def load(name: str) -> Response:
-        choose(name, "newest")
-        repository.policy(name)
+    def load(self, name: str) -> Response:
+        """Serve the newest version of a model."""
+        self._choose(name, "newest")
+        self._repository.policy(name)
         return json_response({})
 
-    @post("/repository/models/<name>/unload")
-    def unload(name: str) -> Response:
-        choose(name, "nothing")
+    def unload(self, name: str) -> Response:
+        """Serve no version of a model."""
+        self._choose(name, "nothing")
         return json_response({})
 
-    def choose(name: str, serve: Literal["newest", "nothing"]) -> None:
-        if not keys_are_set:
+    def _choose(self, name: str, serve: Literal["newest", "nothing"]) -> None:
+        if not self._keys_are_set:
             raise ForbiddenError("models are loaded and unloaded only where API keys are set")
-        if settings.pin is not None and name == settings.name:
-            raise ConflictError(f"{name}: the service was started with version {settings.pin}")
+        pin = self._settings.pin
+        if pin is not None and name == self._settings.name:
+            raise ConflictError(f"{name}: the service was started with version {pin}")
         try:
-            choice = msgspec.structs.replace(repository.choice(name), serve=serve)
-            repository.choose(name, choice)
+            choice = msgspec.structs.replace(self._repository.choice(name), serve=serve)
+            self._repository.choose(name, choice)
         except ChoiceError as error:
             # Not 503: the folder is read-only by the operator's decision, and stays so.
             raise ConflictError(str(error)) from error
 
-    def find(name: str, version: str | None) -> Policy:
-        if version is None:
-            return repository.policy(name)
-        if not (version.isascii() and version.isdecimal()):
-            raise NotFoundError(f"versions are whole numbers, and {version!r} is none")
-        return repository.policy(name, version=int(version))
-
-    @other_methods("")
-    @other_methods("/")
-    @blueprint.route("/<path:_rest>", methods=["GET", *_OTHERS], provide_automatic_options=False)
-    def other(_rest: str = "") -> Response:
+    def other(self, _rest: str = "") -> Response:
+        """What no other route takes: 405 where another method is allowed, else 404."""
         allowed = []
         for method in ("GET", "HEAD", "POST"):
             try:
@@ -182,8 +158,6 @@ def oip_blueprint(
             return Response(headers={"Allow": ", ".join([*allowed, "OPTIONS"])})
         raise MethodNotAllowed(allowed)
 
-    return blueprint
-
 
 def _metadata(tensors: dict[str, Any]) -> list[dict[str, Any]]:
     return [
@@ -194,81 +168,3 @@ def _metadata(tensors: dict[str, Any]) -> list[dict[str, Any]]:
         }
         for name, tensor in sorted(tensors.items())
     ]
-
-
-def _observations(
-    inputs: list[InferInput], raw: memoryview, policy: Policy, max_rows: int
-) -> FloatArray:
-    """The one input, `[B, O]`, from its JSON or from the bytes behind that.
-
-    Raises:
-        InvalidRequestError: it is missing or wrong, or there is another one.
-    """
-    if [tensor.name for tensor in inputs] != [_OBSERVATIONS]:
-        raise InvalidRequestError(f"inputs: expected exactly one, named {_OBSERVATIONS!r}")
-    (tensor,) = inputs
-    if tensor.datatype not in DATATYPES:
-        raise InvalidRequestError(
-            f"inputs[0].datatype: {tensor.datatype!r} is not one of {', '.join(DATATYPES)}"
-        )
-    names = policy.card.observations.names
-    require_shape(tensor.shape, names, max_rows)
-    size = None if tensor.parameters is None else tensor.parameters.binary_data_size
-    if (size or 0) != len(raw):
-        raise InvalidRequestError(
-            f"inputs[0]: binary_data_size is {size}, but {len(raw)} bytes follow the JSON"
-        )
-    numbers: Array
-    if size is not None and tensor.data is None:
-        numbers = numbers_from_bytes(raw, tensor.datatype, tensor.shape)
-    elif size is None and tensor.data is not None:
-        numbers = numbers_from_json(tensor.data, tensor.datatype, tensor.shape)
-    else:
-        raise InvalidRequestError("inputs[0]: expected data, or binary_data_size and no data")
-    return from_numbers(numbers, names, max_rows)
-
-
-def _chosen(asked: InferRequest, parameters: RequestParameters) -> dict[str, bool]:
-    """The outputs to answer, and which of them as bytes.
-
-    Raises:
-        InvalidRequestError: one is unknown or comes twice.
-    """
-    as_bytes = parameters.binary_data_output is True
-    if not asked.outputs:
-        return dict.fromkeys(Decision._fields, as_bytes)
-    chosen: dict[str, bool] = {}
-    for output in asked.outputs:
-        if output.name not in Decision._fields or output.name in chosen:
-            problem = "asked for twice" if output.name in chosen else "unknown"
-            raise InvalidRequestError(
-                f"outputs: {output.name!r} is {problem}; there are {', '.join(Decision._fields)}"
-            )
-        own = None if output.parameters is None else output.parameters.binary_data
-        chosen[output.name] = as_bytes if own is None else own
-    return chosen
-
-
-def _answer(
-    asked: InferRequest, policy: Policy, decided: Decided, chosen: dict[str, bool]
-) -> Response:
-    outputs, tensors = [], []
-    for name, as_bytes in chosen.items():
-        array = getattr(decided.decision, name)
-        described = {"name": name, "datatype": NAMES[array.dtype], "shape": array.shape}
-        if as_bytes:
-            tensors.append(array.data)
-            outputs.append(described | {"parameters": {"binary_data_size": array.nbytes}})
-        else:
-            outputs.append(described | {"data": array.ravel()})
-    parameters: dict[str, Any] = {"seed": decided.seed}
-    if decided.warnings:
-        # A parameter is a string, a number or a boolean.
-        parameters["warnings"] = "\n".join(decided.warnings)
-    answer: dict[str, Any] = {"model_name": policy.name, "model_version": str(policy.version)}
-    if asked.id is not None:
-        answer["id"] = asked.id
-    answer |= {"parameters": parameters, "outputs": outputs}
-    if not tensors:
-        return json_response(answer)
-    return binary.write(encode(answer), tensors)

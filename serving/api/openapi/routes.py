@@ -3,7 +3,7 @@
 import orjson
 from flask import Blueprint, Response, render_template
 
-from serving.api.encoding import json_response
+from serving.api.messages import json_response
 from serving.api.openapi.description import Schema, openapi
 from serving.errors import NotReadyError
 from serving.policy.artefact import Card

@@ -5,34 +5,21 @@ Errors, their statuses and their words are those of its `http_rest_api_handler.c
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from flask import Blueprint, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
-from serving.api.body import body_bytes
-from serving.api.encoding import json_response
-from serving.api.tensors import Array
-from serving.api.tfserving import tensors as tfjson
-from serving.errors import (
-    InvalidRequestError,
-    NotFoundError,
-    NotReadyError,
-    error_object_response,
-    register_error_handlers,
-)
-from serving.metrics import Metrics
-from serving.policy.decide import Batch, decide, decide_batch
-from serving.policy.observations import from_numbers
-from serving.policy.savedmodel import Decision, Policy
+from serving.api.body import BodyReader
+from serving.api.messages import from_flask, json_response
+from serving.api.tfserving import tensors
+from serving.api.tfserving.predict import DEFAULT_SIGNATURE, find, to_number
+from serving.errors import InvalidRequestError, NotFoundError
 from serving.registry.repository import Repository
 from serving.schemas import VersionReport
-from serving.settings import Settings
 
-_DEFAULT_SIGNATURE = "serving_default"
-_MAX_INT64 = 2**63 - 1
 _METHODS = ["DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT"]
 # Its words match in any case, the names of models and labels as they are.
 _ANY_CASE = re.compile(
@@ -57,20 +44,45 @@ class _Rest(BaseConverter):
     part_isolating = False
 
 
-def tfserving_blueprint(repository: Repository, settings: Settings, metrics: Metrics) -> Blueprint:
-    """Everything under `/v1/`."""
-    blueprint = Blueprint("tfserving", __name__)
-    register_error_handlers(blueprint, error_object_response)
-    converters = {"tfname": _Name, "tfnumber": _Number, "tfprefix": _Prefix, "tfrest": _Rest}
-    blueprint.record_once(lambda state: state.app.url_map.converters.update(converters))
+CONVERTERS = {"tfname": _Name, "tfnumber": _Number, "tfprefix": _Prefix, "tfrest": _Rest}
 
-    def models() -> Response:
+
+class TensorFlowServingRoutes:
+    """Everything under `/v1/` that is no decision."""
+
+    def __init__(self, repository: Repository, bodies: BodyReader) -> None:
+        self._repository = repository
+        self._bodies = bodies
+
+    def blueprint(self) -> Blueprint:
+        """The routes; the application has `CONVERTERS`."""
+        blueprint = Blueprint("tfserving", __name__)
+
+        def add(method: str, rule: str, view: Callable[..., Any]) -> None:
+            # Without Flask's own answer to OPTIONS.
+            blueprint.add_url_rule(
+                rule, view_func=view, methods=method.split(), provide_automatic_options=False
+            )
+
+        add("GET", "/v1/models", self.models)
+        for which in ("", "/versions/<tfnumber:version>", "/labels/<tfname:label>"):
+            model = f"/v1/models/<tfname:name>{which}"
+            add("GET", model, self.status)
+            add("GET", f"{model}/metadata", self.metadata)
+            add("POST", f"{model}:classify", self.classify)
+            add("POST", f"{model}:regress", self.regress)
+        add("DELETE GET OPTIONS PATCH POST PUT", "/<tfprefix:prefix>/<tfrest:rest>", self.other)
+        return blueprint
+
+    def models(self) -> Response:
+        """There is no list in this protocol."""
         raise InvalidRequestError("Missing model name in request.")
 
-    def status(name: str, version: str | None = None, label: str | None = None) -> Response:
-        del label  # TensorFlow Serving tells of all versions, whatever the label
+    def status(self, name: str, version: str | None = None, label: str | None = None) -> Response:
+        """The states of a model's versions."""
+        del label  # TensorFlow Serving reports all versions, whatever the label
         number = to_number(version)
-        listed = versions(name)
+        listed = self._versions(name)
         if number is not None:
             listed = [report for report in listed if report.version == number]
             if not listed:
@@ -79,8 +91,9 @@ def tfserving_blueprint(repository: Repository, settings: Settings, metrics: Met
             raise NotFoundError(f"Could not find any versions of model {name}")
         return json_response({"model_version_status": [_status(report) for report in listed]})
 
-    def metadata(name: str, version: str | None = None, label: str | None = None) -> Response:
-        policy = find(name, to_number(version), label)
+    def metadata(self, name: str, version: str | None = None, label: str | None = None) -> Response:
+        """The signatures of a version."""
+        policy = find(self._repository, name, to_number(version), label)
         return json_response(
             {
                 "model_spec": {
@@ -92,54 +105,22 @@ def tfserving_blueprint(repository: Repository, settings: Settings, metrics: Met
             }
         )
 
-    def predict(name: str, version: str | None = None, label: str | None = None) -> Response:
-        number = to_number(version)
-        document = tfjson.parse(body_bytes(request))
-        signature = tfjson.signature_name(document) or _DEFAULT_SIGNATURE
-        policy = find(name, number, label)
-        dtypes = input_dtypes(policy, signature)
-        inputs, as_rows = tfjson.tensors(document, dtypes, settings.max_rows)
-        outputs = run(policy, inputs)._asdict()
-        if as_rows:
-            return Response(tfjson.rows(outputs), content_type="application/json")
-        return json_response({"outputs": outputs})
+    def classify(self, name: str, version: str | None = None, label: str | None = None) -> Response:
+        """Refuse: a policy has no signature to classify by."""
+        return self._refuse("classification", "classify", name, version, label)
 
-    def run(policy: Policy, inputs: dict[str, Array]) -> Decision:
-        names = policy.card.observations.names
-        observations = from_numbers(inputs["observations"], names, settings.max_rows)
-        if "uniforms" not in inputs:
-            return decide(
-                policy, observations, seed=None, deterministic=False, metrics=metrics
-            ).decision
-        for name in ("uniforms", "deterministic"):
-            if inputs[name].shape != observations.shape[:1]:
-                raise InvalidRequestError(
-                    f"{name}: the shape is {list(inputs[name].shape)}, "
-                    f"expected [{len(observations)}] for as many observations"
-                )
-        with np.errstate(over="ignore"):
-            uniforms = inputs["uniforms"].astype(np.float32)
-        if not np.isfinite(uniforms).all():
-            raise InvalidRequestError("uniforms: one is not finite")
-        batch = Batch(observations, uniforms, inputs["deterministic"])
-        ((decision, _),) = decide_batch(policy, batch, [len(observations)], metrics)
-        return decision
+    def regress(self, name: str, version: str | None = None, label: str | None = None) -> Response:
+        """Refuse: a policy has no signature to regress by."""
+        return self._refuse("regression", "regress", name, version, label)
 
-    def classify(name: str, version: str | None = None, label: str | None = None) -> Response:
-        return refuse("classification", "classify", name, version, label)
-
-    def regress(name: str, version: str | None = None, label: str | None = None) -> Response:
-        return refuse("regression", "regress", name, version, label)
-
-    def refuse(
-        kind: str, method: str, name: str, version: str | None, label: str | None
+    def _refuse(
+        self, kind: str, method: str, name: str, version: str | None, label: str | None
     ) -> Response:
-        """Answer as for any model that has only signatures to predict by."""
         number = to_number(version)
-        document = tfjson.parse(body_bytes(request))
-        signature = tfjson.signature_name(document) or _DEFAULT_SIGNATURE
-        tfjson.require_examples(document)
-        policy = find(name, number, label)
+        document = tensors.parse(self._bodies.read(from_flask(request)))
+        signature = tensors.signature_name(document) or DEFAULT_SIGNATURE
+        tensors.require_examples(document)
+        policy = find(self._repository, name, number, label)
         if signature not in policy.signatures:
             raise InvalidRequestError(f"No signature was found with the name: {signature}")
         raise InvalidRequestError(
@@ -147,26 +128,15 @@ def tfserving_blueprint(repository: Repository, settings: Settings, metrics: Met
             f"Was: {policy.signatures[signature]['method_name']}"
         )
 
-    def find(name: str, version: int | None, label: str | None) -> Policy:
-        try:
-            return repository.policy(name, version=version, label=label)
-        except (NotFoundError, NotReadyError) as error:
-            if label is not None:
-                reason = f"Unrecognized servable version label: {label}"
-                raise InvalidRequestError(f"{reason} ({error.detail})") from error
-            which = f"Latest({name})" if version is None else f"Specific({name}, {version})"
-            reason = f"Servable not found for request: {which}"
-            raise NotFoundError(f"{reason} ({error.detail})") from error
-
-    def versions(name: str) -> list[VersionReport]:
+    def _versions(self, name: str) -> list[VersionReport]:
         """Those that were tried: they are served, labelled or refused."""
         try:
-            reports = repository.report(name).versions
+            reports = self._repository.report(name).versions
         except NotFoundError:
             return []
         return [report for report in reports if report.state != "waiting"]
 
-    def other(prefix: str, rest: str) -> Any:
+    def other(self, prefix: str, rest: str) -> Any:
         """What no rule takes as it is: words in another case, preflights and mistakes."""
         if request.method == "OPTIONS":
             if not re.search("https?://", request.headers.get("Origin", "")):
@@ -183,51 +153,6 @@ def tfserving_blueprint(repository: Repository, settings: Settings, metrics: Met
             if endpoint != request.endpoint:
                 return current_app.view_functions[endpoint](**parts)
         raise InvalidRequestError(f"Malformed request: {request.method} {request.path}")
-
-    def add(rule: str, view: Any, methods: list[str]) -> None:
-        # Without Flask's own answer to OPTIONS.
-        blueprint.add_url_rule(
-            rule, view_func=view, methods=methods, provide_automatic_options=False
-        )
-
-    add("/v1/models", models, ["GET"])
-    for which in ("", "/versions/<tfnumber:version>", "/labels/<tfname:label>"):
-        model = f"/v1/models/<tfname:name>{which}"
-        add(model, status, ["GET"])
-        add(f"{model}/metadata", metadata, ["GET"])
-        add(f"{model}:predict", predict, ["POST"])
-        add(f"{model}:classify", classify, ["POST"])
-        add(f"{model}:regress", regress, ["POST"])
-    add("/<tfprefix:prefix>/<tfrest:rest>", other, _METHODS)
-    return blueprint
-
-
-def to_number(version: str | None) -> int | None:
-    """The version in a path.
-
-    Raises:
-        InvalidRequestError: no 64 bits hold it.
-    """
-    number = None if version is None else int(version)
-    if number is not None and number > _MAX_INT64:
-        raise InvalidRequestError(f"Failed to convert version: {version} to numeric.")
-    return number
-
-
-def input_dtypes(policy: Policy, signature: str) -> dict[str, str]:
-    """The inputs of a signature, and "float" or "bool" for each.
-
-    Raises:
-        InvalidRequestError: there is no such signature to predict by.
-    """
-    if signature not in policy.signatures or not policy.signatures[signature]["inputs"]:
-        raise InvalidRequestError(
-            f'Serving signature name: "{signature}" not found in signature def'
-        )
-    return {
-        name: tensor["dtype"].removeprefix("DT_").lower()
-        for name, tensor in sorted(policy.signatures[signature]["inputs"].items())
-    }
 
 
 def _status(report: VersionReport) -> dict[str, Any]:

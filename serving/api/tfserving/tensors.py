@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from serving.api.encoding import encode
+from serving.api.messages import encode
 from serving.api.tensors import Array, IrregularError, flatten, require_kinds
 from serving.api.tfserving.explain import (
     KINDS,

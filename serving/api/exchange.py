@@ -1,0 +1,129 @@
+"""What every request goes through whichever way it takes: keys, id, counts, log and headers."""
+
+import logging
+import os
+import re
+import time
+from typing import NamedTuple
+
+from flask import Flask, Response, g, request
+
+from serving.api.keys import Keys
+from serving.api.pages import card_page
+from serving.errors import UnauthorizedError
+from serving.metrics import Metrics
+from serving.settings import Settings
+
+logger = logging.getLogger("serving.requests")
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+HEALTH = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})
+# Health is for who looks after the process. The pages are files without any data: they ask
+# the API, with the key that is entered there.
+_PUBLIC = re.compile(r"/|/web/[^/]+")
+HEADERS = (("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store"))
+
+
+class Finished(NamedTuple):
+    """A request that was answered."""
+
+    method: str
+    path: str
+    remote: str
+    request_id: str
+    status: int
+
+
+class Exchange:
+    """Admits requests, and counts and logs their answers."""
+
+    def __init__(self, settings: Settings, metrics: Metrics, keys: Keys) -> None:
+        self._logs_all = settings.log_requests == "all"
+        self._metrics = metrics
+        self._keys = keys
+
+    def admit(self, path: str, authorization: str | None) -> None:
+        """Let a request in that needs no key or has a valid one.
+
+        Raises:
+            UnauthorizedError: it needs one and has none.
+        """
+        if self._keys and path not in HEALTH and not _PUBLIC.fullmatch(path):
+            self._keys.require(authorization)
+
+    def finish(self, route: str, requests: list[Finished], seconds: float) -> None:
+        """Count and log requests of one route that were answered together, in that time."""
+        statuses = [finished.status for finished in requests]
+        for status in set(statuses):
+            self._metrics.answered(route, status, seconds, statuses.count(status))
+        for finished in requests:
+            if finished.status >= 400 or self._logs_all:
+                self._log(finished, seconds)
+
+    def _log(self, finished: Finished, seconds: float) -> None:
+        logger.info(
+            "%s %s %d in %.1f ms, request %s",
+            finished.method,
+            finished.path,
+            finished.status,
+            1000 * seconds,
+            finished.request_id,
+            extra={
+                "method": finished.method,
+                "path": finished.path,
+                "status": finished.status,
+                "milliseconds": round(1000 * seconds, 3),
+                "remote": finished.remote,
+                "request_id": finished.request_id,
+            },
+        )
+
+    def register(self, app: Flask) -> None:
+        """Have every request of a Flask application go through this."""
+
+        @app.before_request
+        def begin() -> Response | None:
+            g.started = time.perf_counter()
+            g.request_id = request_id(request.headers.get("X-Request-ID"))
+            try:
+                self.admit(request.path, request.headers.get("Authorization"))
+            except UnauthorizedError:
+                if _is_page(request.endpoint):
+                    # The same for every name: it tells nobody which models there are.
+                    return card_page()
+                raise
+            return None
+
+        @app.after_request
+        def end(response: Response) -> Response:
+            route = "other" if request.url_rule is None else request.url_rule.rule
+            finished = Finished(
+                request.method,
+                request.path,
+                request.remote_addr or "",
+                g.request_id,
+                response.status_code,
+            )
+            self.finish(route, [finished], time.perf_counter() - g.started)
+            response.headers["X-Request-ID"] = g.request_id
+            for name, value in HEADERS:
+                response.headers.setdefault(name, value)
+            if response.mimetype == "text/html":  # the framework's own, such as of OPTIONS
+                response.headers.setdefault(
+                    "Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"
+                )
+            return response
+
+
+def request_id(given: str | None) -> str:
+    """The client's own id where it is a plain word, else a new one."""
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given
+    return os.urandom(8).hex()
+
+
+def _is_page(endpoint: str | None) -> bool:
+    """Whether a browser asks for a page that is a file: `GET /models/<name>`."""
+    return endpoint == "models.model" and (
+        request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html"
+    )

@@ -1,0 +1,68 @@
+"""A request and an answer, whatever read the one and sends the other."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import orjson
+from flask import Request as FlaskRequest
+from flask import Response
+
+
+@dataclass(slots=True)
+class Request:
+    """A request whose head is parsed and whose body has arrived.
+
+    Attributes:
+        method: as sent.
+        path: percent-decoded, without the query.
+        headers: values by names in lower case; several of one name are joined with commas.
+        body: as sent, without its chunks.
+        remote: address of the client.
+        unpacked_bytes: held of the budget for the unpacked body.
+    """
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+    remote: str
+    unpacked_bytes: int = 0
+
+
+class Answer(NamedTuple):
+    """A response but for the headers that every response has."""
+
+    status: int
+    body: bytes
+    content_type: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def from_flask(request: FlaskRequest) -> Request:
+    """The request that Flask handles."""
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    body = request.get_data(cache=False)
+    return Request(request.method, request.path, headers, body, request.remote_addr or "")
+
+
+def to_flask(answer: Answer) -> Response:
+    """The answer as Flask sends it."""
+    response = Response(answer.body, answer.status, content_type=answer.content_type)
+    response.headers.extend(answer.headers)
+    return response
+
+
+def encode(content: object) -> bytes:
+    """Encode JSON; NumPy arrays become lists, float32 in its shortest form."""
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def json_answer(content: object, status: int = 200) -> Answer:
+    """Answer with JSON."""
+    return Answer(status, encode(content), "application/json")
+
+
+def json_response(content: object) -> Response:
+    """Answer with JSON, as Flask sends it."""
+    return to_flask(json_answer(content))

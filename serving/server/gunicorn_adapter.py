@@ -1,0 +1,35 @@
+"""Every name of gunicorn that the service uses and gunicorn does not document."""
+
+import logging
+import time
+
+from gunicorn.arbiter import Arbiter as GunicornArbiter
+
+logger = logging.getLogger(__name__)
+
+WORKER_BOOT_ERROR = GunicornArbiter.WORKER_BOOT_ERROR  # a worker that exits so ends the service
+
+
+class Arbiter(GunicornArbiter):
+    """gunicorn's master, but for two things."""
+
+    def __init__(self, app: object) -> None:
+        self._last_check = time.monotonic()
+        self._check_from = 0.0
+        super().__init__(app)
+
+    def murder_workers(self) -> None:
+        """Kill workers that do not report, but not for a time that this process had not either.
+
+        After `docker unpause`, or a machine that slept, every worker is overdue at once.
+        """
+        now = time.monotonic()
+        if now - self._last_check > 5.0:
+            self._check_from = now + self.timeout
+        self._last_check = now
+        if now >= self._check_from:
+            super().murder_workers()
+
+    def reexec(self) -> None:
+        """Refuse SIGUSR2: a second master would bind the same address and find it in use."""
+        logger.warning("SIGUSR2 is ignored: start a second service beside this one instead")

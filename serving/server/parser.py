@@ -1,0 +1,206 @@
+"""One HTTP/1.1 request out of the bytes of a connection (RFC 9112).
+
+The parser is gunicorn's own in C, `gunicorn_h1c`: in what was tried it refuses all that httptools
+(llhttp) does, and HTTP/0.9, HTTP/2.0 and RTSP versions, chunks in HTTP/1.0 and too long heads
+besides; it stops at the end of one request; and llhttp skips the body of a request with `Upgrade`.
+Both take 2 microseconds for a request.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from gunicorn_h1c import H1CProtocol
+
+MAX_REQUEST_LINE_BYTES = 4094
+MAX_FIELDS = 100
+MAX_FIELD_BYTES = 8190
+MAX_HEAD_BYTES = 128 * 1024
+# For every chunk the parser moves what is left of the piece that it was given.
+_PIECE_BYTES = 8 * 1024
+
+# uri-host [":" port] of RFC 3986, section 3.2.2, with names of DNS; it may be empty.
+_HOST = re.compile(
+    r"(?:(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?|\[[0-9A-Fa-f:.]+\])?(?::[0-9]{0,5})?"
+)
+_ABSOLUTE = re.compile(r"https?://[^/?]*", re.IGNORECASE)
+# By name: the classes that H1CProtocol raises are not those of these names in its package.
+_STATUSES = {
+    "LimitRequestLine": HTTPStatus.REQUEST_URI_TOO_LONG,
+    "LimitRequestHeaders": HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    "InvalidHTTPVersion": HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,
+}
+
+
+class RefusedError(Exception):
+    """A request that is answered with an error, after which its connection ends."""
+
+    def __init__(self, status: HTTPStatus, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+
+
+@dataclass(slots=True)
+class Head:
+    """A request's head, parsed and checked.
+
+    Attributes:
+        method: as sent.
+        path: percent-decoded, as latin-1 like PATH_INFO of PEP 3333.
+        query: what follows the question mark, as sent.
+        version: "HTTP/1.0" or "HTTP/1.1".
+        headers: values by names in lower case; several of one name are joined with commas.
+        body_bytes: the length of the body, None for chunks.
+        keep_alive: whether another request may follow.
+        expects_continue: whether the client waits for 100 before it sends the body.
+        route: what the worker has found for it, so that a head that is kept is routed once.
+    """
+
+    method: str
+    path: str
+    query: str
+    version: str
+    headers: Mapping[str, str]
+    body_bytes: int | None
+    keep_alive: bool
+    expects_continue: bool
+    route: Any = None
+
+
+class RequestParser:
+    """Reads one request.
+
+    Attributes:
+        head: None until it is parsed.
+        received_bytes: held of the request.
+        rest: what followed the request, once it is complete.
+    """
+
+    def __init__(self, max_body_bytes: int) -> None:
+        self.head: Head | None = None
+        self.received_bytes = 0
+        self.rest = b""
+        self._max_body_bytes = max_body_bytes
+        self._body = bytearray()
+        self._whole: bytes | None = None  # a body that came in one piece, which is not copied
+        self._head_bytes = 0  # and what came with it
+        self._parser = H1CProtocol(
+            on_headers_complete=self._on_head,
+            on_body=self._on_body,
+            limit_request_line=MAX_REQUEST_LINE_BYTES,
+            limit_request_fields=MAX_FIELDS,
+            limit_request_field_size=MAX_FIELD_BYTES,
+            limit_remaining=0,
+        )
+
+    def feed(self, data: bytes) -> bool:
+        """Read more; whether the request is complete.
+
+        Raises:
+            RefusedError: it breaks the rules or a limit.
+        """
+        self.received_bytes += len(data)
+        if self.head is None:
+            self._head_bytes = self.received_bytes
+        try:
+            self._feed(data)
+        except ValueError as error:
+            status = _STATUSES.get(type(error).__name__, HTTPStatus.BAD_REQUEST)
+            # Not the parser's own words, which quote the request: it may hold a key.
+            detail = "the request is not HTTP/1.1" if status == 400 else status.phrase
+            raise RefusedError(status, detail) from error
+        if self.head is None and self.received_bytes > MAX_HEAD_BYTES:
+            raise RefusedError(
+                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the head is longer than allowed"
+            )
+        if self.received_bytes - self._head_bytes > self._max_body_bytes and not self.rest:
+            raise _too_large()  # with its chunks
+        return bool(self._parser.is_complete)
+
+    def _feed(self, data: bytes) -> None:
+        if self.head is not None and self.head.body_bytes is None:
+            for start in range(0, len(data), _PIECE_BYTES):
+                self._parser.feed(data[start : start + _PIECE_BYTES])
+                if self._parser.is_complete:
+                    self.rest = self._parser.remaining() + data[start + _PIECE_BYTES :]
+                    return
+        else:
+            self._parser.feed(data)
+            if self._parser.is_complete:
+                self.rest = self._parser.remaining()
+
+    def body(self) -> bytes:
+        """The body of the complete request, without its chunks."""
+        return self._whole if self._whole is not None else bytes(self._body)
+
+    def missing_bytes(self) -> int:
+        """How many bytes of the body are known to be missing."""
+        if self.head is None or self.head.body_bytes is None:
+            return 0
+        return self.head.body_bytes - len(self._body)
+
+    def _on_head(self) -> bool:
+        self.head = _checked_head(self._parser)
+        if (self.head.body_bytes or 0) > self._max_body_bytes:
+            raise _too_large()
+        return False  # read the body
+
+    def _on_body(self, piece: bytes) -> None:
+        if self.head is not None and len(piece) == self.head.body_bytes:
+            self._whole = piece
+            return
+        if len(self._body) + len(piece) > self._max_body_bytes:
+            raise _too_large()
+        self._body += piece
+
+
+def _too_large() -> RefusedError:
+    return RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is longer than allowed")
+
+
+def _checked_head(parser: H1CProtocol) -> Head:
+    """Hold a head to what the parser does not look at.
+
+    Raises:
+        RefusedError: it breaks the rules.
+    """
+    is_current = parser.http_version == (1, 1)
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in parser.headers:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1").strip(" \t")
+        if name in headers:
+            if name == "host":
+                raise RefusedError(HTTPStatus.BAD_REQUEST, "there is more than one Host")
+            value = f"{headers[name]}, {value}"
+        headers[name] = value
+    host = headers.get("host")
+    if (host is None and is_current) or (host is not None and not _HOST.fullmatch(host)):
+        raise RefusedError(HTTPStatus.BAD_REQUEST, "HTTP/1.1 needs one valid Host")
+    coding = headers.get("transfer-encoding")
+    if coding is not None and coding.lower() != "chunked":
+        raise RefusedError(HTTPStatus.NOT_IMPLEMENTED, "the only transfer coding is chunked")
+    expectation = headers.get("expect", "").lower() if is_current else ""
+    if expectation not in ("", "100-continue"):
+        raise RefusedError(HTTPStatus.EXPECTATION_FAILED, "the only expectation is 100-continue")
+    target = parser.path.decode("latin-1")
+    if not target.isascii() or "#" in target or parser.method == b"CONNECT":
+        raise RefusedError(HTTPStatus.BAD_REQUEST, "the request target is not a path")
+    target = _ABSOLUTE.sub("", target, count=1) if target[0] not in "/*" else target
+    path, _, query = target.partition("?")
+    if "%" in path:
+        path = unquote_to_bytes(path).decode("latin-1")
+    connection = {token.strip().lower() for token in headers.get("connection", "").split(",")}
+    return Head(
+        method=parser.method.decode("latin-1"),
+        path=path or "/",
+        query=query,
+        version="HTTP/1.1" if is_current else "HTTP/1.0",
+        headers=headers,
+        body_bytes=None if coding is not None else parser.content_length or 0,
+        keep_alive="close" not in connection and (is_current or "keep-alive" in connection),
+        expects_continue=bool(expectation),
+    )
