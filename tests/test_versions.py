@@ -115,7 +115,7 @@ def test_versions_that_fail_a_check_are_refused_and_named_with_the_reason(
             (12, "refused", unsolved),
             (11, "refused", damaged),
             (10, "served", "the newest version that passes every check is served"),
-            (1, "waiting", "not chosen: the newest version that passes every check is served"),
+            (1, "waiting", "not selected: the newest version that passes every check is served"),
         ]
         # A version that was refused is tried again when its files change: it was being copied.
         shutil.copy(trained.model_dir / "saved_model.pb", models / "cartpole" / "11")

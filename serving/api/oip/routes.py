@@ -30,7 +30,7 @@ from serving.policy.decide import Decided, decide
 from serving.policy.observations import FloatArray, from_numbers, require_shape
 from serving.policy.savedmodel import Decision, Policy
 from serving.registry.repository import Repository
-from serving.registry.selection import ChoiceError
+from serving.registry.selection import SelectionError
 from serving.settings import Settings
 
 _OBSERVATIONS = "observations"
@@ -136,24 +136,24 @@ def oip_blueprint(
 
     @post("/repository/models/<name>/load")
     def load(name: str) -> Response:
-        choose(name, "newest")
+        select(name, "newest")
         repository.policy(name)
         return json_response({})
 
     @post("/repository/models/<name>/unload")
     def unload(name: str) -> Response:
-        choose(name, "nothing")
+        select(name, "nothing")
         return json_response({})
 
-    def choose(name: str, serve: Literal["newest", "nothing"]) -> None:
+    def select(name: str, serve: Literal["newest", "nothing"]) -> None:
         if not keys_are_set:
             raise ForbiddenError("models are loaded and unloaded only where API keys are set")
         if settings.pin is not None and name == settings.name:
             raise ConflictError(f"{name}: the service was started with version {settings.pin}")
         try:
-            choice = msgspec.structs.replace(repository.choice(name), serve=serve)
-            repository.choose(name, choice)
-        except ChoiceError as error:
+            selection = msgspec.structs.replace(repository.selection(name), serve=serve)
+            repository.select(name, selection)
+        except SelectionError as error:
             # Not 503: the folder is read-only by the operator's decision, and stays so.
             raise ConflictError(str(error)) from error
 
