@@ -70,3 +70,10 @@ def test_drawn_seeds_are_accepted_and_differ() -> None:
     drawn = {draw_seed() for _ in range(100)}
     assert len(drawn) == 100
     assert all(0 <= seed <= MAX_SEED for seed in drawn)
+
+
+def test_every_bit_of_a_seed_is_drawn() -> None:
+    # With 32 bits, two of 77,000 requests would share a seed with probability 1/2.
+    drawn = [draw_seed() for _ in range(200)]
+    zeros_and_ones = [{seed >> bit & 1 for seed in drawn} for bit in range(MAX_SEED.bit_length())]
+    assert zeros_and_ones == [{0, 1}] * 53
