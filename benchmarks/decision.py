@@ -1,10 +1,10 @@
-"""Where the time of a decision goes, part by part, in one process without a network.
+"""Time of each part of a request, in one process without a network.
 
     python benchmarks/decision.py MODEL_DIR [--rounds 15]
 
-Every round runs each part for a while, in turn, so that noise meets all alike; the table has the
-medians of the rounds (least to greatest). A part alone has the processor's caches to itself: in the
-middle of a request it takes up to twice as long, which is why the parts add up to less.
+Every round runs each part for a while, in turn, so that noise affects all parts equally; the table
+has the medians of the rounds (min to max). Here a part has the CPU caches to itself: within a
+request it takes up to twice as long, which is why the parts add up to less than the whole.
 """
 
 import os
@@ -26,12 +26,12 @@ if __name__ == "__main__":
 from benchmarks.common import median_and_range, table
 from benchmarks.serving_load import json_body
 
-TOGETHER = 16
+BATCH = 16
 ROUND_SECONDS = 0.05
 
 
 def parts(model_dir: Path) -> dict[str, Callable[[], object]]:
-    """What is timed, by name; imports what is to be imported after the environment is set."""
+    """The timed functions, by name; imports only after the environment is set."""
     import numpy as np
     import tensorflow as tf
     from gunicorn.config import Config
@@ -80,7 +80,7 @@ def parts(model_dir: Path) -> dict[str, Callable[[], object]]:
     dtypes = [output.dtype for output in signature.outputs]
 
     config, client = Config(), ("127.0.0.1", 1)
-    # The socket is never read: what it would give is added to `received`.
+    # The socket is never read: the request is appended to `received` instead.
     connection = Connection(config, socket(), client, client, settings.max_body_bytes)
     app = create_app(settings, repository, metrics, keys)
     fast_lane = FastLane(repository, settings, metrics, keys)
@@ -97,8 +97,7 @@ def parts(model_dir: Path) -> dict[str, Callable[[], object]]:
     environ["CONTENT_LENGTH"] = str(len(body.content))
 
     def through_flask() -> object:
-        asked = environ | {"wsgi.input": BytesIO(body.content)}
-        return run_wsgi_app(app.wsgi_app, asked)
+        return run_wsgi_app(app.wsgi_app, environ | {"wsgi.input": BytesIO(body.content)})
 
     return {
         "policy: its signature, called": lambda: signature(**tensors),
@@ -106,23 +105,23 @@ def parts(model_dir: Path) -> dict[str, Callable[[], object]]:
         "policy: through a session (as served)": lambda: policy.act(
             observations, randomness, deterministic
         ),
-        "find the end of a request": receive,
-        "decode JSON": lambda: read_act(body.content),
-        "rows to an array, validated": lambda: to_array(rows, names, 1),
-        "randomness of a seed": lambda: uniforms(7, 1),
-        "decide: policy, randomness, checks, metrics": lambda: decide_together(
+        "finding the end of a request": receive,
+        "decoding JSON": lambda: read_act(body.content),
+        "converting rows to an array, with validation": lambda: to_array(rows, names, 1),
+        "random numbers from a seed": lambda: uniforms(7, 1),
+        "policy with random numbers, checks and metrics": lambda: decide_together(
             policy, observations, questions, metrics
         ),
-        "encode JSON": lambda: encode(answer_act(policy, decided)),
+        "encoding JSON": lambda: encode(answer_act(policy, decided)),
         "gunicorn's parser": lambda: next(RequestParser(config, [request], client)),
-        "Flask: WSGI, routing, hooks, and the decision": through_flask,
+        "Flask: WSGI, routing, hooks, and the policy": through_flask,
         "fast lane, one request": lambda: fast_lane.answer([request]),
-        f"fast lane, {TOGETHER} requests together": lambda: fast_lane.answer([request] * TOGETHER),
+        f"fast lane, {BATCH} requests": lambda: fast_lane.answer([request] * BATCH),
     }
 
 
 def microseconds(part: Callable[[], object]) -> float:
-    """Mean time of a call, over a twentieth of a second."""
+    """Mean time per call, over `ROUND_SECONDS`."""
     calls, started = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - started) < ROUND_SECONDS:
         for _ in range(10):
@@ -133,11 +132,13 @@ def microseconds(part: Callable[[], object]) -> float:
 
 @click.command()
 @click.argument("model_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--rounds", type=click.IntRange(1), default=15, show_default=True, help="How often.")
+@click.option(
+    "--rounds", type=click.IntRange(1), default=15, show_default=True, help="Number of rounds."
+)
 def main(model_dir: Path, rounds: int) -> None:
-    """Time the parts of a decision about one row with the policy MODEL_DIR."""
+    """Time the parts of a request with one row, using the policy MODEL_DIR."""
     with tempfile.TemporaryDirectory() as folder:
-        # prometheus_client counts in files here, as it does in the service.
+        # As in the service, prometheus_client keeps its counts in files.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         from serving.server.master import import_tensorflow
 
@@ -150,11 +151,12 @@ def main(model_dir: Path, rounds: int) -> None:
             for name, part in calls.items():
                 timed.setdefault(name, []).append(microseconds(part))
     rows = [[name, median_and_range(values, 1)] for name, values in timed.items()]
-    click.echo(table([["part", "us a call"], *rows]))
-    together = statistics.median(timed[f"fast lane, {TOGETHER} requests together"])
-    alone = statistics.median(timed["fast lane, one request"])
-    more = (together - alone) / (TOGETHER - 1)
-    click.echo(f"fast lane: {alone - more:.0f} us a call and {more:.0f} us a request")
+    click.echo(table([["part", "us per call"], *rows]))
+    batch = statistics.median(timed[f"fast lane, {BATCH} requests"])
+    one = statistics.median(timed["fast lane, one request"])
+    per_request = (batch - one) / (BATCH - 1)
+    per_call = one - per_request
+    click.echo(f"fast lane: {per_call:.0f} us per call and {per_request:.0f} us per request")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How fast `/act` answers, against a Flask app that decides nothing and against other servers.
+"""Performance of `/act`, compared with a Flask app without a policy and with other servers.
 
     python benchmarks/serving_comparison.py [--rounds 5] [--seconds 5] [--connections 1,16,64]
                                  [--rows 1,64,1024,65536] [--contenders noop,ours,...]
@@ -7,30 +7,32 @@
     python benchmarks/serving_comparison.py --workers
     python benchmarks/serving_comparison.py --start
 
-Linux only; wrk makes the load (Debian: apt-get install wrk). The peers get a virtual environment
-of their own on first use, and without --models a policy is trained into benchmarks/results/models.
+Linux only; wrk generates the load (Debian: apt-get install wrk). The peers get a virtual
+environment of their own on first use, and without --models a policy is trained into
+benchmarks/results/models.
 
 The contenders, each with two workers: `noop`, a plain Flask app under the service's gunicorn
-settings that decodes, encodes and decides nothing; `ours`; `fastapi` (under uvicorn), `litserve`
-and `bentoml`, each with the same SavedModel. The peers draw no warnings from the policy card, and
-check less of a request. Variables such as SERVING_THREADS set up `noop` and `ours` alike.
-`--protocol binary` asks `ours` alone, by the Open Inference Protocol with binary tensors.
+settings that only decodes requests and encodes constant responses; `ours`; `fastapi` (under
+uvicorn), `litserve` and `bentoml`, each with the same SavedModel. The peers give no warnings from
+the policy card, and validate less of a request. Variables such as SERVING_THREADS configure `noop`
+and `ours` alike. `--protocol binary` measures only `ours`, with binary tensors of the Open
+Inference Protocol.
 
-The rule: each round starts every contender in turn, the even rounds in reverse order, measures
-every combination of rows and connections (if none are given, all but 65,536 rows over 64
-connections), and stops it. A combination is warmed up first. wrk then keeps its connections busy
-for --seconds, longer where that answers fewer requests than there are connections. A single request
-that fails or is answered with an error ends the run. wrk adds to its percentiles what a slow answer
-kept it from sending. Requests by the second of processor time are what a core does that has nothing
-else to do. Memory is the proportional set size of all processes of a contender after the load;
-another process that maps the same libraries, such as a second service of this project, lowers it.
+Each round starts every contender in turn (the even rounds in reverse order), measures every
+combination of rows and connections (by default all but 65,536 rows over 64 connections), and stops
+it. After a warm-up, wrk keeps its connections busy for --seconds, or longer if fewer requests than
+connections were answered. A single failed request or error response ends the run. wrk corrects its
+percentiles for coordinated omission. Requests per second of CPU time are the throughput of a core
+that does nothing else. Memory is the proportional set size of all processes of a contender after
+the load; other processes that map the same libraries, such as a second service of this project,
+lower it.
 
-`--tail` measures the throughput with wrk, then sends half of it at a constant rate; what a request
-waits for an idle connection counts. `--workers` repeats the first table with one worker and with
-two, and compares what a processor second does too, as wrk needs a share of the cores. `--start`
-starts every contender with one, two and four workers: `listening` is when the first connection is
-taken, which is where our service has just imported TensorFlow; `ready` is when every request is
-answered. The three ask for one row over 16 connections, unless told otherwise.
+`--tail` measures the throughput with wrk, then sends requests at half that rate; the time that a
+request waits for an idle connection is included. `--workers` repeats the first table with one and
+with two workers, and also compares the throughput per CPU second, because wrk uses part of the
+cores. `--start` starts every contender with one, two and four workers: `listening` is when the
+first connection is accepted, at which point our service has just imported TensorFlow; `ready` is
+when every request is answered. These three use one row and 16 connections by default.
 
 Results go to standard output, and as CSV (and a plot of the first table) to benchmarks/results.
 """
@@ -49,7 +51,7 @@ from typing import Any
 
 import click
 
-if __name__ == "__main__":  # a script's path begins with its folder, where `serving` is this file
+if __name__ == "__main__":  # sys.path[0] of a script is its folder, not the project's
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from benchmarks.common import RESULTS, ROOT, write_csv
@@ -60,19 +62,19 @@ from benchmarks.serving_services import LABELS, Service, Start, running
 WORKERS = 2
 START_WORKERS = (1, 2, 4)
 WARM_UP_SECONDS = 1
-MOST_SECONDS = 600
-MOST_ROWS_AT_ONCE = 2**20  # unless asked for: an answer of a peer then takes minutes
+MAX_SECONDS = 600
+MAX_ROWS_IN_FLIGHT = 2**20  # by default: with more, a response of a peer takes minutes
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What is to be measured.
+    """The contenders and cells to measure.
 
     Attributes:
         models: folder that holds `cartpole/<version>`.
         contenders: keys of LABELS.
-        cells: what each of them is asked for, in growing size: memory grows with it.
-        rounds: how often.
+        cells: combinations to measure, by growing size, because memory grows with it.
+        rounds: number of rounds.
         seconds: of load, at least.
     """
 
@@ -90,31 +92,31 @@ class Plan:
                 for contender in self.contenders
                 for count in workers
             ]
-            # What drifts on the machine from turn to turn then favours no one.
+            # A drift of the machine's speed then favours no contender.
             yield from turns if number % 2 else reversed(turns)
 
 
 @contextlib.contextmanager
 def ready(plan: Plan, turn: Turn) -> Iterator[tuple[Service, Start]]:
-    """A contender that runs and is ready; what fails is told with its name."""
+    """Run a contender until it is ready; errors name it."""
     one_row = BODIES[plan.cells[0].protocol](1)
     try:
         with running(turn.contender, plan.models, turn.workers) as service:
             start = service.wait_until_ready(one_row, turn.workers)
-            service.wait_until_idle()  # another worker may still load its policy
+            service.wait_until_idle()  # another worker may still be loading its policy
             yield service, start
     except LoadError as error:
         raise LoadError(f"{LABELS[turn.contender]}: {error}") from error
 
 
 def load_fully(service: Service, cell: Cell, workers: int, seconds: int) -> tuple[Load, float]:
-    """Warm up and load, for longer where too few requests are answered.
+    """Warm up and measure, for longer if too few requests are answered.
 
     Returns:
-        What wrk saw, and the processor seconds that the service took.
+        wrk's measurements, and the CPU seconds that the service used.
 
     Raises:
-        LoadError: see `full_load`; tells the cell.
+        LoadError: see `full_load`; the message names the cell.
     """
     body = BODIES[cell.protocol](cell.rows)
 
@@ -122,7 +124,7 @@ def load_fully(service: Service, cell: Cell, workers: int, seconds: int) -> tupl
         before = service.cpu_seconds()
         seen = full_load(service.url, body, connections=cell.connections, seconds=seconds)
         cpu_seconds = service.cpu_seconds() - before
-        service.wait_until_idle()  # wrk leaves requests behind
+        service.wait_until_idle()  # wrk leaves requests in flight
         return seen, cpu_seconds
 
     try:
@@ -134,7 +136,7 @@ def load_fully(service: Service, cell: Cell, workers: int, seconds: int) -> tupl
         seen, cpu_seconds = load(seconds)
         while seen.requests < cell.connections:
             seconds *= 2
-            if seconds > MOST_SECONDS:
+            if seconds > MAX_SECONDS:
                 raise LoadError(f"{seen.requests} requests answered in {seen.seconds:.0f} s")
             seen, cpu_seconds = load(seconds)
     except LoadError as error:
@@ -143,7 +145,7 @@ def load_fully(service: Service, cell: Cell, workers: int, seconds: int) -> tupl
 
 
 def measure(plan: Plan, workers: Sequence[int], records: list[Measurement]) -> None:
-    """Full load in every cell; like the next two, appends to `records` as it goes."""
+    """Measure full load in every cell; like the next two, appends to `records` as it goes."""
     for turn in plan.turns(workers):
         with ready(plan, turn) as (service, _):
             for cell in plan.cells:
@@ -160,11 +162,11 @@ def measure(plan: Plan, workers: Sequence[int], records: list[Measurement]) -> N
                     pss_mb=service.pss_mb(),
                 )
                 records.append(record)
-                tell(turn, f"{cell.text()}: {rate:,.1f} requests/s")
+                log_progress(turn, f"{cell.text()}: {rate:,.1f} requests/s")
 
 
 def measure_tails(plan: Plan, records: list[Tail]) -> None:
-    """Half of the throughput, at a constant rate."""
+    """Measure latency at a constant rate of half the throughput."""
     for turn in plan.turns([WORKERS]):
         with ready(plan, turn) as (service, _):
             for cell in plan.cells:
@@ -185,28 +187,30 @@ def measure_tails(plan: Plan, records: list[Tail]) -> None:
                     ratio=paced.p99_ms / paced.p50_ms,
                 )
                 records.append(record)
-                tell(turn, f"{cell.text()}, {half:,.1f} requests/s: p99 {record.ratio:.1f} p50")
+                log_progress(
+                    turn, f"{cell.text()}, {half:,.1f} requests/s: p99 {record.ratio:.1f} p50"
+                )
 
 
 def measure_starts(plan: Plan, records: list[Started]) -> None:
-    """From the start of the first process, with several numbers of workers."""
+    """Measure start-up times and memory with several numbers of workers."""
     for turn in plan.turns(START_WORKERS):
         with ready(plan, turn) as (service, start):
             load_fully(service, plan.cells[0], turn.workers, plan.seconds)
             records.append(
                 Started(**dataclasses.asdict(turn), **start._asdict(), pss_mb=service.pss_mb())
             )
-            tell(turn, f"ready after {start.ready_seconds:.2f} s")
+            log_progress(turn, f"ready after {start.ready_seconds:.2f} s")
 
 
-def tell(turn: Turn, text: str) -> None:
-    """Progress, on standard error."""
+def log_progress(turn: Turn, text: str) -> None:
+    """Print progress on standard error."""
     workers = f"{turn.workers} worker" + "s" * (turn.workers > 1)
     click.echo(f"round {turn.round}  {LABELS[turn.contender]}, {workers}, {text}", err=True)
 
 
 def trained_models() -> Path:
-    """A folder with a policy of our own training, which takes seconds and is done once."""
+    """A models folder with a policy, which is trained on first use in a few seconds."""
     models = RESULTS / "models"
     if not (models / "cartpole").exists():
         with tempfile.TemporaryDirectory() as run:
@@ -219,7 +223,7 @@ def trained_models() -> Path:
 def numbers(
     _context: click.Context, _parameter: click.Parameter, text: str | None
 ) -> list[int] | None:
-    """The whole numbers of a list like `1,16,64`, in growing order."""
+    """Parse integers like `1,16,64`; returns them sorted."""
     if text is None:
         return None
     if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
@@ -228,33 +232,41 @@ def numbers(
 
 
 def names(context: click.Context, _parameter: click.Parameter, text: str | None) -> list[str]:
-    """The contenders of a list like `noop,ours`."""
-    able = ["ours"] if context.params["protocol"] == "binary" else list(LABELS)
+    """Parse contenders like `noop,ours`."""
+    available = ["ours"] if context.params["protocol"] == "binary" else list(LABELS)
     if text is None:
-        return able
-    chosen = text.split(",")
-    for name in chosen:
-        if name not in able:
-            raise click.BadParameter(f"{name!r} is none of {', '.join(able)}")
-    return chosen
+        return available
+    selected = text.split(",")
+    for name in selected:
+        if name not in available:
+            raise click.BadParameter(f"{name!r} is none of {', '.join(available)}")
+    return selected
 
 
 @click.command(context_settings={"show_default": True})
 @click.option("--tail", "mode", flag_value="tail", help="p99 at half of the throughput.")
-@click.option("--workers", "mode", flag_value="workers", help="Throughput with one and with two.")
-@click.option("--start", "mode", flag_value="start", help="Time to be ready, memory of a worker.")
-@click.option("--rounds", type=click.IntRange(1), default=5, help="How often.")
-@click.option("--seconds", type=click.IntRange(1), default=5, help="Of load, at least.")
-@click.option("--connections", callback=numbers, help="Kept busy.  [default: see above]")
-@click.option("--rows", callback=numbers, help="Of a request.  [default: see above]")
 @click.option(
-    "--protocol", type=click.Choice(list(BODIES)), default="json", is_eager=True, help="Of a body."
+    "--workers", "mode", flag_value="workers", help="Throughput with one and with two workers."
 )
-@click.option("--contenders", callback=names, help="Who takes part.  [default: all who can]")
+@click.option("--start", "mode", flag_value="start", help="Start-up time, memory per worker.")
+@click.option("--rounds", type=click.IntRange(1), default=5, help="Number of rounds.")
+@click.option("--seconds", type=click.IntRange(1), default=5, help="Seconds of load, at least.")
+@click.option(
+    "--connections", callback=numbers, help="Concurrent connections.  [default: see above]"
+)
+@click.option("--rows", callback=numbers, help="Rows per request.  [default: see above]")
+@click.option(
+    "--protocol",
+    type=click.Choice(list(BODIES)),
+    default="json",
+    is_eager=True,
+    help="Body format.",
+)
+@click.option("--contenders", callback=names, help="Contenders to measure.  [default: all]")
 @click.option(
     "--models",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder that holds cartpole/<version>.  [default: one that is trained]",
+    help="Folder that holds cartpole/<version>.  [default: a policy is trained]",
 )
 def main(
     mode: str | None,
@@ -268,10 +280,10 @@ def main(
 ) -> None:
     """Measure POST /act of this service and of others; writes benchmarks/results/serving*.
 
-    Every combination of 1, 16 and 64 connections and of 1, 64, 1,024 and 65,536 rows, but the
-    largest; of 16 connections and one row with --tail, --workers and --start.
+    The defaults are 1, 16 and 64 connections with 1, 64, 1,024 and 65,536 rows each, except for the
+    largest combination; with --tail, --workers and --start, 16 connections with one row.
     """
-    # As Ctrl-C does: an exception, so that nothing that was started stays behind.
+    # Like Ctrl-C, raise an exception, so that all started processes are stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     RESULTS.mkdir(exist_ok=True)
     records: list[Any] = []
@@ -286,7 +298,7 @@ def main(
                 Cell(protocol=protocol, connections=count, rows=size)
                 for size in rows or ((1, 64, 1_024, 65_536) if mode is None else (1,))
                 for count in connections or ((1, 16, 64) if mode is None else (16,))
-                if (rows and connections) or size * count <= MOST_ROWS_AT_ONCE
+                if (rows and connections) or size * count <= MAX_ROWS_IN_FLIGHT
             ],
             rounds=rounds,
             seconds=seconds,

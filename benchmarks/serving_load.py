@@ -1,8 +1,8 @@
-"""Load on a service: wrk for as much as it takes, and a client of our own for a constant rate.
+"""Load generators: wrk for full load, and a client of our own for a constant rate.
 
-wrk sends the next request of a connection when the last is answered. It cannot keep a rate, and
-wrk2, which can, is not packaged for Debian. `paced_load` is one thread around `select`: too slow
-for full load, bearable at half of it.
+wrk is a closed-loop client: it sends the next request of a connection when the last is answered, so
+it cannot keep a rate. wrk2 can, but Debian does not package it. `paced_load` is one thread around
+`select`: too slow for full load, fast enough for half of it.
 """
 
 import contextlib
@@ -27,18 +27,18 @@ import numpy as np
 
 from benchmarks.protocols import HEADER, infer_binary, with_json
 
-LONGEST_ANSWER_SECONDS = 120
-RECEIVE_BYTES = 1 << 16  # for much more, malloc asks the kernel each time
+RESPONSE_TIMEOUT_SECONDS = 120
+RECEIVE_BYTES = 1 << 16  # for much more, malloc maps memory each time
 _SCRIPT = Path(__file__).with_suffix(".lua")
 _PR_SET_TIMERSLACK = 29  # of linux/prctl.h
 
 
 class LoadError(Exception):
-    """The load could not be made, or not every request was answered as it should be."""
+    """The load could not be generated, or a request failed."""
 
 
 class Body(NamedTuple):
-    """A request, whatever its format."""
+    """The headers, content and path of a request."""
 
     headers: dict[str, str]
     content: bytes
@@ -46,25 +46,25 @@ class Body(NamedTuple):
 
 
 class Load(NamedTuple):
-    """What wrk saw."""
+    """The measurements of wrk."""
 
-    requests: int  # answered
+    requests: int  # completed
     seconds: float
     p50_ms: float
-    p99_ms: float  # corrected by wrk for requests that a slow answer held back
+    p99_ms: float  # corrected by wrk for coordinated omission
 
 
 class PacedLoad(NamedTuple):
-    """What the client of a constant rate saw."""
+    """The measurements of the client with a constant rate."""
 
-    p50_ms: float  # from sending, and what a request had waited for an idle connection
+    p50_ms: float  # from sending, plus the time that a request waited for an idle connection
     p99_ms: float
-    late_p99_ms: float  # how late requests were sent though a connection was idle: not counted
+    late_p99_ms: float  # how late requests were sent on idle connections; not in the others
 
 
 @functools.cache
 def json_body(rows: int) -> Body:
-    """Observations near CartPole's start, as `json.dumps` writes a NumPy array's numbers."""
+    """Observations near CartPole's initial states, encoded by `json.dumps`."""
     observations = np.random.default_rng(rows).uniform(-0.05, 0.05, (rows, 4)).astype(np.float32)
     content = json.dumps({"observations": observations.tolist()}).encode()
     return Body({"Content-Type": "application/json"}, content)
@@ -72,7 +72,7 @@ def json_body(rows: int) -> Body:
 
 @functools.cache
 def binary_body(rows: int) -> Body:
-    """The same observations for the Open Inference Protocol, in Triton's binary tensors."""
+    """The same observations as a binary tensor of the Open Inference Protocol."""
     observations = np.array(json.loads(json_body(rows).content)["observations"], np.float32)
     content, head_size = infer_binary(observations, with_json)
     headers = {"Content-Type": "application/octet-stream", HEADER: str(head_size)}
@@ -83,37 +83,37 @@ BODIES: dict[str, Callable[[int], Body]] = {"json": json_body, "binary": binary_
 
 
 def require_wrk() -> None:
-    """Raise where wrk is missing.
+    """Require wrk.
 
     Raises:
-        LoadError: it is; says what to do.
+        LoadError: it is missing; the message says how to install it.
     """
     if shutil.which("wrk") is None:
         raise LoadError("wrk is missing; on Debian: apt-get install wrk")
 
 
-def ask(url: str, body: Body) -> tuple[int, bytes]:
-    """Status and content of one answer, over a connection of its own.
+def send(url: str, body: Body) -> tuple[int, bytes]:
+    """Send one request over a new connection; returns the status and content of the response.
 
     Raises:
-        LoadError: there was none.
+        LoadError: there was no response.
     """
     address = urlsplit(url).netloc
-    connection = http.client.HTTPConnection(address, timeout=LONGEST_ANSWER_SECONDS)
+    connection = http.client.HTTPConnection(address, timeout=RESPONSE_TIMEOUT_SECONDS)
     with contextlib.closing(connection):
         try:
             connection.request("POST", body.path, body.content, body.headers)
             response = connection.getresponse()
             return response.status, response.read()
         except (OSError, http.client.HTTPException) as error:
-            raise LoadError(f"no answer: {error}") from error
+            raise LoadError(f"no response: {error}") from error
 
 
 def full_load(url: str, body: Body, *, connections: int, seconds: int) -> Load:
     """Keep that many connections busy with wrk.
 
     Raises:
-        LoadError: a request failed or was answered with an error.
+        LoadError: a request failed, or its response was an error.
     """
     with tempfile.NamedTemporaryFile() as file:
         file.write(body.content)
@@ -121,7 +121,7 @@ def full_load(url: str, body: Body, *, connections: int, seconds: int) -> Load:
         finished = subprocess.run(
             [
                 *("wrk", "--threads", "1", "--connections", str(connections)),
-                *("--duration", f"{seconds}s", "--timeout", f"{LONGEST_ANSWER_SECONDS}s"),
+                *("--duration", f"{seconds}s", "--timeout", f"{RESPONSE_TIMEOUT_SECONDS}s"),
                 *("--script", _SCRIPT, url + body.path, "--", file.name),
                 *itertools.chain(*body.headers.items()),
             ],
@@ -132,7 +132,7 @@ def full_load(url: str, body: Body, *, connections: int, seconds: int) -> Load:
 
 
 def parse_wrk(output: str, errors: str) -> Load:
-    """Read what `serving_load.lua` printed last.
+    """Parse the last line that `serving_load.lua` printed.
 
     Raises:
         LoadError: see `full_load`.
@@ -150,9 +150,9 @@ def parse_wrk(output: str, errors: str) -> Load:
 
 
 def paced_load(url: str, body: Body, *, rate: float, seconds: float, connections: int) -> PacedLoad:
-    """Send a request every `1 / rate` seconds, over connections that are kept.
+    """Send a request every `1 / rate` seconds, over persistent connections.
 
-    A request that is due while every connection is busy waits, and that counts.
+    A request that is due while all connections are busy waits; its latency includes that time.
 
     Raises:
         LoadError: a request was not answered with status 200.
@@ -163,78 +163,78 @@ def paced_load(url: str, body: Body, *, rate: float, seconds: float, connections
     request = "\r\n".join([*lines, "", ""]).encode() + body.content
     address = parts.hostname, parts.port
     with contextlib.ExitStack() as stack:
-        kept = []
+        sockets = []
         try:
             for _ in range(connections):
-                made = socket.create_connection(address, LONGEST_ANSWER_SECONDS)
-                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                kept.append(stack.enter_context(made))
+                sock = socket.create_connection(address, RESPONSE_TIMEOUT_SECONDS)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sockets.append(stack.enter_context(sock))
             stack.enter_context(_precise_timers())
-            return _pace(kept, request, rate, max(1, round(rate * seconds)))
+            return _pace(sockets, request, rate, max(1, round(rate * seconds)))
         except OSError as error:
             raise LoadError(f"a connection failed: {error}") from error
 
 
 @contextlib.contextmanager
 def _precise_timers() -> Iterator[None]:
-    """Have the kernel wake this thread when it asked for it, not up to 50 microseconds later."""
+    """Set the timer slack to 1 ns: the default lets the kernel wake a thread 50 us late."""
     prctl = ctypes.CDLL(None).prctl
     prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
     try:
         yield
     finally:
-        prctl(_PR_SET_TIMERSLACK, 0, 0, 0, 0)  # the default again, which children inherit
+        prctl(_PR_SET_TIMERSLACK, 0, 0, 0, 0)  # back to the default; children inherit it
 
 
 def _pace(
     connections: list[socket.socket], request: bytes, rate: float, requests: int
 ) -> PacedLoad:
     started, sent = time.perf_counter(), 0
-    # Each in its turn, as clients of their own would ask.
+    # Connections are used in turn, like independent clients.
     idle = deque((connection, started) for connection in connections)
-    begun: dict[socket.socket, float] = {}
+    started_at: dict[socket.socket, float] = {}
     received: dict[socket.socket, bytes] = {}
-    waited: list[float] = []
+    latencies: list[float] = []
     late: list[float] = []
-    while len(waited) < requests:
+    while len(latencies) < requests:
         now, next_due = time.perf_counter(), started + sent / rate
         if sent < requests and idle and next_due <= now:
             connection, idle_since = idle.popleft()
-            begun[connection] = now - max(0.0, idle_since - next_due)
+            started_at[connection] = now - max(0.0, idle_since - next_due)
             received[connection] = b""
             connection.sendall(request)
             late.append(now - max(next_due, idle_since))
             sent += 1
             continue
-        pause = next_due - now if sent < requests and idle else LONGEST_ANSWER_SECONDS
-        readable, _, _ = select.select(list(begun), [], [], pause)
-        if not readable and pause == LONGEST_ANSWER_SECONDS:
-            raise LoadError(f"no answer within {LONGEST_ANSWER_SECONDS} s")
+        timeout = next_due - now if sent < requests and idle else RESPONSE_TIMEOUT_SECONDS
+        readable, _, _ = select.select(list(started_at), [], [], timeout)
+        if not readable and timeout == RESPONSE_TIMEOUT_SECONDS:
+            raise LoadError(f"no response within {RESPONSE_TIMEOUT_SECONDS} s")
         for connection in readable:
             received[connection] += connection.recv(RECEIVE_BYTES) or _closed()
-            if is_whole(received[connection]):
+            if is_complete(received[connection]):
                 answered = time.perf_counter()
-                waited.append(answered - begun.pop(connection))
+                latencies.append(answered - started_at.pop(connection))
                 idle.append((connection, answered))
-    return PacedLoad(*percentiles_ms(waited), percentiles_ms(late)[1])
+    return PacedLoad(*percentiles_ms(latencies), percentiles_ms(late)[1])
 
 
 def _closed() -> bytes:
     raise LoadError("the service closed a connection")
 
 
-def is_whole(answer: bytes) -> bool:
-    """Whether an answer of HTTP/1.1 with a `Content-Length` has arrived.
+def is_complete(response: bytes) -> bool:
+    """Whether an HTTP/1.1 response with a `Content-Length` has been received completely.
 
     Raises:
-        LoadError: its status is not 200, or it has no length.
+        LoadError: its status is not 200, or it has no `Content-Length`.
     """
-    head, end, content = answer.partition(b"\r\n\r\n")
+    head, end, content = response.partition(b"\r\n\r\n")
     if not end:
         return False
     _, has_length, rest = head.lower().partition(b"\r\ncontent-length:")
     if not head.startswith(b"HTTP/1.1 200 ") or not has_length:
-        raise LoadError(f"answered with {head.decode(errors='replace').splitlines()[0]}")
+        raise LoadError(f"the response is {head.decode(errors='replace').splitlines()[0]}")
     return len(content) == int(rest.partition(b"\r\n")[0])
 
 

@@ -1,7 +1,7 @@
-"""The contenders of `benchmarks/serving_comparison.py`: their start, cost and end.
+"""The contenders of `benchmarks/serving_comparison.py`: starting, measuring and stopping them.
 
-Every process of a contender carries a mark in its environment, by which it is found even if it
-has left its session or lost its parent, as some of LitServe's and BentoML's do.
+Every process of a contender has a mark in its environment, by which it is found even if it has left
+its session or lost its parent, as some processes of LitServe and BentoML do.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from benchmarks.common import ROOT, peer_python
-from benchmarks.serving_load import Body, LoadError, ask
+from benchmarks.serving_load import Body, LoadError, send
 
 LABELS = {
     "noop": "no-op Flask",
@@ -33,30 +33,29 @@ LABELS = {
 MARK = "BENCHMARK_MARK"
 START_SECONDS = 120
 STOP_SECONDS = 15
-KEEP_ALIVE_SECONDS = (
-    "75"  # what serving/server/master.py sets; uvicorn's own 5 break under heavy requests
-)
-ANSWERED = ("actions", "action_logits", "log_probabilities", "state_values")
+# As in serving/server/master.py; uvicorn's default of 5 fails with heavy requests.
+KEEP_ALIVE_SECONDS = "75"
+OUTPUTS = ("actions", "action_logits", "log_probabilities", "state_values")
 APPS = "benchmarks.serving_contenders"
 
 
 class Start(NamedTuple):
     """Seconds from the start of the first process."""
 
-    listening_seconds: float  # the first connection was taken
-    ready_seconds: float  # from here on every request was answered with status 200
+    listening_seconds: float  # when the first connection was accepted
+    ready_seconds: float  # from then on every response had the status 200
 
 
 @dataclass(frozen=True)
 class Service:
-    """A contender that runs.
+    """A running contender.
 
     Attributes:
-        url: where it listens.
-        process: the first one.
+        url: its base URL.
+        process: the process that was started.
         mark: of all its processes.
-        log: what they wrote.
-        started: when, by `time.perf_counter`.
+        log: their output.
+        started: start time, by `time.perf_counter`.
     """
 
     url: str
@@ -69,16 +68,16 @@ class Service:
         """Proportional set size of all its processes, in MB (10**6 bytes)."""
         kibibytes = 0
         for pid in marked(self.mark):
-            with contextlib.suppress(OSError):  # it has just ended
+            with contextlib.suppress(OSError):  # the process has just ended
                 rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
                 kibibytes += int(rollup.partition("\nPss:")[2].split(maxsplit=1)[0])
         return kibibytes * 1024 / 1e6
 
     def wait_until_ready(self, body: Body, workers: int) -> Start:
-        """Return when 20 requests for each worker were answered in a row.
+        """Return after 20 successful requests per worker in a row.
 
         Raises:
-            LoadError: it ended or was not ready in time; tells the end of its log.
+            LoadError: it exited or was not ready in time; the message has the end of its log.
         """
         parts = urlsplit(self.url)
         listening, ready, answered = None, 0.0, 0
@@ -90,7 +89,7 @@ class Service:
                 if listening is None:
                     socket.create_connection((parts.hostname, parts.port)).close()
                     listening = time.perf_counter() - self.started
-                status, _ = ask(self.url, body)
+                status, _ = send(self.url, body)
             except (OSError, LoadError):
                 status = 0
             if status != 200:
@@ -107,19 +106,19 @@ class Service:
         """Return when it has used less than a fifth of a core for half a second.
 
         Raises:
-            LoadError: it does not come to rest.
+            LoadError: it does not become idle.
         """
         deadline = time.monotonic() + START_SECONDS
         used, quiet = self.cpu_seconds(), 0
         while quiet < 2:
             if time.monotonic() > deadline:
-                raise LoadError("it does not come to rest")
+                raise LoadError("it does not become idle")
             time.sleep(0.25)
             before, used = used, self.cpu_seconds()
             quiet = quiet + 1 if used - before < 0.05 else 0
 
     def cpu_seconds(self) -> float:
-        """Processor time that all its processes have taken so far."""
+        """CPU time that all its processes have used so far."""
         ticks = 0
         for pid in marked(self.mark):
             with contextlib.suppress(OSError):
@@ -128,31 +127,31 @@ class Service:
         return ticks / os.sysconf("SC_CLK_TCK")
 
     def check(self, body: Body, rows: int) -> float:
-        """Ask once; returns the seconds that the answer took.
+        """Send one request; returns the seconds until the response.
 
         Raises:
-            LoadError: the answer is not one decision a row.
+            LoadError: the response has not one entry per row.
         """
-        asked = time.perf_counter()
-        status, content = ask(self.url, body)
-        seconds = time.perf_counter() - asked
+        started = time.perf_counter()
+        status, content = send(self.url, body)
+        seconds = time.perf_counter() - started
         if status != 200:
-            raise LoadError(f"answered {status}: {content[:500].decode(errors='replace')}")
-        # After the JSON of the Open Inference Protocol come bytes.
-        answer, _ = json.JSONDecoder().raw_decode(content.decode("latin-1"))
-        if "outputs" in answer:
-            sizes = {output["name"]: output["shape"][0] for output in answer["outputs"]}
+            raise LoadError(f"status {status}: {content[:500].decode(errors='replace')}")
+        # In the Open Inference Protocol, binary tensors follow the JSON.
+        response, _ = json.JSONDecoder().raw_decode(content.decode("latin-1"))
+        if "outputs" in response:
+            sizes = {output["name"]: output["shape"][0] for output in response["outputs"]}
         else:
-            sizes = {name: len(answer[name]) for name in ANSWERED}
-        for name in ANSWERED:
+            sizes = {name: len(response[name]) for name in OUTPUTS}
+        for name in OUTPUTS:
             if sizes[name] != rows:
-                raise LoadError(f"answered with {sizes[name]} {name} to {rows} rows")
+                raise LoadError(f"the response has {sizes[name]} {name} for {rows} rows")
         return seconds
 
 
 @contextlib.contextmanager
 def running(contender: str, models: Path, workers: int) -> Iterator[Service]:
-    """Start a contender on a free port of the loopback interface, and stop all of it."""
+    """Start a contender on a free port of the loopback interface; stop all its processes."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -176,7 +175,7 @@ def running(contender: str, models: Path, workers: int) -> Iterator[Service]:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is ours: we stop it in order
+                start_new_session=True,  # without Ctrl-C: `stop` stops it gracefully
             )
         try:
             yield Service(f"http://127.0.0.1:{port}", process, mark, log, started)
@@ -185,7 +184,7 @@ def running(contender: str, models: Path, workers: int) -> Iterator[Service]:
 
 
 def command_of(contender: str, models: Path, port: int, workers: int) -> list[str | Path]:
-    """The command line of a contender; the rest is in its environment."""
+    """The command line of a contender; its environment has the other settings."""
     if contender in ("noop", "ours"):
         module = f"{APPS}.noop" if contender == "noop" else "serving"
         options = ["--models", str(models), "--port", str(port), "--workers", str(workers)]
@@ -207,7 +206,7 @@ def newest_version(models: Path) -> Path:
     """The folder of the newest version of the model `cartpole`.
 
     Raises:
-        LoadError: there is none.
+        LoadError: there is no version.
     """
     versions = [path for path in (models / "cartpole").glob("*") if path.name.isdecimal()]
     if not versions:
@@ -216,7 +215,7 @@ def newest_version(models: Path) -> Path:
 
 
 def marked(mark: str) -> list[int]:
-    """The processes that carry a mark."""
+    """The processes with a mark."""
     wanted, found = f"{MARK}={mark}".encode(), []
     for path in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):
@@ -226,7 +225,7 @@ def marked(mark: str) -> list[int]:
 
 
 def stop(process: subprocess.Popen[bytes], mark: str) -> None:
-    """End a contender in order, and kill what has not ended with its first process."""
+    """Stop a contender gracefully, then kill the processes that are left."""
     try:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):

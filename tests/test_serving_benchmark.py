@@ -1,4 +1,4 @@
-"""The benchmark of serving: what it reads, compares and prints, and that it leaves nothing."""
+"""The serving benchmark: what it parses, compares and prints, and that no process is left."""
 
 import json
 import secrets
@@ -21,13 +21,13 @@ from benchmarks.serving_load import (
     Body,
     Load,
     LoadError,
-    ask,
     binary_body,
-    is_whole,
+    is_complete,
     json_body,
     paced_load,
     parse_wrk,
     percentiles_ms,
+    send,
 )
 from benchmarks.serving_report import Measurement, Started, Tail, ratios, report
 from benchmarks.serving_services import MARK, marked, newest_version, running, stop
@@ -57,25 +57,25 @@ def test_one_failed_request_of_any_kind_is_an_error(kind: str) -> None:
         parse_wrk(json.dumps(seen), "")
 
 
-def test_what_wrk_says_of_its_own_failure_is_told() -> None:
+def test_a_failure_of_wrk_is_reported() -> None:
     with pytest.raises(LoadError, match="unable to connect"):
         parse_wrk("", "unable to connect to 127.0.0.1:1\n")
 
 
-def test_an_answer_is_whole_when_its_content_has_the_length_that_its_head_says() -> None:
-    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX-A: b\r\n\r\nabc"
-    assert [is_whole(answer[:end]) for end in (10, len(answer) - 1, len(answer))] == [
+def test_a_response_is_complete_when_its_content_has_the_content_length() -> None:
+    response = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX-A: b\r\n\r\nabc"
+    assert [is_complete(response[:end]) for end in (10, len(response) - 1, len(response))] == [
         *(False, False, True),
     ]
-    assert is_whole(answer.replace(b"Content-Length", b"content-length"))
+    assert is_complete(response.replace(b"Content-Length", b"content-length"))
 
 
 @pytest.mark.parametrize(
     "head", [b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0", b"HTTP/1.1 200 OK"]
 )
-def test_an_answer_of_another_status_or_without_length_is_an_error(head: bytes) -> None:
+def test_a_response_with_another_status_or_without_length_is_an_error(head: bytes) -> None:
     with pytest.raises(LoadError, match=head.splitlines()[0].decode()):
-        is_whole(head + b"\r\n\r\n")
+        is_complete(head + b"\r\n\r\n")
 
 
 def test_percentiles_are_in_milliseconds() -> None:
@@ -85,12 +85,12 @@ def test_percentiles_are_in_milliseconds() -> None:
 
 @contextmanager
 def answering(status: int) -> Iterator[tuple[str, list[bytes]]]:
-    """A service that gives one status to all; its address, and the bodies that it got."""
+    """A service that answers with one status; yields its URL, and the bodies it receives."""
     bodies: list[bytes] = []
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        wbufsize = -1  # one packet an answer
+        wbufsize = -1  # one packet per response
 
         def do_POST(self) -> None:
             bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
@@ -112,7 +112,7 @@ def answering(status: int) -> Iterator[tuple[str, list[bytes]]]:
             thread.join()
 
 
-def test_a_constant_rate_sends_as_many_requests_as_it_says_and_none_early() -> None:
+def test_a_constant_rate_sends_the_right_number_of_requests_and_none_early() -> None:
     with answering(200) as (url, bodies):
         started = time.perf_counter()
         seen = paced_load(
@@ -145,13 +145,13 @@ def test_the_largest_request_is_within_the_limits_of_the_service() -> None:
     assert len(body.content) < Settings().max_body_bytes
 
 
-def test_both_protocols_get_a_decision_a_row_from_the_service(trained: Trained) -> None:
+def test_with_both_protocols_the_service_answers_every_row(trained: Trained) -> None:
     with running("ours", trained.models, workers=1) as service:
         for rows in (1, 5):
             for body in (json_body(rows), binary_body(rows)):
                 service.wait_until_ready(body, workers=1)
                 assert service.check(body, rows) > 0
-                with pytest.raises(LoadError, match=f"answered with {rows} actions to 9 rows"):
+                with pytest.raises(LoadError, match=f"the response has {rows} actions for 9 rows"):
                     service.check(body, 9)
         assert service.cpu_seconds() > 0.1
 
@@ -161,7 +161,7 @@ def test_the_noop_app_answers_in_the_shape_of_the_service_under_its_gunicorn(
 ) -> None:
     with running("noop", trained.models, workers=1) as service:
         start = service.wait_until_ready(json_body(1), workers=1)
-        _, content = ask(service.url, json_body(3))
+        _, content = send(service.url, json_body(3))
         assert service.pss_mb() > 0
     assert 0 < start.listening_seconds < start.ready_seconds
     answer = msgspec.json.decode(content, type=ActResponse)
@@ -189,7 +189,7 @@ def measured(
     )
 
 
-def test_ratios_compare_what_was_measured_in_the_same_round_and_cell() -> None:
+def test_ratios_compare_measurements_of_the_same_round_and_cell() -> None:
     records = [
         *(measured("noop", 2, 4000.0), measured("ours", 1, 1000.0), measured("noop", 1, 2000.0)),
         *(measured("ours", 2, 3000.0), measured("ours", 1, 9.0, rows=1024)),
@@ -255,7 +255,7 @@ def test_the_report_of_tails() -> None:
     )
 
 
-def test_the_report_of_starts_has_the_memory_of_each_further_worker() -> None:
+def test_the_report_of_starts_has_the_memory_of_each_additional_worker() -> None:
     records = [
         Started(
             round=number,
@@ -273,7 +273,7 @@ def test_the_report_of_starts_has_the_memory_of_each_further_worker() -> None:
     assert four.endswith("495 (480..510) 65 (60..70)")
 
 
-def test_every_contender_has_its_turn_each_round_and_the_order_alternates() -> None:
+def test_every_contender_runs_in_each_round_and_the_order_alternates() -> None:
     plan = Plan(models=Path(), contenders=["noop", "ours"], cells=[], rounds=3, seconds=1)
     turns = [(turn.round, turn.contender, turn.workers) for turn in plan.turns([1, 2])]
     forward = [("noop", 1), ("noop", 2), ("ours", 1), ("ours", 2)]
@@ -292,9 +292,9 @@ def test_the_newest_version_is_the_largest_number(tmp_path: Path) -> None:
         newest_version(tmp_path / "nothing")
 
 
-def test_stopping_leaves_no_process_not_even_one_that_has_left() -> None:
+def test_stopping_leaves_no_process_not_even_one_that_left_the_session() -> None:
     mark = secrets.token_hex(8)
-    # The first process ends on SIGTERM. Its child ignores it, and is in a session of its own.
+    # The first process ends on SIGTERM. Its child ignores SIGTERM and has its own session.
     child = (
         "import signal, time\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -325,7 +325,7 @@ def test_stopping_leaves_no_process_not_even_one_that_has_left() -> None:
         ["--protocol", "binary", "--contenders", "ours,fastapi"],
     ],
 )
-def test_a_wrong_list_is_told_before_anything_is_started(arguments: list[str]) -> None:
+def test_an_invalid_list_is_reported_before_anything_is_started(arguments: list[str]) -> None:
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
     assert arguments[-1].split(",")[-1] in result.output
