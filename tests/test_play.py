@@ -253,7 +253,7 @@ def test_play_records_the_first_episode(service: Service, tmp_path: Path) -> Non
         for i in range(image.n_frames):  # type: ignore[attr-defined]  # of PIL's GIF images
             image.seek(i)
             milliseconds += image.info["duration"]
-    # 50 steps a second: the start, every second step and the last one, 40 ms each
+    # 50 steps per second: the start, every second step and the last one, 40 ms each
     assert milliseconds == 40 * (1 + first["steps"] // 2 + first["steps"] % 2)
 
 

@@ -39,7 +39,7 @@ def lay_out(trained: Trained, folder: Path) -> Path:
 
 
 def say(models: Path, *arguments: str) -> str:
-    """What a command prints when it does what it was told."""
+    """The standard output of a command that succeeds."""
     finished = run("serving", *arguments, "--models", str(models))
     assert finished.returncode == 0, finished.stderr
     assert finished.stderr == ""
@@ -62,8 +62,8 @@ def selected(models: Path) -> Any:
 def test_promote_writes_the_selection_and_reports_it(models: Path) -> None:
     assert say(models, "promote", "2") == "cartpole: version 2 is served from now on\n"
     assert selected(models) == {"serve": 2, "labels": {}}
-    told = say(models, "promote", "1", "--label", "canary")
-    assert told == "cartpole: version 1 is labelled canary\n"
+    printed = say(models, "promote", "1", "--label", "canary")
+    assert printed == "cartpole: version 1 is labelled canary\n"
     assert selected(models) == {"serve": 2, "labels": {"canary": 1}}
     assert say(models, "promote") == "cartpole: the newest version is served from now on\n"
     assert selected(models) == {"serve": "newest", "labels": {"canary": 1}}
@@ -79,7 +79,7 @@ def test_rollback_goes_to_the_good_version_before_until_there_is_none(models: Pa
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["promote", "9"], "assets.extra/policy.json is missing"),
         (["promote", "3"], "saved_model.pb is not the file whose checksum is on the card"),
@@ -96,9 +96,9 @@ def test_rollback_goes_to_the_good_version_before_until_there_is_none(models: Pa
     ],
 )
 def test_what_cannot_be_served_is_not_selected(
-    models: Path, arguments: list[str], told: str
+    models: Path, arguments: list[str], message: str
 ) -> None:
-    assert told in mistake(models, *arguments)
+    assert message in mistake(models, *arguments)
     assert not (models / "cartpole" / "serve.json").exists()
 
 
@@ -156,16 +156,16 @@ def test_the_selection_is_complete_and_synced_to_disk_before_it_is_renamed(
 
 
 class Followed(Running):
-    """A running service, whose default model is asked which version it serves."""
+    """A running service and its models folder, to check which version it serves."""
 
-    def asked(self) -> int:
+    def answering(self) -> int:
         version: int = self.act([ROW])["model"]["version"]
         return version
 
     def follows(self, version: int) -> None:
         """Wait until every worker has the version."""
         wait_until(lambda: list(self.versions().values()) == [version, version])
-        assert {self.asked() for _ in range(20)} == {version}
+        assert {self.answering() for _ in range(20)} == {version}
 
     def reasons(self) -> dict[int, tuple[str, str]]:
         (model,) = self.send("GET", "/models").json()["models"]
@@ -210,8 +210,8 @@ def test_a_labelled_version_is_kept_loaded_beside_the_served_one(followed: Follo
     assert followed.reasons()[4] == ("labelled", "labelled canary")
 
 
-def wait_for_lines(log: Path, told: str, count: int) -> None:
-    wait_until(lambda: log.read_text().count(told) >= count)
+def wait_for_lines(log: Path, text: str, count: int) -> None:
+    wait_until(lambda: log.read_text().count(text) >= count)
 
 
 def test_a_selection_that_cannot_be_served_or_read_leaves_the_served_version(
@@ -221,15 +221,15 @@ def test_a_selection_that_cannot_be_served_or_read_leaves_the_served_version(
     followed.follows(4)
     file = followed.models / "cartpole" / "serve.json"
     log = followed.service.log
-    for content, told in [
+    for content, text in [
         ('{"serve": 3}', "refused cartpole version 3"),
         ('{"serve": 77}', "refused cartpole version 77"),
         ("nonsense", "version selection unchanged"),
     ]:
-        count = log.read_text().count(told)
+        count = log.read_text().count(text)
         file.write_text(content)
-        wait_for_lines(log, told, count + 2)
-        assert {followed.asked() for _ in range(20)} == {4}
+        wait_for_lines(log, text, count + 2)
+        assert {followed.answering() for _ in range(20)} == {4}
         file.write_text('{"serve": 4}')
 
 

@@ -102,7 +102,7 @@ async function frame(single) {
   const playing = carts.playing();
   if (playing.length === 0) return;
   let milliseconds = NaN;
-  const decision = await untilAnswered(client, async () => {
+  const response = await untilAnswered(client, async () => {
     const started = performance.now();
     const answer = await client.act(observations(playing), settings.greedy);
     milliseconds = performance.now() - started;
@@ -110,10 +110,10 @@ async function frame(single) {
   });
   // Meanwhile the carts may have been replaced, or paused.
   if (carts !== current || (paused && !single)) return;
-  readouts.decided(decision, playing.indexOf(carts.watched), milliseconds, playing.length);
-  showModel(decision.model);
-  showWarnings(decision.warnings);
-  playing.forEach((cart, row) => moveCart(cart, decision.actions[row]));
+  readouts.recordResponse(response, playing.indexOf(carts.watched), milliseconds, playing.length);
+  showModel(response.model);
+  showWarnings(response.warnings);
+  playing.forEach((cart, row) => moveCart(cart, response.actions[row]));
 }
 
 function moveCart(cart, policyAction) {

@@ -41,7 +41,7 @@ export class Readouts {
   inTime = performance.now();
 
   /** Record a response for `count` carts; `row` is the watched cart's, -1 if it rests. */
-  decided(decision, row, milliseconds, count) {
+  recordResponse(decision, row, milliseconds, count) {
     this.decisions.add(count);
     this.roundTrips.add(milliseconds);
     if (row < 0) return;
