@@ -1,4 +1,4 @@
-"""What the benchmarks share: the peers' virtual environments, and how numbers are shown."""
+"""Shared by the benchmarks: the peers' virtual environments, and formatting of results."""
 
 import csv
 import dataclasses
@@ -15,14 +15,14 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 def peer_python(name: str, *, whole_lock: bool = True) -> Path:
-    """Python of `benchmarks/.venv-<name>`, which is made where it is missing or out of date.
+    """Python of `benchmarks/.venv-<name>`, which is created if missing or out of date.
 
     Args:
-        name: of the environment; `requirements/bench-<name>.txt` is its lock.
-        whole_lock: false where the lock leaves packages out, which the `.in` file then pins.
+        name: of the environment; `requirements/bench-<name>.txt` is its lock file.
+        whole_lock: false if the lock file omits packages, which the `.in` file then pins.
 
     Raises:
-        subprocess.CalledProcessError: pip failed, and has said why.
+        subprocess.CalledProcessError: pip failed; its output says why.
     """
     folder = ROOT / "benchmarks" / f".venv-{name}"
     python, installed = folder / "bin" / "python", folder / "installed"
@@ -42,7 +42,7 @@ def peer_python(name: str, *, whole_lock: bool = True) -> Path:
 
 
 def median_and_range(values: Iterable[float | None], digits: int) -> str:
-    """`median (least..greatest)` of those that are not None."""
+    """`median (min..max)` of the values that are not None."""
     known = [value for value in values if value is not None]
     if not known:
         return "-"
@@ -51,7 +51,7 @@ def median_and_range(values: Iterable[float | None], digits: int) -> str:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text in columns; the first row is the heading."""
+    """Align rows of text in columns; the first row is the heading."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
@@ -60,7 +60,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def write_csv(records: Sequence[Any], path: Path) -> None:
-    """One row a record; all are of one dataclass."""
+    """One row per record; all records have the same dataclass."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(field.name for field in dataclasses.fields(records[0]))

@@ -1,10 +1,10 @@
-"""One run of this project's default preset on CartPole-v1, or of its learning speed.
+"""One run of this project's default preset on CartPole-v1, or a measurement of its speed.
 
     python -m benchmarks.ours_contender first-pass SEED
     python -m benchmarks.ours_contender speed NUM_ENVS
 
-The result is one JSON object on standard output; `benchmarks/training_comparison.py` says what
-it means.
+The result is one JSON object on standard output; `benchmarks/training_comparison.py` defines
+its fields.
 """
 
 import contextlib
@@ -27,18 +27,18 @@ SPEED_SECONDS = 4.0
 UNREACHED = 10**12
 
 
-class FirstPass(Exception):  # noqa: N818 - it ends a run, but is no error
-    """An evaluation has reached the threshold, greedy and sampled."""
+class FirstPass(Exception):  # noqa: N818 - it ends a run, but is not an error
+    """An evaluation reached the threshold, greedy and sampled."""
 
 
 class TimedEvaluations:
-    """Takes the place of `evaluate`, and raises `FirstPass` at the end of the first pass.
+    """Replaces `evaluate`, and raises `FirstPass` at the end of the first pass.
 
     Attributes:
         seconds: of all evaluations.
         stopped: when the last one ended.
         passed: whether it reached the threshold.
-        means: mean return of the last evaluated policy by whether it was greedy.
+        means: mean return of the last evaluated policy, by `deterministic`.
     """
 
     def __init__(self) -> None:
@@ -101,7 +101,7 @@ def speed(num_envs: int) -> dict[str, Any]:
         evaluation_interval=UNREACHED,
     )
     trainer = Trainer(config, seed=0)
-    trainer.step()  # the first one is slower
+    trainer.step()  # the first update is slower
     first_steps, started, seconds = trainer.state.env_steps, time.perf_counter(), 0.0
     while seconds < SPEED_SECONDS:
         trainer.step()

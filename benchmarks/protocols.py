@@ -1,13 +1,14 @@
-"""How many rows a second each protocol of the service answers, asked for the same decisions.
+"""Rows per second of each protocol of the service, for the same observations.
 
     python -m serving run &
     python benchmarks/protocols.py [--url http://127.0.0.1:8000] [--model cartpole]
                                    [--rows 65536] [--repeats 15]
 
-One connection asks at a time. Each repeat asks every protocol once, so that noise meets all alike.
-`exchange` is the time from a request's bytes to its answer's bytes. `orjson` and `json` add what a
-client does with that library: to make those bytes of a float32 array of observations, and NumPy
-arrays of all six outputs. Rows a second are of the median; `x` compares with the slowest.
+One connection sends one request at a time. Each repeat uses every protocol once, so that noise
+affects all equally. `exchange` is the time from the encoded request to the encoded response.
+`orjson` and `json` include what a client does with that library: encoding a float32 array of
+observations, and decoding all six outputs to NumPy arrays. Rows per second are computed from the
+median; `x` is relative to the slowest protocol.
 """
 
 import http.client
@@ -34,14 +35,14 @@ Outputs = dict[str, Array]
 
 
 class Body(NamedTuple):
-    """Of a request or an answer."""
+    """The body of a request or a response."""
 
     content: bytes
-    head_size: int | None = None  # where tensors follow the JSON
+    head_size: int | None = None  # length of the JSON if binary tensors follow it
 
 
 class Protocol(NamedTuple):
-    """How to ask, and how to read the answer."""
+    """How to encode a request, and how to decode the response."""
 
     path: str
     encode: Callable[[Array, Dumps], Body]
@@ -49,12 +50,12 @@ class Protocol(NamedTuple):
 
 
 def with_orjson(content: dict[str, Any]) -> bytes:
-    """JSON as the fastest clients write it."""
+    """JSON as the fastest clients encode it."""
     return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def with_json(content: dict[str, Any]) -> bytes:
-    """JSON as most clients write it."""
+    """JSON as most clients encode it."""
     return json.dumps(content, default=lambda array: array.tolist()).encode()
 
 
@@ -73,20 +74,21 @@ def columns(observations: Array, dumps: Dumps) -> Body:
     return Body(dumps({"inputs": observations}))
 
 
-def described(observations: Array) -> dict[str, Any]:
-    """What the Open Inference Protocol tells of a tensor besides its numbers."""
+def tensor_metadata(observations: Array) -> dict[str, Any]:
+    """The fields of a tensor of the Open Inference Protocol, without its data."""
     return {"name": "observations", "shape": observations.shape, "datatype": "FP32"}
 
 
 def infer(observations: Array, dumps: Dumps) -> Body:
     """The Open Inference Protocol in JSON."""
-    tensor = described(observations) | {"data": observations.ravel()}
+    tensor = tensor_metadata(observations) | {"data": observations.ravel()}
     return Body(dumps({"inputs": [tensor], "parameters": {"seed": SEED}}))
 
 
 def infer_binary(observations: Array, dumps: Dumps) -> Body:
     """The Open Inference Protocol in Triton's binary tensors."""
-    tensor = described(observations) | {"parameters": {"binary_data_size": observations.nbytes}}
+    size = {"binary_data_size": observations.nbytes}
+    tensor = tensor_metadata(observations) | {"parameters": size}
     parameters = {"seed": SEED, "binary_data_output": True}
     head = dumps({"inputs": [tensor], "parameters": parameters})
     return Body(b"".join([head, observations.data]), len(head))
@@ -118,7 +120,7 @@ def read_infer(body: Body, loads: Loads) -> Outputs:
 
 
 def read_binary(body: Body, loads: Loads) -> Outputs:
-    """Tensors in bytes."""
+    """Binary tensors."""
     start = body.head_size or 0
     outputs = {}
     for tensor in loads(body.content[:start])["outputs"]:
@@ -131,10 +133,10 @@ def read_binary(body: Body, loads: Loads) -> Outputs:
 
 
 def exchange(connection: http.client.HTTPConnection, path: str, body: Body) -> Body:
-    """Ask once.
+    """Send one request.
 
     Raises:
-        click.ClickException: the answer is an error.
+        click.ClickException: the response is an error.
     """
     headers = {"Content-Type": "application/json"}
     if body.head_size is not None:
@@ -149,12 +151,12 @@ def exchange(connection: http.client.HTTPConnection, path: str, body: Body) -> B
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--url", default="http://127.0.0.1:8000", help="Of a service that runs.")
-@click.option("--model", default="cartpole", help="Its name.")
-@click.option("--rows", "count", type=click.IntRange(1), default=65_536, help="Of a request.")
-@click.option("--repeats", type=click.IntRange(3), default=15, help="Requests of each protocol.")
+@click.option("--url", default="http://127.0.0.1:8000", help="URL of a running service.")
+@click.option("--model", default="cartpole", help="Name of the model.")
+@click.option("--rows", "count", type=click.IntRange(1), default=65_536, help="Rows per request.")
+@click.option("--repeats", type=click.IntRange(3), default=15, help="Requests per protocol.")
 def main(url: str, model: str, count: int, repeats: int) -> None:
-    """Ask for the same decisions by every protocol in turn; prints a table."""
+    """Send the same observations with every protocol in turn; print a table."""
     address = urlsplit(url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
     protocols = {
@@ -171,19 +173,19 @@ def main(url: str, model: str, count: int, repeats: int) -> None:
         name: {"exchange": [], "orjson": [], "json": []} for name in protocols
     }
     logits = []
-    for _ in range(repeats + 1):  # the first warms up
+    for _ in range(repeats + 1):  # the first is a warm-up
         for name, (path, encode, decode) in protocols.items():
             for library, dumps, loads in (
                 ("orjson", with_orjson, orjson.loads),
                 ("json", with_json, json.loads),
             ):
-                begun = time.perf_counter()
+                started = time.perf_counter()
                 body = encode(observations, dumps)
                 sent = time.perf_counter()
-                answer = exchange(connection, path, body)
+                response = exchange(connection, path, body)
                 received = time.perf_counter()
-                outputs = decode(answer, loads)
-                seconds[name][library].append(time.perf_counter() - begun)
+                outputs = decode(response, loads)
+                seconds[name][library].append(time.perf_counter() - started)
                 if library == "orjson":
                     seconds[name]["exchange"].append(received - sent)
                 logits.append(outputs["action_logits"].astype(np.float32))

@@ -2,10 +2,9 @@
 
     python sb3_contender.py ppo|a2c|ppo_full SEED
 
-The settings are rl-zoo3's, of its `hyperparams/ppo.yml` and `hyperparams/a2c.yml`. The result is
-one JSON object on standard output; `benchmarks/training_comparison.py` says what it means.
-`ppo_full` trains for the whole budget without an evaluation, as rl-zoo3 does, and is evaluated
-once after it.
+The hyperparameters are rl-zoo3's (`hyperparams/ppo.yml`, `hyperparams/a2c.yml`). The result is one
+JSON object on standard output; `benchmarks/training_comparison.py` defines its fields. `ppo_full`
+trains for the whole budget without evaluations, as rl-zoo3 does, and is evaluated once at the end.
 """
 
 import json
@@ -34,7 +33,7 @@ def make_model(algorithm: str, seed: int) -> OnPolicyAlgorithm:
     # Networks this small gain little from a second thread (PPO 5%, A2C loses 8%), and with
     # more threads than idle cores both stall for seconds.
     torch.set_num_threads(1)
-    # One process steps all environments: for CartPole this is faster than a process for each.
+    # One process steps all environments: for CartPole this is faster than one process each.
     env = make_vec_env(ENV_ID, n_envs=NUM_ENVS, seed=seed)
     if algorithm == "a2c":
         return A2C("MlpPolicy", env, ent_coef=0.0, seed=seed, device="cpu")
@@ -65,7 +64,7 @@ class FirstPass(BaseCallback):
         stopped: when the last evaluation ended.
         evaluation_seconds: of all evaluations.
         sampled: mean return of the last evaluation.
-        greedy: the same; None where the sampled one did not reach the threshold.
+        greedy: the same; None if the sampled one did not reach the threshold.
     """
 
     def __init__(self, seed: int, *, whole_budget: bool) -> None:
@@ -82,7 +81,7 @@ class FirstPass(BaseCallback):
         self._env.reset(seed=seed)
 
     def _on_rollout_start(self) -> None:
-        # Here, and not at the rollout's end, where it has not been learned from.
+        # Not at the end of a rollout, which has not been learned from yet.
         if self.num_timesteps >= self._due and not self._whole_budget:
             self._due += EVALUATION_INTERVAL
             self._evaluate()

@@ -1,4 +1,4 @@
-"""What `benchmarks/serving_comparison.py` measured, as records, tables, ratios and a plot."""
+"""Results of `benchmarks/serving_comparison.py`: records, tables, ratios and a plot."""
 
 import statistics
 from collections.abc import Sequence
@@ -12,20 +12,20 @@ from benchmarks.serving_services import LABELS
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """What is asked of every contender."""
+    """One combination of protocol, rows and connections, measured for every contender."""
 
     protocol: str
-    rows: int  # of a request
+    rows: int  # per request
     connections: int
 
     def text(self) -> str:
-        """In words."""
+        """The combination as text."""
         return f"{self.protocol}, {self.rows:,} rows, {self.connections} connections"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """Who is asked, and when."""
+    """One run of a contender within a round."""
 
     round: int  # from 1
     contender: str  # a key of LABELS
@@ -34,7 +34,7 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement(Cell, Turn):
-    """Full load."""
+    """A measurement under full load."""
 
     requests_per_second: float
     rows_per_second: float
@@ -46,25 +46,25 @@ class Measurement(Cell, Turn):
 
 @dataclass(frozen=True, kw_only=True)
 class Tail(Cell, Turn):
-    """A constant rate, half of the throughput measured just before."""
+    """A measurement at a constant rate, half of the throughput measured just before."""
 
     requests_per_second: float
     p50_ms: float
     p99_ms: float
-    ratio: float  # of the two
-    late_p99_ms: float  # how late the client itself was
+    ratio: float  # p99 / p50
+    late_p99_ms: float  # delay of the client itself
 
 
 @dataclass(frozen=True, kw_only=True)
 class Started(Turn):
-    """One start; see `serving_services.Start`."""
+    """A measurement of a start; see `serving_services.Start`."""
 
     listening_seconds: float
     ready_seconds: float
     pss_mb: float  # of all processes, 10**6 bytes, after some load
 
 
-Ratios = dict[tuple[str, int, int], list[float]]  # by cell, one a round
+Ratios = dict[tuple[str, int, int], list[float]]  # by cell, one per round
 
 LOAD_COLUMNS = {
     "requests/s": ("requests_per_second", 1),
@@ -88,7 +88,7 @@ def report(mode: str | None, records: Sequence[Any], contenders: Sequence[str]) 
 
     Args:
         mode: None, "workers", "tail" or "start".
-        records: of the kind that the mode makes, in any order.
+        records: of the mode's class, in any order.
         contenders: keys of LABELS.
     """
     if mode == "start":
@@ -117,7 +117,7 @@ def load_table(
     """Median and range of every contender in every cell.
 
     Args:
-        records: all of one kind.
+        records: all of one class.
         columns: by heading, a field and its number of decimal places.
     """
     groups: dict[tuple[Any, ...], list[Any]] = {}
@@ -141,7 +141,7 @@ def load_table(
 
 
 def cell_of(record: Cell) -> tuple[str, int, int]:
-    """What was asked, in the order of the tables."""
+    """The cell of a record, as a key in the order of the tables."""
     return record.protocol, record.rows, record.connections
 
 
@@ -151,13 +151,13 @@ def ratios(
     other: tuple[str, int],
     field: str = "requests_per_second",
 ) -> Ratios:
-    """How many times what `other` does that is what `ours` does.
+    """The ratio of `ours` to `other`, by cell.
 
     Args:
         records: of whole rounds, in any order.
         ours: contender and number of workers.
         other: the same.
-        field: of the records, to compare.
+        field: the field of the records to compare.
     """
     seen: dict[tuple[Any, ...], float] = {}
     for record in records:
@@ -188,7 +188,7 @@ def shares_of_act(records: Sequence[Measurement], side: tuple[str, int]) -> Rati
 
 
 def ratio_table(named: dict[str, Ratios]) -> str:
-    """Every round's ratio, then their median; `named` is by what was divided by what."""
+    """The ratio of every round, and their median; the keys of `named` label the ratios."""
     rounds = max(len(values) for by_cell in named.values() for values in by_cell.values())
     numbers = [f"round {number}" for number in range(1, rounds + 1)]
     rows = [["protocol", "rows", "connections", "throughput", *numbers, "median"]]
@@ -209,7 +209,13 @@ def ratio_table(named: dict[str, Ratios]) -> str:
 
 def start_table(records: Sequence[Started]) -> str:
     """Median and range of every contender with every number of workers."""
-    heading = ["listening s", "ready s", "ready - listening s", "PSS MB", "MB a further worker"]
+    heading = [
+        "listening s",
+        "ready s",
+        "ready - listening s",
+        "PSS MB",
+        "MB/additional worker",
+    ]
     rows = [["median (min..max)", "workers", *heading]]
     alone = {(r.contender, r.round): r.pss_mb for r in records if r.workers == 1}
     sides = {(record.contender, record.workers) for record in records}
@@ -233,7 +239,7 @@ def start_table(records: Sequence[Started]) -> str:
 
 
 def plot(records: Sequence[Measurement], path: Path) -> None:
-    """Throughput and tail by rows a request: every round a point, the medians on a line."""
+    """Throughput and p99 by rows per request: one point per round, a line through the medians."""
     from matplotlib.figure import Figure
 
     connections = sorted({record.connections for record in records})
@@ -252,7 +258,7 @@ def plot(records: Sequence[Measurement], path: Path) -> None:
                 axes.plot(sorted(points), medians, color=f"C{color}", label=label)
                 for size, values in points.items():
                     axes.scatter([size] * len(values), values, color=f"C{color}", s=12)
-            axes.set(xscale="log", yscale="log", xlabel="rows a request")
+            axes.set(xscale="log", yscale="log", xlabel="rows per request")
             axes.set(ylabel=field.replace("_", " "), title=f"{count} connections")
             axes.grid(which="both", alpha=0.3)
     grid[0, 0].legend()

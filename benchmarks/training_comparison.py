@@ -1,16 +1,16 @@
-"""How fast this project learns CartPole-v1, against stable-baselines3 on the same seeds.
+"""Training speed on CartPole-v1, compared with stable-baselines3 on the same seeds.
 
     python benchmarks/training_comparison.py [--seeds 10] [--json]
     python benchmarks/training_comparison.py --scaling [--json]
 
-The rule, the same for all: the clock runs from the first reset to the end of the first
-evaluation that reaches a mean return of 475, sampled and then greedy, over 100 episodes each in
-Gymnasium's own vector environment. Evaluations are included; what precedes the reset, such as
-compiling, is told apart as set-up; imports count for none. stable-baselines3 is evaluated every
-2,048 environment steps. Training ends there, or at the end of its budget. Two more: PPO for all
-of rl-zoo3's 100,000 steps, evaluated once at the end, and our whole command,
-`python -m training train`, which goes on until there is a margin, draws its pictures and
-exports the verified artefact. The former is run on the first three seeds only.
+For all contenders, the measured time is from the first reset to the end of the first evaluation
+that reaches a mean return of 475, sampled and then greedy, over 100 episodes each in Gymnasium's
+own vector environment. Evaluations are included; what precedes the reset, such as compiling, is
+reported separately as set-up; imports are not measured. stable-baselines3 is evaluated every 2,048
+environment steps. Training ends with that evaluation, or when the budget is used up. Two more
+contenders: PPO for all of rl-zoo3's 100,000 steps, evaluated once at the end (only on the first
+three seeds), and our whole command, `python -m training train`, which trains until the threshold is
+reached with a margin, draws its pictures and exports the verified artefact.
 """
 
 import dataclasses
@@ -27,14 +27,14 @@ from typing import Any
 
 import click
 
-if __name__ == "__main__":  # a script's path begins with its folder, not with the project's
+if __name__ == "__main__":  # sys.path[0] of a script is its folder, not the project's
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from benchmarks.common import RESULTS, ROOT, median_and_range, peer_python, table, write_csv
 
 NUM_ENVS = (8, 64, 512, 4_096)
 SCALING_REPEATS = 3
-FULL_SEEDS = 3  # the whole budget takes stable-baselines3 longer than all the rest
+FULL_SEEDS = 3  # its whole budget takes longer than all other contenders
 NOT_SOLVED = 3  # exit status of `python -m training train`
 LABELS = {
     "ours": "ours, ppo",
@@ -47,29 +47,29 @@ LABELS = {
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One contender's run on one seed; the whole command tells less of itself."""
+    """One contender's run on one seed; the whole command does not report all fields."""
 
     seed: int
     contender: str  # a key of LABELS
     passed: bool  # within its budget
     env_steps: int
-    setup_seconds: float | None = None  # from the imports' end to the first reset
-    seconds: float  # by the rule above
+    setup_seconds: float | None = None  # from the end of the imports to the first reset
+    seconds: float  # as defined above
     learning_seconds: float | None = None  # the same without evaluations
-    steps_per_second: float | None = None  # of learning, collecting included
-    greedy: float | None  # mean return of the last evaluation; None where it was not played
+    steps_per_second: float | None = None  # while learning, rollouts included
+    greedy: float | None  # mean return of the last evaluation; None if there was none
     sampled: float
 
 
 def run_json(*command: str | Path, env: dict[str, str] | None = None) -> dict[str, Any]:
-    """Run a program in the project's folder; its standard output is one JSON object."""
+    """Run a program in the project's folder and decode its standard output as JSON."""
     done = subprocess.run(command, cwd=ROOT, env=env, check=True, stdout=subprocess.PIPE)
     result: dict[str, Any] = json.loads(done.stdout)
     return result
 
 
 def run_ours(*arguments: str) -> dict[str, Any]:
-    """Run `ours_contender.py` with TensorFlow set up as `training.cli` does."""
+    """Run `ours_contender.py` with TensorFlow configured as in `training.cli`."""
     settings = {
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "TF_ENABLE_ONEDNN_OPTS": "0",
@@ -107,7 +107,7 @@ def run_command(seed: int) -> Run:
 
 
 def run_seed(seed: int, peer: Path, *, full: bool) -> Iterable[Run]:
-    """Run every contender once, one after the other: what slows the machine slows all."""
+    """Run every contender once, one after another, so that noise affects all."""
     sb3 = ROOT / "benchmarks" / "sb3_contender.py"
     for contender in ("ours", "sb3_ppo", "sb3_a2c", *(["sb3_ppo_full"] if full else [])):
         if contender == "ours":
@@ -120,7 +120,7 @@ def run_seed(seed: int, peer: Path, *, full: bool) -> Iterable[Run]:
 
 
 def ratios(runs: Sequence[Run]) -> dict[int, dict[str, float | None]]:
-    """By seed, how many times better we are than stable-baselines3."""
+    """By seed, the ratios of stable-baselines3 to ours."""
     by_seed: dict[int, dict[str, Any]] = {}
     for run in runs:
         by_seed.setdefault(run.seed, {})[run.contender] = run
@@ -144,7 +144,7 @@ def ratios(runs: Sequence[Run]) -> dict[int, dict[str, float | None]]:
 
 
 def contender_table(runs: Sequence[Run]) -> str:
-    """Median and range of every contender."""
+    """Median, minimum and maximum of every contender."""
     digits = {"env_steps": 0, "setup_seconds": 2, "seconds": 2, "learning_seconds": 2}
     digits |= {"steps_per_second": 0, "greedy": 1, "sampled": 1}
     rows = [["median (min..max)", "passed", *(field.replace("_", " ") for field in digits)]]
@@ -159,7 +159,7 @@ def contender_table(runs: Sequence[Run]) -> str:
 
 
 def ratio_table(by_seed: dict[int, dict[str, float | None]]) -> str:
-    """The ratios of every seed, then their median and range."""
+    """The ratios of every seed, and their median, minimum and maximum."""
     names = list(next(iter(by_seed.values())))
     rows = [["seed", *names]]
     for seed, ratio in by_seed.items():
@@ -170,13 +170,13 @@ def ratio_table(by_seed: dict[int, dict[str, float | None]]) -> str:
 
 
 def plot(runs: Sequence[Run], path: Path) -> None:
-    """Every run as a point and every median as a bar."""
+    """Plot one point per run and one bar per median."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 4), layout="constrained")
     titles = {
         "seconds": "seconds to the first pass",
-        "steps_per_second": "environment steps a second while learning",
+        "steps_per_second": "environment steps per second while learning",
     }
     for axes, (field, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         for contender, label in LABELS.items():
@@ -191,7 +191,7 @@ def plot(runs: Sequence[Run], path: Path) -> None:
 
 
 def scaling() -> dict[int, list[float]]:
-    """Our environment steps a second while learning, by the number of environments."""
+    """Our environment steps per second while learning, by the number of environments."""
     speeds: dict[int, list[float]] = {num_envs: [] for num_envs in NUM_ENVS}
     for _ in range(SCALING_REPEATS):
         for num_envs, measured in speeds.items():
@@ -201,12 +201,12 @@ def scaling() -> dict[int, list[float]]:
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--seeds", type=click.IntRange(min=1), default=10, help="How many.")
-@click.option("--first-seed", type=click.IntRange(min=0), default=0, help="The others follow it.")
-@click.option("--scaling", "only_scaling", is_flag=True, help="Only speed by num_envs.")
+@click.option("--seeds", type=click.IntRange(min=1), default=10, help="Number of seeds.")
+@click.option("--first-seed", type=click.IntRange(min=0), default=0, help="The first seed.")
+@click.option("--scaling", "only_scaling", is_flag=True, help="Only measure speed by num_envs.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(seeds: int, first_seed: int, only_scaling: bool, as_json: bool) -> None:
-    """Race against stable-baselines3; also writes benchmarks/results/training.csv and .png."""
+    """Compare with stable-baselines3; also writes benchmarks/results/training.csv and .png."""
     if only_scaling:
         speeds = scaling()
         rows = [["environments", "steps/s, median (min..max)"]]
@@ -214,7 +214,7 @@ def main(seeds: int, first_seed: int, only_scaling: bool, as_json: bool) -> None
         click.echo(json.dumps({"steps_per_second": speeds}) if as_json else table(rows))
         return
 
-    peer = peer_python("training", whole_lock=False)  # torch is not in it
+    peer = peer_python("training", whole_lock=False)  # the lock file omits torch
     runs = []
     for seed in range(first_seed, first_seed + seeds):
         for run in run_seed(seed, peer, full=seed < first_seed + FULL_SEEDS):
@@ -229,7 +229,7 @@ def main(seeds: int, first_seed: int, only_scaling: bool, as_json: bool) -> None
         click.echo(json.dumps({"runs": list(map(dataclasses.asdict, runs)), "ratios": by_seed}))
     else:
         click.echo(f"{contender_table(runs)}\n\n{ratio_table(by_seed)}\n")
-        click.echo("A run that did not pass counts with its whole budget.")
+        click.echo("A run that did not pass is counted with its whole budget.")
     plot(runs, RESULTS / "training.png")
 
 

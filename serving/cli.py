@@ -114,11 +114,11 @@ def promote(version: int | None, label: str | None, **options: Any) -> None:
     Running services follow within their --poll-seconds.
     """
     from serving.registry.promotion import promote
-    from serving.registry.selection import ChoiceError
+    from serving.registry.selection import SelectionError
 
     try:
         click.echo(promote(Settings(**options), version, label))
-    except ChoiceError as error:
+    except SelectionError as error:
         raise Mistake(str(error)) from error
 
 
@@ -127,11 +127,11 @@ def promote(version: int | None, label: str | None, **options: Any) -> None:
 def rollback(**options: Any) -> None:
     """Serve the newest good version before the one that is served, as `promote` would."""
     from serving.registry.promotion import rollback
-    from serving.registry.selection import ChoiceError
+    from serving.registry.selection import SelectionError
 
     try:
         click.echo(rollback(Settings(**options)))
-    except ChoiceError as error:
+    except SelectionError as error:
         raise Mistake(str(error)) from error
 
 

@@ -1,4 +1,4 @@
-"""A client of the service. It needs neither TensorFlow nor Flask."""
+"""A Python client of the service. It needs neither TensorFlow nor Flask."""
 
 import re
 import time
@@ -15,10 +15,10 @@ from serving.schemas import ActResponse, Health, ModelCard, ModelsReport, Proble
 
 
 class ServiceError(Exception):
-    """The service cannot be reached, or answered with a problem.
+    """The service cannot be reached, or it answered with an error.
 
     Attributes:
-        status: HTTP status, None where no answer came.
+        status: HTTP status; None if there was no response.
     """
 
     def __init__(self, detail: str, status: int | None = None) -> None:
@@ -31,15 +31,15 @@ Answer = TypeVar("Answer")
 
 @dataclass
 class PolicyClient:
-    """Asks a service for decisions over a kept-alive connection, closed by `with`.
+    """A client with persistent connections, which leaving its `with` block closes.
 
     Attributes:
         url: of the service, such as `http://127.0.0.1:8000`.
-        timeout: seconds to wait for a connection, and for an answer.
-        api_key: where the service asks for one.
+        timeout: seconds until an attempt to get a response fails.
+        api_key: if the service requires one.
 
     Raises:
-        ServiceError: the key is none.
+        ServiceError: the key is not valid in an HTTP header.
     """
 
     url: str
@@ -55,7 +55,7 @@ class PolicyClient:
             if not re.fullmatch(r"[\x21-\x7e]+", self.api_key):
                 raise ServiceError("an API key has only visible ASCII characters")
             self._headers["Authorization"] = f"Bearer {self.api_key}"
-        # A decision changes nothing in the service, so asking again is safe.
+        # POST /act is idempotent, so a retry is safe.
         self._retries = urllib3.Retry(
             3,
             backoff_factor=0.1,
@@ -78,16 +78,16 @@ class PolicyClient:
         seed: int | None = None,
         model: str | None = None,
     ) -> ActResponse:
-        """Decide about a batch of observations.
+        """Get actions and policy outputs for a batch of observations.
 
         Args:
-            observations: `[B, O]`, rows of numbers in the environment's order or of named ones.
+            observations: `[B, O]`; a row is a list of numbers in order or a mapping from names.
             deterministic: take the most probable action instead of sampling.
-            seed: replays the answer that returned it.
-            model: name of the model to ask, the service's default where none is given.
+            seed: replays the response that has this seed.
+            model: name of a model; by default the default model of the service.
 
         Raises:
-            ServiceError: see there.
+            ServiceError: the request failed.
         """
         body = {"observations": observations, "deterministic": deterministic, "seed": seed}
         encoded = msgspec.json.encode(body, enc_hook=np.ndarray.tolist)
@@ -95,10 +95,10 @@ class PolicyClient:
         return self._request("POST", path, ActResponse, encoded)
 
     def policy_card(self) -> dict[str, Any]:
-        """The policy card of the default model.
+        """Get the policy card of the default model.
 
         Raises:
-            ServiceError: see there.
+            ServiceError: the request failed.
         """
         default = self.models().models[0].name
         served = self._request("GET", f"/models/{default}", ModelCard)
@@ -107,18 +107,18 @@ class PolicyClient:
         return served.policy
 
     def models(self) -> ModelsReport:
-        """Every model and its versions, and which of them is served and why.
+        """List every model with its versions, which one is served, and why.
 
         Raises:
-            ServiceError: see there.
+            ServiceError: the request failed.
         """
         return self._request("GET", "/models", ModelsReport)
 
     def wait_until_ready(self, seconds: float) -> None:
-        """Return as soon as the service can answer.
+        """Return as soon as the service is ready.
 
         Raises:
-            ServiceError: it could not within that time; says why.
+            ServiceError: it was not ready in time; the message says why.
         """
         deadline = time.monotonic() + seconds
         while True:

@@ -1,7 +1,6 @@
-"""What is said over HTTP.
+"""Schemas of requests and responses.
 
-These types validate the requests, decode the answers in the client, and make the OpenAPI
-description.
+They validate requests, decode responses in the client, and generate the OpenAPI description.
 """
 
 from typing import Annotated, Any, Literal
@@ -13,58 +12,59 @@ from serving.policy.sampling import MAX_SEED
 
 Row = list[float] | dict[str, float]
 Seed = Annotated[int, Meta(ge=0, le=MAX_SEED)]
-# JSON does not tell 7.0 from 7, and some languages write the one for the other.
+# JSON has one number type: some languages write 7 as 7.0.
 WholeFloat = Annotated[float, Meta(ge=0, le=MAX_SEED, multiple_of=1)]
 
 
 class ActRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """Observations to decide about: exactly one of `observations` and `observation`."""
+    """Observations to act on: exactly one of `observations` and `observation`."""
 
     observations: Annotated[
         list[Row] | UnsetType,
-        Meta(description="Rows: each the numbers in order, or an object with their names."),
+        Meta(description="Rows: each a list of numbers in order, or an object of named numbers."),
     ] = UNSET
     observation: Annotated[Row | UnsetType, Meta(description="One row.")] = UNSET
     deterministic: Annotated[
-        bool | UnsetType, Meta(description="Take the most probable actions. Else they are sampled.")
+        bool | UnsetType, Meta(description="Take the most probable actions instead of sampling.")
     ] = UNSET
     seed: Annotated[
         Seed | WholeFloat | UnsetType | None,
-        Meta(description="Replays the sampled actions. Without one the service draws it."),
+        Meta(description="Replays the sampled actions. Without a seed the service draws one."),
     ] = UNSET
 
 
 class ModelVersion(msgspec.Struct, frozen=True):
-    """Who decided."""
+    """The model and version that answered."""
 
     name: str
     version: int
 
 
 class ActResponse(msgspec.Struct, frozen=True):
-    """Decisions, one entry a row of observations."""
+    """Actions and policy outputs, one entry per row of observations."""
 
     actions: list[int]
     action_logits: list[list[float]]
     action_probabilities: list[list[float]]
-    log_probabilities: Annotated[list[float], Meta(description="Of `actions`.")]
-    state_values: Annotated[list[float], Meta(description="Estimated return from here on.")]
+    log_probabilities: Annotated[list[float], Meta(description="Log-probabilities of `actions`.")]
+    state_values: Annotated[list[float], Meta(description="The critic's estimates of the return.")]
     seed: Annotated[Seed, Meta(description="Replays these actions.")]
     model: ModelVersion
     warnings: Annotated[
-        list[str], Meta(description="Rows outside what training saw; they are answered.")
+        list[str],
+        Meta(description="Rows outside the ranges that training saw; they are answered too."),
     ]
 
 
 class Health(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The process is alive, or a policy is loaded and has answered."""
+    """Live: the process runs. Ready: a policy is loaded and has passed its checks."""
 
     status: Literal["live", "ready"]
     model: ModelVersion | UnsetType = UNSET
 
 
 class VersionReport(msgspec.Struct, frozen=True):
-    """One version on the disk."""
+    """One version on disk."""
 
     version: int
     state: Literal["served", "labelled", "refused", "waiting"]
@@ -72,16 +72,16 @@ class VersionReport(msgspec.Struct, frozen=True):
 
 
 class ModelReport(msgspec.Struct, frozen=True):
-    """One model: its versions on the disk, the newest first, and which of them is served."""
+    """One model: its versions on disk, newest first, and which one is served."""
 
     name: str
-    default: Annotated[bool, Meta(description="Whether POST /act asks this one.")]
-    version: Annotated[int | None, Meta(description="The version that is served.")]
+    default: Annotated[bool, Meta(description="Whether POST /act uses this model.")]
+    version: Annotated[int | None, Meta(description="The served version.")]
     versions: list[VersionReport]
 
 
 class ModelsReport(msgspec.Struct, frozen=True):
-    """Every model of the service, the default one first."""
+    """Every model of the service, the default first."""
 
     models: list[ModelReport]
 
@@ -95,9 +95,9 @@ class ModelCard(ModelReport, frozen=True):
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """Any answer that is not the one asked for (RFC 9457)."""
+    """An error response (RFC 9457)."""
 
     type: Literal["about:blank"]
-    title: Annotated[str, Meta(description="The status in words.")]
+    title: Annotated[str, Meta(description="The reason phrase of the status.")]
     status: int
     detail: Annotated[str, Meta(description="What is wrong, where, and what was expected.")]

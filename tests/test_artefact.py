@@ -1,4 +1,4 @@
-"""What is wrong with a version's files, found without TensorFlow and told by `verify`."""
+"""Faults in a version's files, found without TensorFlow and reported by `verify`."""
 
 import os
 import shutil
@@ -32,7 +32,7 @@ def refusal(model_dir: Path) -> str:
     return str(refused.value)
 
 
-def test_a_version_as_trained_is_accepted(trained: Trained) -> None:
+def test_an_unchanged_version_is_accepted(trained: Trained) -> None:
     names = files(trained.model_dir)
     assert {"saved_model.pb", "variables/variables.index", CARD, GOLDEN} <= set(names)
     assert set(read(trained.model_dir).card.checksums) == set(names)
@@ -126,14 +126,14 @@ def test_a_version_that_is_a_symbolic_link_is_refused(model_dir: Path) -> None:
     assert refusal(link) == "it is a symbolic link"
 
 
-def test_resealed_it_is_accepted_so_the_tests_above_fail_for_their_own_reason(
+def test_with_new_checksums_it_is_accepted_so_the_tests_above_refuse_for_their_own_reason(
     model_dir: Path,
 ) -> None:
     reseal(model_dir)
     read(model_dir)
 
 
-def test_a_policy_below_the_return_asked_for_is_held_back(model_dir: Path) -> None:
+def test_a_policy_below_min_return_is_refused(model_dir: Path) -> None:
     card = read(model_dir).card
     card.evaluation.greedy.mean, card.evaluation.sampled.mean = 500.0, 480.0
     require_return(card, None)
@@ -145,7 +145,7 @@ def test_a_policy_below_the_return_asked_for_is_held_back(model_dir: Path) -> No
         require_return(card, None)
 
 
-def test_verify_says_what_it_checked(trained: Trained) -> None:
+def test_verify_reports_its_checks(trained: Trained) -> None:
     finished = run("serving", "verify", str(trained.model_dir))
     assert finished.returncode == 0, finished.stderr
     files_line, signatures, golden, evaluation = finished.stdout.splitlines()
@@ -158,7 +158,7 @@ def test_verify_says_what_it_checked(trained: Trained) -> None:
 @pytest.mark.parametrize(
     ("folder", "message"), [("no/such/folder", "does not exist"), ("tests", "not a version")]
 )
-def test_verify_of_no_version_is_a_mistake(folder: str, message: str) -> None:
+def test_verify_rejects_a_folder_that_is_no_version(folder: str, message: str) -> None:
     finished = run("serving", "verify", folder)
     assert finished.returncode == 2
     assert message in finished.stderr

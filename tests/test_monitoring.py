@@ -1,4 +1,4 @@
-"""monitoring/ and the compose file, by Debian's Prometheus and by compose itself."""
+"""monitoring/ and the compose file, checked by Debian's Prometheus and by compose itself."""
 
 import json
 import os
@@ -47,18 +47,18 @@ def test_configuration_and_rules_are_valid() -> None:
     promtool("check", "rules", "--lint-fatal", "rules.yml")
 
 
-def test_every_alert_is_raised_by_what_it_is_for_and_by_no_less() -> None:
+def test_every_alert_fires_when_it_should_and_not_before() -> None:
     assert "SUCCESS" in promtool("test", "rules", "rules_test.yml")
     alerts = re.findall(r"alert: (\w+)", (MONITORING / "rules.yml").read_text())
     tested = (MONITORING / "rules_test.yml").read_text().split("- name: ")
     for alert in alerts:
-        # Once in the service at work, and once in trouble.
+        # Once for the healthy service, and once for one with faults.
         assert sum(f"alertname: {alert}" in part for part in tested) == 2, alert
 
 
 @contextmanager
 def prometheus(config: str, folder: Path) -> Iterator[str]:
-    """A real one, scraping each second."""
+    """A real Prometheus that scrapes every second; its URL."""
     shutil.copy(MONITORING / "rules.yml", folder)
     (folder / "prometheus.yml").write_text(config)
     promtool("check", "config", str(folder / "prometheus.yml"))
@@ -87,15 +87,15 @@ def prometheus(config: str, folder: Path) -> Iterator[str]:
             process.terminate()
 
 
-def ask(url: str, path: str, **fields: str) -> Any:
+def query_api(url: str, path: str, **fields: str) -> Any:
     answer = urllib3.request("GET", f"{url}/api/v1/{path}", fields=fields).json()
     assert answer["status"] == "success", answer
     return answer["data"]
 
 
 def healths(url: str) -> list[str]:
-    """Of every rule, whether it could be evaluated."""
-    (group,) = ask(url, "rules")["groups"]
+    """The health of every rule: whether it could be evaluated."""
+    (group,) = query_api(url, "rules")["groups"]
     return [rule["health"] for rule in group["rules"]]
 
 
@@ -122,21 +122,21 @@ def test_prometheus_scrapes_the_real_service_and_the_dashboard_shows_it(
                 assert config.count(there) == 1
                 config = config.replace(there, here)
             with prometheus(config, tmp_path) as url:
-                wait_until(lambda: bool(ask(url, "query", query="up == 1")["result"]))
+                wait_until(lambda: bool(query_api(url, "query", query="up == 1")["result"]))
 
                 def rates_are_known() -> bool:
                     client.act([ROW, [9.0, 0.0, 0.0, 0.0]])
                     query = "rate(policy_actions_total[1m]) > 0"
-                    return bool(ask(url, "query", query=query)["result"])
+                    return bool(query_api(url, "query", query=query)["result"])
 
                 wait_until(rates_are_known)
                 for expression in EXPRESSIONS:
                     query = expression.replace("$__rate_interval", "1m").replace("$model", ".*")
-                    data = ask(url, "query", query=query)
-                    if "changes(" not in expression:  # nothing was swapped
+                    data = query_api(url, "query", query=query)
+                    if "changes(" not in expression:  # no version was swapped
                         assert data["result"], expression
                 wait_until(lambda: healths(url) == ["ok"] * 12)
-                alerts = ask(url, "alerts")["alerts"]
+                alerts = query_api(url, "alerts")["alerts"]
                 assert [alert for alert in alerts if alert["state"] == "firing"] == []
         scraped = urllib3.request(
             "GET", f"{service.url}/metrics", headers={"Authorization": f"Bearer {key}"}
@@ -144,18 +144,18 @@ def test_prometheus_scrapes_the_real_service_and_the_dashboard_shows_it(
         promtool("check", "metrics", input=scraped.data.decode())
 
 
-def test_rules_and_dashboard_ask_only_for_metrics_that_are_documented() -> None:
+def test_rules_and_dashboard_use_only_documented_metrics() -> None:
     document = (ROOT / "docs" / "operations.md").read_text()
     documented = set(re.findall(r"^\| `(policy_\w+)` \|", document, re.MULTILINE))
-    asked: dict[str, set[str]] = {}
+    used: dict[str, set[str]] = {}
     for place, text in [
         ("dashboard", " ".join(EXPRESSIONS)),
         ("rules", (MONITORING / "rules.yml").read_text()),
     ]:
         names = re.findall(r"\bpolicy_\w+", text)
-        asked[place] = {re.sub(r"_(bucket|sum|count)$", "", name) for name in names}
-        assert asked[place] <= documented
-    assert asked["dashboard"] == documented
+        used[place] = {re.sub(r"_(bucket|sum|count)$", "", name) for name in names}
+        assert used[place] <= documented
+    assert used["dashboard"] == documented
 
 
 def test_the_dashboard_is_provisioned_and_its_panels_do_not_overlap() -> None:
@@ -192,7 +192,7 @@ def composes() -> list[list[str]]:
     return found
 
 
-def test_compose_knows_the_profile_and_is_as_it_was_without_it() -> None:
+def test_the_compose_profile_adds_monitoring_and_changes_nothing_else() -> None:
     if not composes():
         if os.environ.get("CI") == "true":
             pytest.fail("no docker compose here")
@@ -214,7 +214,7 @@ def test_compose_knows_the_profile_and_is_as_it_was_without_it() -> None:
         assert sorted(without.stdout.split()) == ["demo", "serve", "train"]
 
 
-def test_what_compose_mounts_is_there() -> None:
+def test_what_compose_mounts_exists() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
     mounts = re.findall(r'"(\./[\w./]+):([\w./]+):ro"', text)
     assert len(mounts) == 3

@@ -1,4 +1,4 @@
-"""Rows as arrays."""
+"""Converting rows to arrays, and warnings about them."""
 
 import numpy as np
 import pytest
@@ -20,14 +20,14 @@ def test_one_row_more_than_allowed_is_refused() -> None:
         to_array([[1, 2]] * 3, KNOWN.names, max_rows=2)
 
 
-def test_the_largest_float32_is_held_and_the_next_number_is_not() -> None:
+def test_the_largest_float32_is_accepted_and_a_larger_number_is_not() -> None:
     largest = 3.4028234663852886e38
     assert to_array([[largest, -largest]], KNOWN.names, 1)[0, 0] == np.float32(largest)
     with pytest.raises(InvalidRequestError, match=r"observations\[1\]\.y: -3\.5e\+38 is beyond"):
         to_array([[0, 0], [0, -3.5e38]], KNOWN.names, 2)
 
 
-def test_the_bounds_that_training_saw_are_inside() -> None:
+def test_the_bounds_of_training_are_inside() -> None:
     inside = np.array([[1, -2], [-1, 2]], np.float32)
     assert out_of_range_warnings(inside, KNOWN) == ([], 0)
     outside = np.array([[0, 0], [1.5, -2.5]], np.float32)

@@ -40,7 +40,7 @@ def test_the_client_raises_what_the_service_says(service: Service) -> None:
     assert refusal.value.status == 422
 
 
-def test_the_client_says_when_nobody_answers() -> None:
+def test_the_client_reports_that_no_service_answers() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
@@ -50,15 +50,15 @@ def test_the_client_says_when_nobody_answers() -> None:
 
 
 class Busy(BaseHTTPRequestHandler):
-    """Answers 503 twice, then as asked; something else than the service on other paths."""
+    """Answers 503 twice, then 200; a GET gets JSON that is not of this service."""
 
     protocol_version = "HTTP/1.1"
-    asked = 0
+    requests = 0
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
-        type(self).asked += 1
-        if type(self).asked <= 2:
+        type(self).requests += 1
+        if type(self).requests <= 2:
             self._answer(503, {"detail": "too busy"})
         else:
             self._answer(
@@ -91,7 +91,7 @@ class Busy(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def busy_url() -> Iterator[str]:
-    Busy.asked = 0
+    Busy.requests = 0
     with HTTPServer(("127.0.0.1", 0), Busy) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
@@ -100,10 +100,10 @@ def busy_url() -> Iterator[str]:
         thread.join()
 
 
-def test_the_client_asks_again_while_the_service_is_busy(busy_url: str) -> None:
+def test_the_client_retries_while_the_service_is_busy(busy_url: str) -> None:
     with PolicyClient(busy_url) as client:
         assert client.act([[0.0]]).actions == [1]
-    assert Busy.asked == 3
+    assert Busy.requests == 3
 
 
 def test_the_client_names_what_is_not_the_service(busy_url: str) -> None:
@@ -137,7 +137,7 @@ def test_play_repeats_itself_with_a_seed(service: Service) -> None:
     assert min(returns("--deterministic")) > 300
 
 
-def test_play_waits_no_longer_than_asked() -> None:
+def test_play_waits_no_longer_than_its_option_says() -> None:
     start = time.monotonic()
     finished = run("serving", "play", "--url", "http://127.0.0.1:9", "--wait", "0.5")
     assert finished.returncode == 2
@@ -146,13 +146,13 @@ def test_play_waits_no_longer_than_asked() -> None:
 
 
 def moment(position: float, angle: float, action: int | None = None) -> Moment:
-    """The cart as it is shown, after the action if there is one."""
-    decision = None
+    """A state of the cart, after the action if there is one."""
+    response = None
     if action is not None:
         model = ModelVersion("cartpole", 1)
-        decision = ActResponse([action], [[0.0, 0.0]], [[0.25, 0.75]], [-1.0], [9.0], 7, model, [])
+        response = ActResponse([action], [[0.0, 0.0]], [[0.25, 0.75]], [-1.0], [9.0], 7, model, [])
     observation = np.array([position, 0.0, angle, 0.0], np.float32)
-    return Moment(1, 3, observation, decision, ended=False, render=lambda: None)
+    return Moment(1, 3, observation, response, ended=False, render=lambda: None)
 
 
 def column(line: str) -> int:
@@ -170,7 +170,7 @@ def test_the_drawn_pole_stands_on_the_cart_and_leans_as_it_does() -> None:
     assert (right[0].strip(), left[0].strip()) == ("/", "\\")
 
 
-def test_the_drawing_shows_the_push_and_what_the_policy_thinks() -> None:
+def test_the_drawing_shows_the_action_and_the_policy_outputs() -> None:
     assert draw(moment(0.0, 0.0, 0), 73)[6].strip() == "<[===]"
     pushed_right = draw(moment(0.0, 0.0, 1), 73)
     assert pushed_right[6].strip() == "[===]>"
@@ -253,12 +253,12 @@ def test_play_records_the_first_episode(service: Service, tmp_path: Path) -> Non
         for i in range(image.n_frames):  # type: ignore[attr-defined]  # of PIL's GIF images
             image.seek(i)
             milliseconds += image.info["duration"]
-    # 50 steps a second: the start, every second step and the last one, 40 ms each
+    # 50 steps per second: the start, every second step and the last one, 40 ms each
     assert milliseconds == 40 * (1 + first["steps"] // 2 + first["steps"] % 2)
 
 
 @pytest.mark.parametrize("place", ["missing/episode.gif", "."])
-def test_a_recording_that_cannot_be_written_is_told_at_once(
+def test_a_recording_that_cannot_be_written_is_reported_at_once(
     place: str, service: Service, tmp_path: Path
 ) -> None:
     finished = run("serving", "play", "--url", service.url, "--record", str(tmp_path / place))

@@ -1,6 +1,7 @@
 """`promote` and `rollback`: what they write, what they refuse, and that running services follow."""
 
 import json
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import urllib3
 from serving.client import PolicyClient
 from serving.metrics import Metrics
 from serving.registry.repository import Repository
-from serving.registry.selection import Choice, ChoiceError, read_choice, write_choice
+from serving.registry.selection import Selection, SelectionError, read_selection, write_selection
 from serving.settings import Settings
 from tests.artefacts import publish, unsolve
 from tests.conftest import Trained, run, running_service, wait_until
@@ -38,7 +39,7 @@ def lay_out(trained: Trained, folder: Path) -> Path:
 
 
 def say(models: Path, *arguments: str) -> str:
-    """What a command prints when it does what it was told."""
+    """The standard output of a command that succeeds."""
     finished = run("serving", *arguments, "--models", str(models))
     assert finished.returncode == 0, finished.stderr
     assert finished.stderr == ""
@@ -54,31 +55,31 @@ def mistake(models: Path, *arguments: str) -> str:
     return finished.stderr
 
 
-def chosen(models: Path) -> Any:
+def selected(models: Path) -> Any:
     return json.loads((models / "cartpole" / "serve.json").read_text())
 
 
-def test_promote_writes_the_choice_and_says_it(models: Path) -> None:
+def test_promote_writes_the_selection_and_reports_it(models: Path) -> None:
     assert say(models, "promote", "2") == "cartpole: version 2 is served from now on\n"
-    assert chosen(models) == {"serve": 2, "labels": {}}
-    told = say(models, "promote", "1", "--label", "canary")
-    assert told == "cartpole: version 1 is labelled canary\n"
-    assert chosen(models) == {"serve": 2, "labels": {"canary": 1}}
+    assert selected(models) == {"serve": 2, "labels": {}}
+    printed = say(models, "promote", "1", "--label", "canary")
+    assert printed == "cartpole: version 1 is labelled canary\n"
+    assert selected(models) == {"serve": 2, "labels": {"canary": 1}}
     assert say(models, "promote") == "cartpole: the newest version is served from now on\n"
-    assert chosen(models) == {"serve": "newest", "labels": {"canary": 1}}
+    assert selected(models) == {"serve": "newest", "labels": {"canary": 1}}
     assert [path.name for path in (models / "cartpole").glob(".*")] == []
 
 
 def test_rollback_goes_to_the_good_version_before_until_there_is_none(models: Path) -> None:
     # 5 is not solved, so 4 is what is served; 3 is damaged.
-    assert say(models, "rollback") == ("cartpole: version 2 is served from now on, and no more 4\n")
-    assert say(models, "rollback") == ("cartpole: version 1 is served from now on, and no more 2\n")
+    assert say(models, "rollback") == ("cartpole: version 2 is served from now on instead of 4\n")
+    assert say(models, "rollback") == ("cartpole: version 1 is served from now on instead of 2\n")
     assert "cartpole has no good version before 1" in mistake(models, "rollback")
-    assert chosen(models)["serve"] == 1
+    assert selected(models)["serve"] == 1
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["promote", "9"], "assets.extra/policy.json is missing"),
         (["promote", "3"], "saved_model.pb is not the file whose checksum is on the card"),
@@ -94,12 +95,14 @@ def test_rollback_goes_to_the_good_version_before_until_there_is_none(models: Pa
         (["rollback", "--name", "none"], "none has no good version\n"),
     ],
 )
-def test_what_cannot_be_served_is_not_chosen(models: Path, arguments: list[str], told: str) -> None:
-    assert told in mistake(models, *arguments)
+def test_what_cannot_be_served_is_not_selected(
+    models: Path, arguments: list[str], message: str
+) -> None:
+    assert message in mistake(models, *arguments)
     assert not (models / "cartpole" / "serve.json").exists()
 
 
-def test_a_file_that_is_no_choice_is_named_and_left_alone(models: Path) -> None:
+def test_an_invalid_selection_file_is_reported_and_left_alone(models: Path) -> None:
     for content in ("", "{", '{"serve": -1}', '{"serve": "best"}', '{"sreve": 1}', "\xff"):
         (models / "cartpole" / "serve.json").write_text(content, encoding="latin-1")
         for command in (("promote", "2"), ("rollback",)):
@@ -107,43 +110,62 @@ def test_a_file_that_is_no_choice_is_named_and_left_alone(models: Path) -> None:
         assert (models / "cartpole" / "serve.json").read_text(encoding="latin-1") == content
 
 
-def test_who_reads_while_it_is_written_never_sees_half_of_it(tmp_path: Path) -> None:
-    choices = [Choice(serve=version, labels={"a" * 200: version}) for version in (1, 2)]
-    write_choice(tmp_path, choices[0])
+def test_a_reader_never_sees_a_half_written_selection(tmp_path: Path) -> None:
+    selections = [Selection(serve=version, labels={"a" * 200: version}) for version in (1, 2)]
+    write_selection(tmp_path, selections[0])
     stop = threading.Event()
 
     def write() -> None:
         while not stop.is_set():
-            for choice in choices:
-                write_choice(tmp_path, choice)
+            for selection in selections:
+                write_selection(tmp_path, selection)
 
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        seen = [read_choice(tmp_path) for _ in range(2_000)]
+        seen = [read_selection(tmp_path) for _ in range(2_000)]
     finally:
         stop.set()
         writer.join()
-    assert all(choice in choices for choice in seen)
+    assert all(selection in selections for selection in seen)
 
 
-def test_a_choice_that_is_none_is_not_written(tmp_path: Path) -> None:
-    with pytest.raises(ChoiceError):
-        write_choice(tmp_path, Choice(serve=-1))
+def test_an_invalid_selection_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(SelectionError):
+        write_selection(tmp_path, Selection(serve=-1))
     assert list(tmp_path.iterdir()) == []
 
 
-class Followed(Running):
-    """A running service, whose default model is asked which version it serves."""
+def test_the_selection_is_complete_and_synced_to_disk_before_it_is_renamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Without the fsync, a power failure after the rename can leave an empty serve.json.
+    calls: list[str] = []
 
-    def asked(self) -> int:
+    def fsync(descriptor: int) -> None:
+        calls.append(f"fsync {os.pread(descriptor, 100, 0).decode()}")
+
+    def replace(source: str, target: Path) -> None:
+        calls.append(f"replace {target.name} {Path(source).read_text()}")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    write_selection(tmp_path, Selection(serve=3))
+    content = '{"serve":3,"labels":{}}\n'
+    assert calls == [f"fsync {content}", f"replace serve.json {content}"]
+
+
+class Followed(Running):
+    """A running service and its models folder, to check which version it serves."""
+
+    def answering(self) -> int:
         version: int = self.act([ROW])["model"]["version"]
         return version
 
     def follows(self, version: int) -> None:
         """Wait until every worker has the version."""
         wait_until(lambda: list(self.versions().values()) == [version, version])
-        assert {self.asked() for _ in range(20)} == {version}
+        assert {self.answering() for _ in range(20)} == {version}
 
     def reasons(self) -> dict[int, tuple[str, str]]:
         (model,) = self.send("GET", "/models").json()["models"]
@@ -165,7 +187,7 @@ def test_every_worker_follows_without_a_restart(followed: Followed) -> None:
     workers = followed.scrape()[("policy_worker_starts_total",)]
     say(followed.models, "rollback")
     followed.follows(2)
-    assert followed.reasons()[4] == ("waiting", "not chosen: version 2 is pinned")
+    assert followed.reasons()[4] == ("waiting", "not selected: version 2 is pinned")
     assert followed.reasons()[2] == ("served", "version 2 is pinned")
     say(followed.models, "promote", "1")
     followed.follows(1)
@@ -174,7 +196,7 @@ def test_every_worker_follows_without_a_restart(followed: Followed) -> None:
     assert followed.scrape()[("policy_worker_starts_total",)] == workers
 
 
-def test_a_labelled_version_is_held_ready_beside_the_served_one(followed: Followed) -> None:
+def test_a_labelled_version_is_kept_loaded_beside_the_served_one(followed: Followed) -> None:
     say(followed.models, "promote", "2")
     followed.follows(2)
     say(followed.models, "promote", "4", "--label", "canary")
@@ -188,28 +210,30 @@ def test_a_labelled_version_is_held_ready_beside_the_served_one(followed: Follow
     assert followed.reasons()[4] == ("labelled", "labelled canary")
 
 
-def wait_for_lines(log: Path, told: str, count: int) -> None:
-    wait_until(lambda: log.read_text().count(told) >= count)
+def wait_for_lines(log: Path, text: str, count: int) -> None:
+    wait_until(lambda: log.read_text().count(text) >= count)
 
 
-def test_a_choice_that_cannot_be_served_or_read_leaves_what_is_served(followed: Followed) -> None:
+def test_a_selection_that_cannot_be_served_or_read_leaves_the_served_version(
+    followed: Followed,
+) -> None:
     say(followed.models, "promote", "4")
     followed.follows(4)
     file = followed.models / "cartpole" / "serve.json"
     log = followed.service.log
-    for content, told in [
+    for content, text in [
         ('{"serve": 3}', "refused cartpole version 3"),
         ('{"serve": 77}', "refused cartpole version 77"),
-        ("nonsense", "the choice of a version stays as it was"),
+        ("nonsense", "version selection unchanged"),
     ]:
-        count = log.read_text().count(told)
+        count = log.read_text().count(text)
         file.write_text(content)
-        wait_for_lines(log, told, count + 2)
-        assert {followed.asked() for _ in range(20)} == {4}
+        wait_for_lines(log, text, count + 2)
+        assert {followed.answering() for _ in range(20)} == {4}
         file.write_text('{"serve": 4}')
 
 
-def test_the_choice_survives_a_restart_and_a_pin_stands_above_it(
+def test_the_selection_survives_a_restart_and_a_pin_overrides_it(
     models: Path, tmp_path: Path
 ) -> None:
     say(models, "promote", "2")
@@ -221,4 +245,4 @@ def test_the_choice_survives_a_restart_and_a_pin_stands_above_it(
     pinned.refresh()
     assert pinned.policy().version == 1
     assert pinned.report("cartpole").versions[-1].reason == "version 1 is pinned"
-    assert chosen(models)["serve"] == 2
+    assert selected(models)["serve"] == 2

@@ -1,4 +1,4 @@
-"""The randomness that a seed stands for."""
+"""The random numbers of a seed."""
 
 import numpy as np
 from hypothesis import given
@@ -48,7 +48,7 @@ def philox4x64_10(counter: list[int], key: list[int]) -> list[int]:
     return counter
 
 
-def test_the_reference_is_right_about_the_published_vector() -> None:
+def test_the_reference_gives_the_published_vector() -> None:
     # Random123's known answer test of philox4x64, 10 rounds, counter and key zero
     assert philox4x64_10([0, 0, 0, 0], [0, 0]) == [
         0x16554D9ECA36314C,
@@ -59,8 +59,8 @@ def test_the_reference_is_right_about_the_published_vector() -> None:
 
 
 @given(seeds)
-def test_anyone_can_compute_the_numbers_from_the_paper(seed: int) -> None:
-    # NumPy counts from 1
+def test_the_numbers_are_those_of_the_paper(seed: int) -> None:
+    # NumPy's counter starts at 1
     bits = [*philox4x64_10([1, 0, 0, 0], [seed, 0]), *philox4x64_10([2, 0, 0, 0], [seed, 0])]
     expected = [(word >> 40) / 2**24 for word in bits]
     np.testing.assert_array_equal(uniforms(seed, 8), expected)
@@ -70,3 +70,10 @@ def test_drawn_seeds_are_accepted_and_differ() -> None:
     drawn = {draw_seed() for _ in range(100)}
     assert len(drawn) == 100
     assert all(0 <= seed <= MAX_SEED for seed in drawn)
+
+
+def test_every_bit_of_a_seed_is_drawn() -> None:
+    # With 32 bits, two of 77,000 requests would share a seed with probability 1/2.
+    drawn = [draw_seed() for _ in range(200)]
+    zeros_and_ones = [{seed >> bit & 1 for seed in drawn} for bit in range(MAX_SEED.bit_length())]
+    assert zeros_and_ones == [{0, 1}] * 53

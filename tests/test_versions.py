@@ -1,4 +1,4 @@
-"""Which version is served, and why, through real HTTP."""
+"""Which version is served, and why, over real HTTP."""
 
 import json
 import shutil
@@ -67,10 +67,10 @@ def test_without_a_model_it_is_alive_and_not_ready_until_one_appears(
         not_ready["versions"] = []
         assert get(service, "/models").json() == {"models": [not_ready]}
         assert get(service, "/models/cartpole").json() == not_ready | {"policy": None}
-        asked = urllib3.request(
+        refused = urllib3.request(
             "POST", f"{service.url}/act", json={"observations": [[0, 0, 0, 0]]}, retries=False
         )
-        for response in (asked, get(service, "/health/ready")):
+        for response in (refused, get(service, "/health/ready")):
             assert response.status == 503
             assert response.headers["Content-Type"] == "application/problem+json"
             assert response.headers["Retry-After"] == "1"
@@ -90,7 +90,7 @@ def alive(service: Service) -> bool:
 
 
 def test_once_it_is_ready_every_worker_answers(models: Path, tmp_path: Path) -> None:
-    # No worker looks again within this test: each must have a version or find one when asked.
+    # No worker polls again during this test: each must have a version, or load one on demand.
     options = ("--workers", "4", "--poll-seconds", "1000")
     with running_service(models, tmp_path / "log", *options) as service:
         wait_until(lambda: alive(service) and ready_version(service) == 1)
@@ -115,19 +115,19 @@ def test_versions_that_fail_a_check_are_refused_and_named_with_the_reason(
             (12, "refused", unsolved),
             (11, "refused", damaged),
             (10, "served", "the newest version that passes every check is served"),
-            (1, "waiting", "not chosen: the newest version that passes every check is served"),
+            (1, "waiting", "not selected: the newest version that passes every check is served"),
         ]
-        # A version that was refused is tried again when its files change: it was being copied.
+        # A refused version is checked again when its files change: it may have been incomplete.
         shutil.copy(trained.model_dir / "saved_model.pb", models / "cartpole" / "11")
         wait_until(lambda: ready_version(service) == 11)
-        # One that is served stays so when its folder vanishes.
+        # The served version stays loaded when its folder vanishes.
         shutil.rmtree(models / "cartpole" / "11")
         wait_until(lambda: 11 not in [version for version, *_ in report(service)])
         assert ready_version(service) == 11
-    told = log.read_text()
-    assert f"refused cartpole version 11: {damaged}" in told
-    assert f"refused cartpole version 12: {unsolved}" in told
-    assert "Traceback" not in told
+    logged = log.read_text()
+    assert f"refused cartpole version 11: {damaged}" in logged
+    assert f"refused cartpole version 12: {unsolved}" in logged
+    assert "Traceback" not in logged
 
 
 def test_a_return_below_the_setting_is_not_served(
@@ -149,9 +149,7 @@ def test_a_return_below_the_setting_is_not_served(
         wait_until(lambda: ready_version(service) == 2)
 
 
-def test_models_stand_side_by_side_and_are_asked_by_name(
-    models: Path, trained: Trained, tmp_path: Path
-) -> None:
+def test_several_models_are_served_by_name(models: Path, trained: Trained, tmp_path: Path) -> None:
     (models / "other").mkdir()
     publish(trained.model_dir, models / "other" / "7")
     (models / "a file").touch()

@@ -1,4 +1,4 @@
-"""The demo player: real Gymnasium episodes, every action decided through the service."""
+"""The demo player: real Gymnasium episodes in which the service selects every action."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,7 @@ class Episode(NamedTuple):
     episode: int  # from 1
     episode_return: float
     steps: int
-    mean_latency_ms: float  # of the calls of `/act`, as the player saw them
+    mean_latency_ms: float  # of the calls of `/act`, measured by the player
 
 
 def play(
@@ -31,24 +31,24 @@ def play(
     seed: int,
     watchers: Sequence[Watcher] = (),
 ) -> Iterator[Episode]:
-    """Play episodes one after the other.
+    """Play episodes one after another.
 
     Args:
-        client: of the service that decides.
+        client: of the service that selects the actions.
         env: the environment that the policy was trained on.
-        episodes: how many.
-        deterministic: ask for the most probable actions.
-        seed: of the environment, and of the sampled actions: the step's number is added.
-        watchers: told of every start and every step.
+        episodes: number of episodes.
+        deterministic: take the most probable actions.
+        seed: of the environment, and plus the step number, of the sampled actions.
+        watchers: called at the start of an episode and after every step.
 
     Raises:
-        ServiceError: the service stopped answering, or refuses the observations.
-        gymnasium.error.Error: the environment cannot be drawn here.
-        RenderError: a watcher cannot go on.
+        ServiceError: the service stopped responding, or rejected the observations.
+        gymnasium.error.Error: the environment cannot be rendered.
+        RenderError: a watcher failed.
     """
 
-    def tell(decision: ActResponse | None) -> None:
-        moment = Moment(episode, steps, observation, decision, ended, env.render)
+    def notify(response: ActResponse | None) -> None:
+        moment = Moment(episode, steps, observation, response, ended, env.render)
         for watch in watchers:
             watch(moment)
 
@@ -56,17 +56,17 @@ def play(
     for episode in range(1, episodes + 1):
         observation, _ = env.reset(seed=seed if episode == 1 else None)
         episode_return, steps, waited, ended = 0.0, 0, 0.0, False
-        tell(None)
+        notify(None)
         while not ended:
-            asked = time.perf_counter()
-            decision = client.act(
+            started = time.perf_counter()
+            response = client.act(
                 observation[None, :], deterministic=deterministic, seed=seed + calls
             )
-            waited += time.perf_counter() - asked
-            observation, reward, terminated, truncated, _ = env.step(decision.actions[0])
+            waited += time.perf_counter() - started
+            observation, reward, terminated, truncated, _ = env.step(response.actions[0])
             episode_return += float(reward)
             steps += 1
             calls += 1
             ended = terminated or truncated
-            tell(decision)
+            notify(response)
         yield Episode(episode, episode_return, steps, 1000.0 * waited / steps)

@@ -1,4 +1,4 @@
-"""Who watches an episode of the demo player: a drawing as text, and a recording as GIF."""
+"""Watchers of the demo player's episodes: a text rendering and a GIF recorder."""
 
 import importlib.util
 import os
@@ -26,28 +26,28 @@ GIF_FRAMES_PER_SECOND = 25
 
 
 class RenderError(Exception):
-    """An episode cannot be drawn or recorded; says why."""
+    """An episode cannot be rendered or recorded; the message says why."""
 
 
 class Moment(NamedTuple):
-    """The start of an episode, or what is after one of its steps."""
+    """The state at the start of an episode or after one of its steps."""
 
     episode: int  # from 1
     steps: int
     observation: npt.NDArray[np.float32]  # [O]
-    decision: ActResponse | None  # that led here; None at the start
+    response: ActResponse | None  # with the last action; None at the start
     ended: bool
-    render: Callable[[], Any]  # the environment's own picture
+    render: Callable[[], Any]  # the environment's renderer
 
 
 class TextRenderer:
-    """Draws CartPole in place on a terminal, at its own speed; a plain line at times elsewhere."""
+    """Draws CartPole in real time on a terminal; elsewhere prints a line every half second."""
 
     def __init__(self, out: TextIO, env_id: str, frames_per_second: float) -> None:
         """Draw to `out`.
 
         Raises:
-            RenderError: the environment is another than CartPole.
+            RenderError: the environment is not CartPole.
         """
         if not env_id.startswith("CartPole"):
             raise RenderError(f"--render text draws CartPole, not {env_id}")
@@ -59,10 +59,10 @@ class TextRenderer:
         self._due = time.perf_counter()
 
     def __call__(self, moment: Moment) -> None:
-        """Draw what is now."""
+        """Draw the current state."""
         if self._in_place:
             lines = draw(moment, self._width)
-            # Over the last picture; the start of an episode goes below what was printed since.
+            # Over the last frame; the first frame of an episode goes below the output since then.
             above = f"\x1b[{len(lines)}F" if moment.steps else ""
             self._out.write(above + "".join(f"{line}\x1b[K\n" for line in lines))
             self._out.flush()
@@ -74,7 +74,7 @@ class TextRenderer:
 
 
 def draw(moment: Moment, width: int) -> list[str]:
-    """Draw CartPole with `width` columns: always the same number of lines, in ASCII."""
+    """Draw CartPole in ASCII, `width` columns wide: always the same number of lines."""
     position, _, angle, _ = (float(number) for number in moment.observation)
     per_metre = (width - 1) / (2 * TRACK_HALF_WIDTH)
     centre = (width - 1) / 2 + position * per_metre
@@ -82,33 +82,33 @@ def draw(moment: Moment, width: int) -> list[str]:
     rows = []
     for row in range(POLE_ROWS, 0, -1):
         along = POLE_LENGTH * (row - 0.5) / POLE_ROWS
-        rows.append(_place(stroke, centre + np.sin(angle) * along * per_metre, width))
-    action = None if moment.decision is None else moment.decision.actions[0]
+        rows.append(_centred(stroke, centre + np.sin(angle) * along * per_metre, width))
+    action = None if moment.response is None else moment.response.actions[0]
     cart = f"{'<' if action == 0 else ' '}[===]{'>' if action == 1 else ' '}"
     track = "|" + "-" * (width - 2) + "|"
-    return [*rows, _place(cart, centre, width), track, describe(moment)[:width]]
+    return [*rows, _centred(cart, centre, width), track, describe(moment)[:width]]
 
 
 def describe(moment: Moment) -> str:
-    """One line about CartPole."""
+    """One line with the state of CartPole."""
     position, _, angle, _ = moment.observation
     line = f"episode {moment.episode}  step {moment.steps:3}  x {position:+.2f} m"
     line += f"  pole {np.degrees(angle):+5.1f} deg"
-    if moment.decision is not None:
-        ((_, right),) = moment.decision.action_probabilities
-        line += f"  right {right:.2f}  value {moment.decision.state_values[0]:.1f}"
+    if moment.response is not None:
+        ((_, right),) = moment.response.action_probabilities
+        line += f"  right {right:.2f}  value {moment.response.state_values[0]:.1f}"
     return line
 
 
-def _place(text: str, centre: float, width: int) -> str:
-    """Put a text around a column, as much of it as is within the picture."""
+def _centred(text: str, centre: float, width: int) -> str:
+    """Centre a text on a column and clip it to the width."""
     left = round(centre - (len(text) - 1) / 2)
     line = " " * max(left, 0) + text[max(-left, 0) :]
     return line[:width].rstrip()
 
 
 class GifRecorder:
-    """Saves the first episode as a GIF, by the environment's own renderer."""
+    """Saves the first episode as a GIF, with the environment's renderer."""
 
     def __init__(self, path: Path, frames_per_second: float) -> None:
         """Record into `path`.
@@ -116,7 +116,7 @@ class GifRecorder:
         Raises:
             RenderError: Pillow is not installed, or the file cannot be written.
         """
-        # Told before an episode is played in vain.
+        # Fail before an episode is played in vain.
         if importlib.util.find_spec("PIL") is None:
             raise RenderError("--record needs the package pillow, which is not installed")
         if not path.absolute().parent.is_dir():
@@ -127,7 +127,7 @@ class GifRecorder:
         self._frames: list[Image] = []
 
     def __call__(self, moment: Moment) -> None:
-        """Keep the picture of now, and save the GIF at the end.
+        """Keep the current frame, and save the GIF at the end of the episode.
 
         Raises:
             RenderError: the file cannot be written.

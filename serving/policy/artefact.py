@@ -1,4 +1,4 @@
-"""A version's folder, read and checked without TensorFlow."""
+"""The files of a version, read and checked without TensorFlow."""
 
 import hashlib
 from pathlib import Path
@@ -9,18 +9,18 @@ import msgspec
 CARD = "assets.extra/policy.json"
 GOLDEN = "assets.extra/golden.json"
 PICTURES = ("learning_curve.png", "episode.gif")
-# Stands in the card for the card's own checksum while that is computed.
+# The card's own checksum is computed with this in its place.
 NO_CHECKSUM = b"0" * 64
 
 T = TypeVar("T")
 
 
 class ArtefactError(Exception):
-    """A version's folder holds no policy that can be served; says why."""
+    """A version cannot be served; the message says why."""
 
 
 class Observations(msgspec.Struct):
-    """The card's part about observations; all lists have one entry a number."""
+    """The card's section on observations; every list has one entry per feature."""
 
     names: list[str]
     seen_low: list[float]
@@ -28,61 +28,77 @@ class Observations(msgspec.Struct):
 
 
 class Actions(msgspec.Struct):
-    """The card's part about actions."""
+    """The card's section on actions."""
 
     names: list[str]
 
 
 class Evaluation(msgspec.Struct):
-    """Returns of evaluation episodes."""
+    """The returns of the evaluation episodes."""
 
     mean: float
 
 
 class Evaluations(msgspec.Struct):
-    """How good the policy was where it was trained, by kind of action."""
+    """The evaluations made after training, with greedy and with sampled actions."""
 
     greedy: Evaluation
     sampled: Evaluation
 
 
 class Card(msgspec.Struct):
-    """The part of the policy card that serving depends on."""
+    """The fields of the policy card that serving needs."""
 
     environment: str
     observations: Observations
     actions: Actions
     solved: bool
     evaluation: Evaluations
-    checksums: dict[str, str]  # SHA-256 of every file by its path
+    checksums: dict[str, str]  # SHA-256 of every file, by path
 
 
 class Golden(msgspec.Struct):
-    """What the policy computed where it was trained, for `G` observations."""
+    """Golden values: what the policy computed after training for `G` observations."""
 
     observations: Annotated[list[list[float]], msgspec.Meta(min_length=1)]  # [G, O]
     action_logits: list[list[float]]  # [G, A]
     state_values: list[float]  # [G]
-    # Relative and absolute; a large one would prove nothing.
+    # Relative and absolute; with a large one the comparison would prove nothing.
     tolerance: Annotated[float, msgspec.Meta(ge=0, le=1e-3)]
 
 
 class Artefact(NamedTuple):
-    """What stands beside the SavedModel."""
+    """The files beside the SavedModel."""
 
     card: Card
     card_json: bytes  # the whole card
     golden: Golden
-    pictures: dict[str, bytes]  # of the run that made it, by name, if they came with it
+    pictures: dict[str, bytes]  # of the training run, by name; those that were exported
+
+
+def version_numbers(folder: Path) -> list[int]:
+    """List the versions in a model's folder, newest first; empty if there is no folder.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        return []
+    # With leading zeros, two folders could have the same number.
+    return sorted(
+        (int(name) for name in names if name.isdecimal() and name == str(int(name))), reverse=True
+    )
 
 
 def read(model_dir: Path) -> Artefact:
     """Read a version's card and golden values, and check every file by its checksum.
 
-    That finds damage, not malice: who can write the folder can write the checksums.
+    Checksums detect damage, not tampering: whoever can write the folder can change them too.
 
     Raises:
-        ArtefactError: a file is missing, changed, unknown, a symbolic link or not as designed.
+        ArtefactError: a file is missing, changed, unknown, a symbolic link or invalid.
     """
     try:
         files = _files(model_dir)
@@ -104,7 +120,7 @@ def read(model_dir: Path) -> Artefact:
 
 
 def require_return(card: Card, min_return: float | None) -> None:
-    """Hold back a policy that is not good enough.
+    """Refuse a policy that is not good enough.
 
     Raises:
         ArtefactError: it is not solved, or one of its mean returns is below `min_return`.

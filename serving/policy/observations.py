@@ -1,4 +1,4 @@
-"""Rows of a request as an array, and what is remarkable about them. No HTTP in here."""
+"""The rows of a request as an array, validated and compared with training. No HTTP here."""
 
 import math
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ def to_array(
     """Turn rows into observations `[B, O]`.
 
     Args:
-        rows: each the numbers in order, or an object with the names.
-        names: of the `O` numbers.
+        rows: each a list of numbers in order, or a mapping from names to numbers.
+        names: of the `O` features.
         max_rows: the most rows allowed.
 
     Raises:
-        InvalidRequestError: no row or too many, a row of the wrong size or with wrong
-            names, or a number that float32 cannot hold.
+        InvalidRequestError: no rows or too many, a row with the wrong length or wrong
+            names, or a number that float32 cannot represent.
     """
     require_rows(len(rows), max_rows)
     try:
@@ -34,25 +34,25 @@ def to_array(
     except (TypeError, ValueError):  # rows by name, or of different lengths
         numbers = np.empty(0)
     if numbers.shape != (len(rows), len(names)):
-        # One by one: this tells which row is wrong.
+        # One by one, to report which row is wrong.
         ordered = [_in_order(index, row, names) for index, row in enumerate(rows)]
         numbers = np.array(ordered, np.float64)
     return from_numbers(numbers, names, max_rows)
 
 
 def from_numbers(numbers: npt.NDArray[Any], names: list[str], max_rows: int) -> FloatArray:
-    """Turn numbers of any kind into observations `[B, O]`; float32 is not copied.
+    """Turn an array of any numeric dtype into observations `[B, O]`; float32 is not copied.
 
-    All others become float64 first, as every number in JSON does, and are rounded from there.
+    Other dtypes are converted to float64 first, as numbers in JSON are, and then rounded.
 
     Args:
         numbers: `[B, O]`.
-        names: of the `O` numbers.
+        names: of the `O` features.
         max_rows: the most rows allowed.
 
     Raises:
-        InvalidRequestError: the shape is another one, no row or too many, or a number that
-            float32 cannot hold.
+        InvalidRequestError: the shape is wrong, there are no rows or too many, or float32 cannot
+            represent a number.
     """
     require_shape(numbers.shape, names, max_rows)
     if numbers.dtype != np.float32:
@@ -69,10 +69,10 @@ def from_numbers(numbers: npt.NDArray[Any], names: list[str], max_rows: int) -> 
 
 
 def require_shape(shape: Sequence[int], names: list[str], max_rows: int) -> None:
-    """Hold a shape to `[B, O]`, `B` being 1 to `max_rows`.
+    """Require the shape `[B, O]` with `B` from 1 to `max_rows`.
 
     Raises:
-        InvalidRequestError: it is another one.
+        InvalidRequestError: the shape is wrong.
     """
     if len(shape) != 2 or shape[1] != len(names):
         raise InvalidRequestError(
@@ -83,10 +83,10 @@ def require_shape(shape: Sequence[int], names: list[str], max_rows: int) -> None
 
 
 def require_rows(rows: int, max_rows: int) -> None:
-    """Hold a number of rows to 1 to `max_rows`.
+    """Require 1 to `max_rows` rows.
 
     Raises:
-        InvalidRequestError: it is another one.
+        InvalidRequestError: there are none or too many.
     """
     if not 1 <= rows <= max_rows:
         raise InvalidRequestError(f"observations: {rows} rows, expected 1 to {max_rows}")
@@ -111,7 +111,7 @@ def _in_order(index: int, row: list[float] | dict[str, float], names: list[str])
 
 
 class Ranges(NamedTuple):
-    """What training saw of the `O` numbers of an observation."""
+    """The range that training saw for each of the `O` features of an observation."""
 
     names: list[str]
     low: FloatArray  # [O]
@@ -119,15 +119,15 @@ class Ranges(NamedTuple):
 
 
 def is_outside(observations: FloatArray, seen: Ranges) -> npt.NDArray[np.bool_]:
-    """Which of the numbers `[B, O]` training never saw."""
+    """Which numbers of `[B, O]` are outside the ranges that training saw."""
     return (observations < seen.low) | (observations > seen.high)
 
 
 def out_of_range_warnings(observations: FloatArray, seen: Ranges) -> tuple[list[str], int]:
-    """Name the rows of `[B, O]` outside what training saw.
+    """Describe the rows of `[B, O]` that are outside the ranges that training saw.
 
     Returns:
-        One line for each of the first ten, one more for the others; and how many rows.
+        A line for each of the first ten, one more for the rest; and the number of such rows.
     """
     outside = is_outside(observations, seen)
     rows = np.flatnonzero(outside.any(axis=1))

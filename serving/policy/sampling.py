@@ -1,4 +1,4 @@
-"""The randomness of a request, so that each of its answers can be replayed."""
+"""The random numbers of a request, derived from its seed so that it can be replayed."""
 
 import secrets
 import threading
@@ -7,19 +7,19 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-# The largest whole number that every JSON client holds exactly (RFC 8259, section 6).
+# The largest integer that every JSON client represents exactly (RFC 8259, section 6).
 MAX_SEED = 2**53 - 1
 
 
 class _Generator(threading.local):
-    """NumPy's Philox, one a thread: to make one costs six times what it costs to set its key."""
+    """NumPy's Philox, one per thread: creating one costs six times as much as setting its key."""
 
     def __init__(self) -> None:
         self.philox = np.random.Philox(key=0)
         self.state = self.philox.state
 
     def bits(self, key: int, count: int) -> npt.NDArray[np.uint64]:
-        """The first words of a key."""
+        """The first `count` words of the stream of a key."""
         self.state["state"]["key"][0] = key
         self.philox.state = self.state
         return self.philox.random_raw(count)
@@ -29,21 +29,21 @@ _generator = _Generator()
 
 
 def draw_seed() -> int:
-    """A seed for a request that brings none."""
+    """Draw a seed for a request without one, from all 53 bits."""
     return secrets.randbits(MAX_SEED.bit_length())
 
 
 def uniforms(seed: int, rows: int) -> npt.NDArray[np.float32]:
-    """One number in [0, 1) for each row of a request, `[rows]`.
+    """Draw one number in [0, 1) per row of a request, `[rows]`.
 
-    Row `i` depends on the seed and `i` alone, never on the number of rows. The bits are
-    those of Philox4x64-10 with the seed as its key (Salmon et al. 2011), whose raw output
-    NumPy keeps the same across versions; the upper 24 of each become a float32.
+    Row `i` depends only on the seed and `i`, never on the number of rows. The generator is
+    Philox4x64-10 with the seed as its key (Salmon et al. 2011), whose raw output is the same
+    in all versions of NumPy; the upper 24 bits of each word become a float32.
     """
     return uniforms_of([seed], [rows])
 
 
 def uniforms_of(seeds: Sequence[int], rows: Sequence[int]) -> npt.NDArray[np.float32]:
-    """`uniforms` of several requests one after the other, `[sum(rows)]`."""
+    """`uniforms` of several requests, concatenated: `[sum(rows)]`."""
     bits = np.concatenate(list(map(_generator.bits, seeds, rows)))
     return (bits >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)

@@ -1,1 +1,1 @@
-"""The models on the disk: which versions there are, and which are served."""
+"""The models on disk: their versions, and which of them are served."""

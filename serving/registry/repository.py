@@ -1,4 +1,4 @@
-"""The models of the service: which there are, and looking for new versions of them."""
+"""The model repository: finds the models and watches for new versions."""
 
 import logging
 import threading
@@ -6,7 +6,7 @@ import threading
 from serving.errors import NotFoundError
 from serving.metrics import Metrics
 from serving.policy.savedmodel import Policy
-from serving.registry.selection import Choice, read_choice, write_choice
+from serving.registry.selection import Selection, read_selection, write_selection
 from serving.registry.versions import Versions
 from serving.schemas import ModelReport
 from serving.settings import Settings
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 class Repository:
     """Every model under the models folder, each with its versions; one is the default.
 
-    A request's name is looked up among the folders found here and is never a path.
+    A name in a request is looked up among the folders found here, never used as a path.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
@@ -28,17 +28,17 @@ class Repository:
         self._add(settings.name)
 
     def start(self) -> None:
-        """Load in the background, so that the process answers that it is alive meanwhile."""
+        """Load in the background, so that liveness checks are answered meanwhile."""
         threading.Thread(target=self._watch, name="repository", daemon=True).start()
 
     def policy(
         self, name: str | None = None, *, version: int | None = None, label: str | None = None
     ) -> Policy:
-        """The policy to answer with: the served version of the default model, if not told else.
+        """The policy to answer with; by default the served version of the default model.
 
         Raises:
-            NotFoundError: there is no such model, version or label, or it is not loaded.
-            NotReadyError: none of the model's versions is served; says why.
+            NotFoundError: the model, version or label is unknown or not loaded.
+            NotReadyError: no version of the model is served; the message says why.
         """
         versions = self._find(name or self.default)
         if version is not None:
@@ -46,7 +46,7 @@ class Repository:
         return versions.served() if label is None else versions.labelled(label)
 
     def report(self, name: str) -> ModelReport:
-        """Which versions of a model there are, and which is served and why.
+        """List a model's versions, and say which one is served and why.
 
         Raises:
             NotFoundError: no model has that name.
@@ -54,45 +54,45 @@ class Repository:
         return self._find(name).report(default=name == self.default)
 
     def names(self) -> list[str]:
-        """Of all models, the default one first."""
+        """Names of all models, the default first."""
         return sorted(self._models, key=lambda name: (name != self.default, name))
 
     def widest(self) -> int:
         """The most numbers that an observation of a served policy has; 1 where none is served."""
         return max((versions.width() for versions in self._models.copy().values()), default=1)
 
-    def choose(self, name: str, choice: Choice) -> None:
-        """Change what is served of a model, in this worker now and in the others within a poll.
+    def select(self, name: str, selection: Selection) -> None:
+        """Change the version selection, in this worker now and in the others at their next poll.
 
         Raises:
             NotFoundError: no model has that name.
-            ChoiceError: the models folder cannot be written.
+            SelectionError: the models folder cannot be written.
         """
         versions = self._find(name)
-        write_choice(self._settings.models / versions.name, choice)
+        write_selection(self._settings.models / versions.name, selection)
         versions.refresh()
 
-    def choice(self, name: str) -> Choice:
-        """What is chosen to be served of a model.
+    def selection(self, name: str) -> Selection:
+        """The version selection of a model.
 
         Raises:
             NotFoundError: no model has that name.
-            ChoiceError: the file that says it is not as designed.
+            SelectionError: its file cannot be read or is invalid.
         """
-        return read_choice(self._settings.models / self._find(name).name)
+        return read_selection(self._settings.models / self._find(name).name)
 
     def refresh(self) -> None:
-        """Look for new models, and for new versions of each."""
+        """Look for new models and new versions."""
         self._discover()
         for name in self.names():
             try:
                 self._models[name].refresh()
             except OSError as error:
-                logger.error("the versions of %s cannot be read: %s", name, error)
+                logger.error("cannot read the versions of %s: %s", name, error)
 
     def _find(self, name: str) -> Versions:
         if name not in self._models:
-            # Another worker may have seen it already.
+            # Another worker may have found it already.
             self._discover()
         try:
             return self._models[name]
@@ -108,7 +108,7 @@ class Repository:
                 if not known and folder.is_dir() and not folder.is_symlink():
                     self._add(folder.name)
         except OSError as error:
-            logger.error("%s cannot be read: %s", self._settings.models, error)
+            logger.error("cannot read %s: %s", self._settings.models, error)
 
     def _add(self, name: str) -> None:
         self._models[name] = Versions(self._settings.models / name, self._settings, self._metrics)

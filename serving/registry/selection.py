@@ -1,4 +1,4 @@
-"""What an operator wants served, in a file beside a model's versions: it survives restarts."""
+"""The version selection of a model, in a file beside its versions: it survives restarts."""
 
 import os
 import tempfile
@@ -8,76 +8,60 @@ from typing import Annotated, Literal
 import msgspec
 
 FILE = "serve.json"
-# What the served version is called where a label is asked for.
+# The label of the served version.
 STABLE = "stable"
 
 Version = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One model's choice.
+class Selection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which of a model's versions to serve.
 
     Attributes:
-        serve: a version, the newest one that passes every check, or nothing.
-        labels: other versions that are held ready under names of their own.
+        serve: a version, the newest that passes its checks, or nothing.
+        labels: versions kept loaded beside the served one, by label.
     """
 
     serve: Version | Literal["newest", "nothing"] = "newest"
     labels: dict[Annotated[str, msgspec.Meta(pattern="^[a-zA-Z0-9_]+$")], Version] = {}
 
 
-class ChoiceError(Exception):
-    """What was chosen cannot be served, read or written; says why."""
+class SelectionError(Exception):
+    """A selection cannot be served, read or written; the message says why."""
 
 
-def read_choice(folder: Path) -> Choice:
-    """The choice for the model in `folder`; without a file the newest version.
+def read_selection(folder: Path) -> Selection:
+    """Read the selection of the model in `folder`; without a file it is the newest version.
 
     Raises:
-        ChoiceError: there is a file, and it is not as designed.
+        SelectionError: the file cannot be read or is invalid.
     """
     try:
-        return msgspec.json.decode((folder / FILE).read_bytes(), type=Choice)
+        return msgspec.json.decode((folder / FILE).read_bytes(), type=Selection)
     except FileNotFoundError:
-        return Choice()
+        return Selection()
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ChoiceError(f"{folder / FILE}: {error}") from error
+        raise SelectionError(f"{folder / FILE}: {error}") from error
 
 
-def write_choice(folder: Path, choice: Choice) -> None:
-    """Put a choice in the place of the one before, in one step.
+def write_selection(folder: Path, selection: Selection) -> None:
+    """Replace the selection atomically: synced to disk (fsync), then renamed.
 
     Raises:
-        ChoiceError: the choice is not as designed, or the folder cannot be written.
+        SelectionError: the selection is invalid, or the folder cannot be written.
     """
     try:
-        msgspec.convert(msgspec.to_builtins(choice), Choice)
+        msgspec.convert(msgspec.to_builtins(selection), Selection)
     except msgspec.ValidationError as error:
-        raise ChoiceError(str(error)) from error
+        raise SelectionError(str(error)) from error
     try:
-        descriptor, aside = tempfile.mkstemp(prefix=".writing-", dir=folder)
+        descriptor, temporary = tempfile.mkstemp(prefix=".writing-", dir=folder)
         with open(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(choice) + b"\n")
+            file.write(msgspec.json.encode(selection) + b"\n")
             file.flush()
             os.fsync(descriptor)
-        # Another user than the operator may serve.
-        os.chmod(aside, 0o644)
-        os.replace(aside, folder / FILE)
+        # The service may run as another user than the operator.
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, folder / FILE)
     except OSError as error:
-        raise ChoiceError(f"{folder / FILE} cannot be written: {error.strerror}") from error
-
-
-def version_numbers(folder: Path) -> list[int]:
-    """The versions in a model's folder, the newest first; none where there is no folder.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    try:
-        names = [path.name for path in folder.iterdir()]
-    except FileNotFoundError:
-        return []
-    # A leading zero would give one version two names.
-    return sorted(
-        (int(name) for name in names if name.isdecimal() and name == str(int(name))), reverse=True
-    )
+        raise SelectionError(f"{folder / FILE} cannot be written: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""The versions of one model on the disk, and those that are served."""
+"""The versions of one model: on disk, loaded and served."""
 
 import gc
 import logging
@@ -8,24 +8,24 @@ from typing import Literal
 
 from serving.errors import NotFoundError, NotReadyError, UnknownLabelError
 from serving.metrics import Metrics
-from serving.policy.artefact import ArtefactError, read, require_return
+from serving.policy.artefact import ArtefactError, read, require_return, version_numbers
 from serving.policy.savedmodel import Policy
-from serving.registry.selection import STABLE, Choice, ChoiceError, read_choice, version_numbers
+from serving.registry.selection import STABLE, Selection, SelectionError, read_selection
 from serving.schemas import ModelReport, VersionReport
 from serving.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-# Path, size and time of change of every file: other ones, and a refused version is tried again.
+# Path, size and mtime of every file; a refused version is tried again when they change.
 Fingerprint = tuple[tuple[str, int, int], ...]
 
 
 class Versions:
-    """Serves the version that is chosen: the newest that passes every check, or a pinned one.
+    """Serves the selected version: the newest that passes its checks, or a pinned one.
 
-    A version is loaded and checked beside the one that is served, then takes its place in
-    one assignment, so that a bad one never replaces a good one. The newest version stays
-    served when its folder vanishes.
+    A version is loaded and checked while the old one keeps serving; one assignment then swaps
+    them, so a bad version never replaces a good one. The served version stays loaded when its
+    folder vanishes.
     """
 
     def __init__(self, folder: Path, settings: Settings, metrics: Metrics) -> None:
@@ -33,21 +33,21 @@ class Versions:
         self._folder = folder
         self._settings = settings
         self._metrics = metrics
-        self._choice = Choice()
+        self._selection = Selection()
         self._served: Policy | None = None
         self._labelled: dict[str, Policy] = {}
         self._refused: dict[int, tuple[Fingerprint, str]] = {}
-        self._lock = threading.Lock()  # one thread at a time loads
+        self._lock = threading.Lock()  # one thread loads at a time
         metrics.add_model(self.name)
 
     def served(self) -> Policy:
         """The policy to answer with.
 
         Raises:
-            NotReadyError: there is none; says why.
+            NotReadyError: no version is served; the message says why.
         """
         if self._served is None:
-            # Another worker may be ready already, and this one must then answer as well.
+            # Once one worker has said that it is ready, all must answer.
             self.refresh()
         policy = self._served
         if policy is None:
@@ -63,7 +63,7 @@ class Versions:
         """A version by its number.
 
         Raises:
-            NotFoundError: it is neither served nor labelled.
+            NotFoundError: it is not loaded, as it is neither served nor labelled.
         """
         for policy in (self._served, *self._labelled.values()):
             if policy is not None and policy.version == number:
@@ -71,11 +71,11 @@ class Versions:
         raise NotFoundError(f"version {number} of {self.name} is not loaded")
 
     def labelled(self, label: str) -> Policy:
-        """A version by its label; the served one is called "stable".
+        """A version by its label; "stable" is the served one.
 
         Raises:
             UnknownLabelError: no loaded version has that label.
-            NotReadyError: it is "stable", and none is served.
+            NotReadyError: the label is "stable", and no version is served.
         """
         if label == STABLE:
             return self.served()
@@ -85,16 +85,16 @@ class Versions:
             raise UnknownLabelError(f"no version of {self.name} is labelled {label!r}") from None
 
     def refresh(self) -> None:
-        """Look at the disk, and serve what is chosen.
+        """Read the version selection, and load and serve the selected version.
 
         Raises:
             OSError: the folder cannot be read.
         """
         with self._lock:
             try:
-                self._choice = read_choice(self._folder)
-            except ChoiceError as error:
-                logger.error("the choice of a version stays as it was: %s", error)
+                self._selection = read_selection(self._folder)
+            except SelectionError as error:
+                logger.error("version selection unchanged: %s", error)
             if self._wanted() == "nothing":
                 self._serve(None)
             for version in self._candidates():
@@ -102,11 +102,12 @@ class Versions:
                 if policy is not None:
                     self._serve(policy)
                     break
-            loaded = {label: self._load(version) for label, version in self._choice.labels.items()}
+            labels = self._selection.labels.items()
+            loaded = {label: self._load(version) for label, version in labels}
             self._labelled = {label: policy for label, policy in loaded.items() if policy}
 
     def report(self, *, default: bool) -> ModelReport:
-        """Every version on the disk and what became of it.
+        """The state of every version on disk.
 
         Args:
             default: whether this is the service's default model.
@@ -121,10 +122,10 @@ class Versions:
 
     def _wanted(self) -> int | Literal["newest", "nothing"]:
         pin = self._settings.pin
-        return self._choice.serve if pin is None or self.name != self._settings.name else pin
+        return self._selection.serve if pin is None or self.name != self._settings.name else pin
 
     def _candidates(self) -> list[int]:
-        """Versions to serve, the best first, down to the one that is served."""
+        """Versions to try, in order: only those newer than the served one if newest is selected."""
         wanted = self._wanted()
         if wanted == "nothing":
             return []
@@ -138,7 +139,7 @@ class Versions:
         ]
 
     def _load(self, version: int) -> Policy | None:
-        """The version, loaded unless it is already; None if it is refused."""
+        """Load the version if it is not loaded yet; None if it is refused."""
         try:
             return self.version(version)
         except NotFoundError:
@@ -167,7 +168,7 @@ class Versions:
         if before is not None:
             self._metrics.swaps.labels(self.name).inc()
             before = None
-            gc.collect()  # the parts of a loaded graph refer to each other
+            gc.collect()  # a loaded graph has reference cycles
         logger.info("serving %s version %s", self.name, policy.version if policy else "none")
 
     def _report(self, version: int, served: Policy | None) -> VersionReport:
@@ -178,7 +179,7 @@ class Versions:
             return VersionReport(version, "labelled", f"labelled {', '.join(labels)}")
         if version in self._refused:
             return VersionReport(version, "refused", self._refused[version][1])
-        return VersionReport(version, "waiting", f"not chosen: {self._why()}")
+        return VersionReport(version, "waiting", f"not selected: {self._why()}")
 
     def _why(self) -> str:
         """Why the served version is served."""
@@ -208,5 +209,5 @@ def _fingerprint(model_dir: Path) -> Fingerprint:
             for path in sorted(model_dir.rglob("*"))
             for status in [path.lstat()]
         )
-    except OSError:  # it is being copied or deleted just now
+    except OSError:  # it is being copied or deleted right now
         return ()

@@ -1,9 +1,9 @@
-/** The live page: carts, decided by the service, one request at a time. */
+/** The live page: the service selects the carts' actions, one request in flight at a time. */
 
 import { Carts, move, observations } from "./carts.js";
-import { AwayError, RefusedError, ServiceClient } from "./client.js";
+import { UnavailableError, RefusedError, ServiceClient } from "./client.js";
 import { connect, held, settings, showPaused } from "./controls.js";
-import { find, tell } from "./dom.js";
+import { find, setText } from "./dom.js";
 import { announce, showProblem, showUncaughtErrors, untilAnswered } from "./notices.js";
 import { STEPS_PER_SECOND } from "./physics.js";
 import { Readouts } from "./readouts.js";
@@ -22,7 +22,7 @@ const pacer = new Pacer();
 
 let carts = new Carts(settings.count, () => settings.spread);
 let model = null;
-// Who asks their system for less motion starts it themselves.
+// With reduced motion, nothing moves until the user starts it.
 let paused = matchMedia("(prefers-reduced-motion: reduce)").matches;
 let stepsWanted = 0;
 let wakeLoop = () => {};
@@ -30,7 +30,7 @@ let colors = pageColors();
 let drawing = false;
 let warnedAt = -Infinity;
 
-/** Show the current state at the browser's next frame. */
+/** Draw the current state in the browser's next frame. */
 function redraw() {
   if (drawing) return;
   drawing = true;
@@ -43,7 +43,7 @@ function redraw() {
 
 function write() {
   readouts.write(carts.watched, paused ? 0 : settings.speed * STEPS_PER_SECOND);
-  if (performance.now() - warnedAt > WARNING_STAYS_MS) tell(find("warnings"), "");
+  if (performance.now() - warnedAt > WARNING_STAYS_MS) setText(find("warnings"), "");
 }
 
 function describe() {
@@ -87,14 +87,14 @@ connect({
   cart: () => carts.watched,
 });
 
-/** Resolves while the carts may move. */
+/** Resolves as soon as the carts may move. */
 async function untilRunning() {
   while (document.hidden || (paused && stepsWanted === 0)) {
     await new Promise((resolve) => (wakeLoop = resolve));
   }
 }
 
-/** One decision about every cart that plays, and one step of each. */
+/** Get the actions of all running carts with one request, and step each cart. */
 async function frame(single) {
   carts.wake(single);
   readouts.steps.add(1);
@@ -102,68 +102,68 @@ async function frame(single) {
   const playing = carts.playing();
   if (playing.length === 0) return;
   let milliseconds = NaN;
-  const decision = await untilAnswered(client, async () => {
-    const asked = performance.now();
+  const response = await untilAnswered(client, async () => {
+    const started = performance.now();
     const answer = await client.act(observations(playing), settings.greedy);
-    milliseconds = performance.now() - asked;
+    milliseconds = performance.now() - started;
     return answer;
   });
-  // The carts that this was about may be gone, or held still.
+  // Meanwhile the carts may have been replaced, or paused.
   if (carts !== current || (paused && !single)) return;
-  readouts.decided(decision, playing.indexOf(carts.watched), milliseconds, playing.length);
-  showModel(decision.model);
-  showWarnings(decision.warnings);
-  playing.forEach((cart, row) => moveAsDecided(cart, decision.actions[row]));
+  readouts.recordResponse(response, playing.indexOf(carts.watched), milliseconds, playing.length);
+  showModel(response.model);
+  showWarnings(response.warnings);
+  playing.forEach((cart, row) => moveCart(cart, response.actions[row]));
 }
 
-function moveAsDecided(cart, decided) {
-  let action = decided;
+function moveCart(cart, policyAction) {
+  let action = policyAction;
   if (settings.byHand && cart === carts.watched) {
     cart.byHand = true;
-    // CartPole is always pushed: without a direction held, by turns.
+    // CartPole has no action without a push: alternate while no direction is held.
     action = held.direction === 0 ? cart.steps % 2 : Number(held.direction > 0);
     readouts.droveByHand(action);
   }
   if (action !== 0 && action !== 1) {
-    throw new RefusedError(`The answer's action is ${action}: neither 0 nor 1.`);
+    throw new RefusedError(`The response has the action ${action}, which is neither 0 nor 1.`);
   }
   if (!move(cart, action)) return;
   readouts.ended(cart);
   if (cart === carts.watched) {
     const who = cart.byHand ? "Driven by you" : "Driven by the policy";
     const end = cart.fell ? "it fell" : "the time limit";
-    tell(find("last-episode"), `${who}: ${cart.steps} steps, then ${end}.`);
+    setText(find("last-episode"), `${who}: ${cart.steps} steps, then ${end}.`);
   }
 }
 
 function showModel({ name, version }) {
   if (model !== null && model.name === name && model.version === version) return;
-  if (model !== null) announce(`${name} version ${version} decides now.`);
+  if (model !== null) announce(`Now served: ${name} version ${version}.`);
   model = { name, version };
   const link = find("model");
   link.href = `models/${encodeURIComponent(name)}`;
-  tell(link, `${name} version ${version}`);
+  setText(link, `${name} version ${version}`);
 }
 
 function showWarnings(warnings) {
   if (!warnings?.length) return;
-  if (find("warnings").hidden) announce("The service warns: outside what training saw.");
+  if (find("warnings").hidden) announce("The service warns: outside the ranges that training saw.");
   warnedAt = performance.now();
   const more = warnings.length > 1 ? ` (and ${warnings.length - 1} more)` : "";
-  tell(find("warnings"), `The service warns: ${warnings[0]}${more}`);
+  setText(find("warnings"), `The service warns: ${warnings[0]}${more}`);
 }
 
-/** Whether the served policy drives what this page can draw. */
+/** Whether the served policy is for CartPole, which is all that this page can draw. */
 async function servesCartPole() {
   const { environment } = await untilAnswered(client, async () => {
     const { models } = await client.json("models");
     const [{ name }] = models; // the default one
     const { policy } = await client.json(`models/${encodeURIComponent(name)}`);
-    if (policy === null) throw new AwayError(`no version of ${name} is loaded yet`);
+    if (policy === null) throw new UnavailableError(`no version of ${name} is loaded yet`);
     return policy;
   });
   if (environment.startsWith("CartPole-")) return true;
-  showProblem(`This page draws CartPole; the service has a policy for ${environment}.`);
+  showProblem(`This page draws CartPole, but the served policy is for ${environment}.`);
   return false;
 }
 
@@ -180,7 +180,7 @@ async function run() {
     } catch (error) {
       if (!(error instanceof RefusedError)) throw error;
       setPaused(true);
-      showProblem(`The service cannot go on: ${error.message}`);
+      showProblem(`The request failed: ${error.message}`);
     }
     redraw();
   }
@@ -188,7 +188,7 @@ async function run() {
 
 showUncaughtErrors();
 showPaused(paused);
-if (paused) announce("Paused, as your system asks for less motion. Play starts it.");
+if (paused) announce("Paused, because your system prefers reduced motion. Play starts it.");
 darkness.addEventListener("change", () => {
   colors = pageColors();
   redraw();

@@ -1,4 +1,4 @@
-/** The page of a policy card: asks its own address for the card, and the service for decisions. */
+/** The page of a policy card: gets the card from its own URL, and actions for the heat map. */
 
 import { drawHeatMap } from "./charts.js";
 import { RefusedError, ServiceClient } from "./client.js";
@@ -10,12 +10,14 @@ import { pageColors } from "./stage.js";
 const HEAT_CELLS = 41;
 /** Every fifth of the cells is a column or a row of the table. */
 const TABLE_STRIDE = 5;
+/** What the states of versions are called, where not by their name in JSON. */
+const STATES = { waiting: "not selected" };
 
 const name = decodeURIComponent(location.pathname.split("/").at(-1));
 const here = `models/${encodeURIComponent(name)}`;
 const client = new ServiceClient();
 
-/** A number as a person reads it. */
+/** A number with five significant digits. */
 function short(number) {
   return typeof number === "number" ? String(Number(number.toPrecision(5))) : "–";
 }
@@ -39,10 +41,10 @@ function showOrigin(version, policy) {
     Solved: policy.solved ? `yes, at ${short(policy.reward_threshold)}` : "no",
     Observations: policy.observations.names.join(", "),
     Actions: policy.actions.names.join(", "),
-    "Trained with": `preset ${training.preset}, seed ${training.seed}`,
+    Training: `preset ${training.preset}, seed ${training.seed}`,
     "Environment steps": `${training.env_steps} in ${training.episodes} episodes`,
-    "Seconds of training": short(training.seconds),
-    Made: policy.created,
+    "Training time, s": short(training.seconds),
+    Created: policy.created,
     Commit: policy.git_commit ?? "unknown",
     Libraries: Object.entries(policy.versions).map((pair) => pair.join(" ")).join(", "),
   };
@@ -78,7 +80,7 @@ function showRanges({ names, seen_low, seen_high, low, high }) {
         observation.replaceAll("_", " "),
         short(seen_low[i]),
         short(seen_high[i]),
-        low[i] === null || high[i] === null ? "any" : `${short(low[i])} to ${short(high[i])}`,
+        low[i] === null || high[i] === null ? "unbounded" : `${short(low[i])} to ${short(high[i])}`,
       ]),
     ),
   );
@@ -86,7 +88,9 @@ function showRanges({ names, seen_low, seen_high, low, high }) {
 
 function showVersions(versions) {
   find("versions").replaceChildren(
-    ...versions.map(({ version, state, reason }) => tableRow([version, state, reason])),
+    ...versions.map(({ version, state, reason }) =>
+      tableRow([version, STATES[state] ?? state, reason.replace(/^not selected: /, "")]),
+    ),
   );
 }
 
@@ -106,11 +110,11 @@ async function showHeatMap(version, { names, seen_low, seen_high }) {
     ),
   );
   const decision = await untilAnswered(client, () => client.act(rows, true, `${here}/act`));
-  if (decision.model.version !== version) location.reload(); // a swap since the card came
+  if (decision.model.version !== version) location.reload(); // swapped since the card was sent
   const right = decision.action_probabilities.map((probabilities) => probabilities[1]);
   const map = velocities.map((_, i) => right.slice(i * HEAT_CELLS, (i + 1) * HEAT_CELLS));
   if (!right.every(Number.isFinite)) {
-    throw new RefusedError("a probability of going right is not a number");
+    throw new RefusedError("a probability of the action right is not a number");
   }
   find("heat-section").hidden = false;
   const ends = { angle: ANGLE_LIMIT, velocity: velocityLimit };
@@ -134,13 +138,13 @@ function showHeatTable(map, angles, velocities) {
   find("heat-rows").replaceChildren(...rows.filter(some).reverse());
 }
 
-/** The card lists every file of the artefact, and so whether the pictures travelled with it. */
+/** The card lists every file of the artefact, and so whether the pictures were exported. */
 async function showPictures({ checksums }) {
-  const places = { "learning_curve.png": "learning-curve", "episode.gif": "episode" };
-  for (const [file, id] of Object.entries(places)) {
+  const figures = { "learning_curve.png": "learning-curve", "episode.gif": "episode" };
+  for (const [file, id] of Object.entries(figures)) {
     if (!(`assets.extra/${file}` in checksums)) continue;
-    const address = await untilAnswered(client, () => client.picture(`${here}/${file}`));
-    find(id).querySelector("img").src = address;
+    const url = await untilAnswered(client, () => client.picture(`${here}/${file}`));
+    find(id).querySelector("img").src = url;
     find(id).hidden = find("pictures").hidden = false;
   }
   find("episode").open = !matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -166,5 +170,5 @@ showUncaughtErrors();
 try {
   await show();
 } catch (error) {
-  showProblem(`The service cannot show ${name}: ${error.message}`);
+  showProblem(`Cannot show ${name}: ${error.message}`);
 }

@@ -1,8 +1,8 @@
-/** Many carts and their episodes; who decides is none of their business. */
+/** Carts and their episodes, independent of what selects the actions. */
 
 import { MAX_STEPS, hasFallen, observe, startState, step, strike } from "./physics.js";
 
-/** Steps for which a finished episode stays in sight before the next one starts. */
+/** Steps for which the end of an episode is shown before the next one starts. */
 const REST_STEPS = 30;
 
 class Cart {
@@ -25,18 +25,18 @@ class Cart {
 }
 
 export class Carts {
-  /** `spread` is a function, asked at each start: how far from upright it may be. */
+  /** `spread` is called at each start: how far the initial state may be from zero. */
   constructor(count, spread) {
     this.spread = spread;
     this.all = Array.from({ length: count }, () => new Cart(spread()));
   }
 
-  /** The one whose decisions are shown in detail, and that can be driven by hand. */
+  /** The cart whose policy outputs are shown, and that can be driven by hand. */
   get watched() {
     return this.all[0];
   }
 
-  /** Let finished episodes rest for one more step, or not at all, and start new ones. */
+  /** Start new episodes: of carts that have rested long enough, or of all that have ended. */
   wake(atOnce) {
     for (const cart of this.all) {
       if (cart.ended) {
@@ -46,7 +46,7 @@ export class Carts {
     }
   }
 
-  /** The carts to be decided about now. */
+  /** The carts that need an action now. */
   playing() {
     return this.all.filter((cart) => !cart.ended);
   }
@@ -56,12 +56,12 @@ export class Carts {
   }
 }
 
-/** The observations of some carts, a row for each. */
+/** The observations of carts, one row each. */
 export function observations(carts) {
   return carts.map((cart) => observe(cart.state));
 }
 
-/** Move one cart by one step; whether its episode ended with that. */
+/** Step one cart; returns whether its episode has ended. */
 export function move(cart, action) {
   cart.state = step(cart.state, action);
   cart.action = action;

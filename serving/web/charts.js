@@ -2,7 +2,7 @@
 
 import { prepare } from "./stage.js";
 
-/** A line of the latest numbers, on a scale from the smallest to the largest of them. */
+/** A line chart of the latest numbers, scaled from their minimum to their maximum. */
 export function drawHistory(canvas, numbers, kept, colors) {
   const { context, width, height } = prepare(canvas);
   const finite = numbers.filter(Number.isFinite);

@@ -3,21 +3,21 @@
 const SERVICE = new URL("../", import.meta.url);
 const TIMEOUT_MS = 10_000;
 
-/** No answer, or one that says "later": worth asking again. */
-export class AwayError extends Error {
+/** No response, 429 or 5xx: worth a retry. */
+export class UnavailableError extends Error {
   constructor(message, retryAfterSeconds = 0) {
     super(message);
     this.retryAfterSeconds = retryAfterSeconds;
   }
 }
 
-/** The service wants an API key, or another one. */
+/** 401: the service requires an API key, or rejected the one sent. */
 export class KeyError extends Error {}
 
-/** An answer that asking again will not change. */
+/** An error that a retry will not change. */
 export class RefusedError extends Error {}
 
-/** Asks the service; an API key lives in this object, and so in the page's memory alone. */
+/** Sends requests; keeps the API key only in memory. */
 export class ServiceClient {
   #key = "";
 
@@ -25,7 +25,7 @@ export class ServiceClient {
     this.#key = key;
   }
 
-  /** Decide about rows; `path` is that of the service's default model, or of another. */
+  /** Get actions for rows of observations; `path` selects the model, by default the default one. */
   async act(rows, deterministic, path = "act") {
     const decision = await this.json(path, {
       method: "POST",
@@ -34,23 +34,23 @@ export class ServiceClient {
     });
     const actions = decision.actions;
     if (!Array.isArray(actions) || actions.length !== rows.length) {
-      throw new RefusedError(`The answer has no action for each of ${rows.length} rows.`);
+      throw new RefusedError(`The response has not one action per row (${rows.length}).`);
     }
     return decision;
   }
 
-  /** The JSON of an answer. */
+  /** Get JSON. */
   async json(path, options = {}) {
     const response = await this.#request(path, "application/json", options);
     try {
       return JSON.parse(await inTime(response.text()));
     } catch (error) {
       if (!(error instanceof SyntaxError)) throw error;
-      throw new RefusedError(`The answer to ${path} is not JSON: ${error.message}`);
+      throw new RefusedError(`The response to ${path} is not JSON: ${error.message}`);
     }
   }
 
-  /** A picture as the address of an object in memory; null where there is none. */
+  /** Get a picture as an object URL; null on 404. */
   async picture(path) {
     try {
       const response = await this.#request(path, "image/*");
@@ -77,14 +77,14 @@ export class ServiceClient {
   }
 }
 
-/** What a lost connection or a time-out rejects with, as one error. */
+/** Turns a lost connection or a time-out into an UnavailableError. */
 async function inTime(promise) {
   try {
     return await promise;
   } catch (error) {
     const late = error.name === "TimeoutError";
-    throw new AwayError(
-      late ? `no answer within ${TIMEOUT_MS / 1000} seconds` : "it cannot be reached",
+    throw new UnavailableError(
+      late ? `no response within ${TIMEOUT_MS / 1000} seconds` : "it cannot be reached",
     );
   }
 }
@@ -95,12 +95,12 @@ async function problem(response) {
   try {
     detail = (await response.json()).detail ?? detail;
   } catch {
-    // Something between the page and the service answered: its status has to do.
+    // Not the service's JSON, such as a proxy's error page: use its status only.
   }
   const text = `${status} ${detail}`;
   if (status === 401) return new KeyError(text);
   if (status === 429 || status >= 500) {
-    return new AwayError(text, Number(response.headers.get("Retry-After")) || 0);
+    return new UnavailableError(text, Number(response.headers.get("Retry-After")) || 0);
   }
   return Object.assign(new RefusedError(text), { status });
 }

@@ -1,9 +1,9 @@
-/** Buttons, keys and the pointer, as calls of what they mean. */
+/** Buttons, keys and the pointer, mapped to actions of the page. */
 
 import { find } from "./dom.js";
 import { worldAt } from "./stage.js";
 
-/** Newton seconds: hard enough to see, weak enough to be caught by a good policy. */
+/** In newton seconds: large enough to see, small enough for a good policy to recover from. */
 const CART_BLOW = 0.5;
 const TIP_BLOW = 0.025;
 
@@ -11,7 +11,7 @@ const checked = (name) => document.querySelector(`input[name="${name}"]:checked`
 
 export const settings = {
   get greedy() {
-    return checked("choice") === "greedy";
+    return checked("actions") === "greedy";
   },
   get byHand() {
     return checked("driver") === "hand";
@@ -27,11 +27,11 @@ export const settings = {
   },
 };
 
-/** The direction that a person holds: -1, 0 or 1. */
+/** The direction that the user holds: -1, 0 or 1. */
 export const held = { direction: 0 };
 
 /**
- * Connect everything that can be operated.
+ * Connect all controls.
  *
  * `actions` has pause(), step(), reset(), changed(), strike(blow) and, for the pointer, cart().
  */
@@ -42,7 +42,7 @@ export function connect(actions) {
   find("controls").addEventListener("submit", (event) => event.preventDefault());
   find("controls").addEventListener("change", (event) => {
     nameDriveButtons();
-    // Once chosen with the pointer, it must not keep the arrow keys for itself.
+    // After a selection with the pointer, the arrow keys must drive the cart again.
     if (!event.target.matches(":focus-visible")) event.target.blur();
     if (event.target.name === "count" || event.target.id === "spread") actions.reset();
     else actions.changed();
@@ -62,7 +62,7 @@ export function connect(actions) {
   }
 }
 
-/** Show on the button what it will do. */
+/** Label the button with what it will do. */
 export function showPaused(paused) {
   find("pause").textContent = paused ? "Play" : "Pause";
 }
@@ -78,7 +78,7 @@ function connectButtons(push, hit) {
   for (const [side, direction] of [["left", -1], ["right", 1]]) {
     find(`pole-${side}`).addEventListener("click", () => hit(direction));
     const drive = find(`cart-${side}`);
-    // A push is one click; driving lasts while the button is held.
+    // A click pushes once; driving lasts while the button is held.
     drive.addEventListener("click", () => settings.byHand || push(direction));
     drive.addEventListener("pointerdown", () => settings.byHand && push(direction));
     drive.addEventListener("keydown", (event) => {
@@ -108,7 +108,7 @@ function connectKeys(push, hit, actions) {
   });
 }
 
-/** Arrows and the space bar belong to these while they have the focus. */
+/** Whether the element handles the arrow keys and the space bar itself. */
 function usesKeys(target) {
   return target.matches("input, select, textarea");
 }
@@ -121,7 +121,7 @@ function connectPointer(push, hit, actions) {
     const high = y > 0.1;
     return { high, side: x < position + (high ? Math.sin(angle) * y : 0) ? -1 : 1 };
   };
-  // A blow comes from where the pointer is; a driver's finger leads the cart.
+  // A push comes from the pointer's side; a driven cart follows the pointer.
   canvas.addEventListener("click", (event) => {
     if (settings.byHand) return;
     const { high, side } = sideOf(event);

@@ -1,10 +1,10 @@
-/** Elements of the page. */
+/** Helpers for elements of the page. */
 
 export const find = (id) => document.getElementById(id);
 
-/** Put a text into an element, and hide the element if there is none. */
-export function tell(element, text) {
-  // A live region that is set to the same text again may be read out again.
+/** Set an element's text; an empty text hides the element. */
+export function setText(element, text) {
+  // Screen readers may repeat a live region whose text is set again.
   if (element.textContent !== text) element.textContent = text;
   element.hidden = text === "";
 }

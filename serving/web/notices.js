@@ -1,38 +1,38 @@
-/** What the page says when the service does not simply answer; and asking until it does. */
+/** Notices about failed requests, and retries. */
 
-import { AwayError, KeyError } from "./client.js";
-import { find, tell } from "./dom.js";
+import { UnavailableError, KeyError } from "./client.js";
+import { find, setText } from "./dom.js";
 import { pause } from "./timing.js";
 
 const FIRST_WAIT_MS = 250;
 const LONGEST_WAIT_MS = 5000;
 
-/** For a screen reader: what happened, at most as often as one can listen to. */
+/** Tell screen readers what happened. */
 export function announce(text) {
   find("announcement").textContent = text;
 }
 
-/** An error that asking again does not mend; "" takes it back. */
+/** Show an error that a retry does not fix; "" hides it. */
 export function showProblem(text) {
-  tell(find("problem"), text);
+  setText(find("problem"), text);
 }
 
-/** Ask until there is an answer: wait while the service is away, get the key that it wants. */
+/** Retry with back-off until the service answers; ask the user for a key if it wants one. */
 export async function untilAnswered(client, ask) {
   let wait = FIRST_WAIT_MS;
   for (;;) {
     try {
       const answer = await ask();
-      if (!find("away").hidden) {
-        tell(find("away"), "");
-        announce("The service answers again.");
+      if (!find("unavailable").hidden) {
+        setText(find("unavailable"), "");
+        announce("The service is available again.");
       }
       return answer;
     } catch (error) {
       if (error instanceof KeyError) {
         client.key = await enteredKey(error.message);
-      } else if (error instanceof AwayError) {
-        tell(find("away"), `The service does not answer (${error.message}). Trying again.`);
+      } else if (error instanceof UnavailableError) {
+        setText(find("unavailable"), `The service is unavailable (${error.message}). Retrying.`);
         await pause(Math.max(wait, 1000 * error.retryAfterSeconds));
         wait = Math.min(2 * wait, LONGEST_WAIT_MS);
       } else {
@@ -62,7 +62,7 @@ function enteredKey(reason) {
   });
 }
 
-/** Show every error that nobody caught. */
+/** Show uncaught errors. */
 export function showUncaughtErrors() {
   window.addEventListener("error", (event) => showProblem(`The page failed: ${event.message}`));
   window.addEventListener("unhandledrejection", (event) => {

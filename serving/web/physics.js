@@ -1,6 +1,6 @@
 /**
- * CartPole-v1, number for number the equations of Gymnasium's
- * gymnasium/envs/classic_control/cartpole.py, in its order of operations.
+ * CartPole-v1: the equations of Gymnasium's gymnasium/envs/classic_control/cartpole.py, in the
+ * same order of operations, so that the numbers are the same.
  *
  * A state is [cart position m, cart velocity m/s, pole angle rad, pole angular velocity rad/s].
  */
@@ -33,27 +33,27 @@ export function step([x, xDot, theta, thetaDot], action) {
   return [x + TAU * xDot, xDot + TAU * xAcc, theta + TAU * thetaDot, thetaDot + TAU * thetaAcc];
 }
 
-/** Whether the episode has terminated: the pole leans too far, or the cart left the track. */
+/** Whether the episode has terminated: pole angle or cart position beyond its limit. */
 export function hasFallen([x, , theta]) {
   return (
     x < -POSITION_LIMIT || x > POSITION_LIMIT || theta < -ANGLE_LIMIT || theta > ANGLE_LIMIT
   );
 }
 
-/** What a policy is shown of a state: float32, as Gymnasium returns it. */
+/** The observation of a state: float32, as Gymnasium returns it. */
 export function observe(state) {
   return state.map(Math.fround);
 }
 
-/** A start within +-spread in each number, but never one that has already fallen. */
+/** A random initial state, each number within ±spread, that is not terminal. */
 export function startState(spread) {
   const within = [0.9 * POSITION_LIMIT, Infinity, 0.9 * ANGLE_LIMIT, Infinity];
   return within.map((limit) => (2 * Math.random() - 1) * Math.min(spread, limit));
 }
 
 /**
- * The state right after horizontal blows, in newton seconds, on the cart and on the pole's tip.
- * The jumps in velocity solve the same two equations of motion as `step`, with impulses for forces.
+ * The state after horizontal impulses, in newton seconds, on the cart and on the pole's tip.
+ * The jumps in velocity solve the two equations of motion of `step`, with impulses for forces.
  */
 export function strike([x, xDot, theta, thetaDot], { cart = 0, tip = 0 }) {
   const cos = Math.cos(theta);

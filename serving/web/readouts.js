@@ -7,7 +7,7 @@ import { Rate, RoundTrips } from "./timing.js";
 
 const VALUES_KEPT = 5 * STEPS_PER_SECOND;
 const RETURNS_KEPT = 100;
-/** The rate is that of the last second, so that a start looks slow for this long. */
+/** How long the rate must stay low to count as late: after a start it grows for a second. */
 const LATE_MS = 2000;
 const STATE_IDS = ["cart-position", "cart-velocity", "pole-angle", "pole-angular-velocity"];
 const STATE_UNITS = ["m", "m/s", "rad", "rad/s"];
@@ -16,18 +16,18 @@ function show(id, text) {
   find(id).textContent = text;
 }
 
-/** JSON has no NaN: the service's come as null. */
+/** JSON has no NaN: the service sends null instead. */
 function numberOf(value) {
   return typeof value === "number" ? value : NaN;
 }
 
-/** A number as a person reads it; what is none is named, never hidden. */
+/** Format a number; NaN is shown as such, never hidden. */
 function fixed(number, digits, unit = "") {
   if (!Number.isFinite(number)) return "not a number";
   return `${number.toFixed(digits)}${unit && ` ${unit}`}`;
 }
 
-/** Everything that is measured while the carts run. */
+/** The measurements made while the carts run. */
 export class Readouts {
   values = [];
   returns = [];
@@ -40,8 +40,8 @@ export class Readouts {
   decision = null;
   inTime = performance.now();
 
-  /** Take an answer about `count` carts; `row` is the watched one's, -1 if it rests. */
-  decided(decision, row, milliseconds, count) {
+  /** Record a response for `count` carts; `row` is the watched cart's, -1 if it rests. */
+  recordResponse(decision, row, milliseconds, count) {
     this.decisions.add(count);
     this.roundTrips.add(milliseconds);
     if (row < 0) return;
@@ -55,14 +55,14 @@ export class Readouts {
     if (this.values.length > VALUES_KEPT) this.values.shift();
   }
 
-  /** Compare a step driven by hand with what the policy would most probably do. */
+  /** Compare an action of the user with the policy's most probable one. */
   droveByHand(action) {
     const [left, right] = this.decision.probabilities;
     this.byHand.steps += 1;
     if (action === Number(right > left)) this.byHand.agreed += 1;
   }
 
-  /** Count a finished episode. */
+  /** Record a finished episode. */
   ended(cart) {
     const driver = cart.byHand ? "hand" : "policy";
     this.best[driver] = Math.max(this.best[driver] ?? 0, cart.steps);
@@ -71,7 +71,7 @@ export class Readouts {
     if (this.returns.length > RETURNS_KEPT) this.returns.shift();
   }
 
-  /** Write the numbers; `wanted` is how many steps a second there should be, 0 while paused. */
+  /** Show the numbers; `wanted` is the target of steps per second, 0 while paused. */
   write(watched, wanted) {
     if (this.decision !== null) this.#writeDecision(this.decision);
     show("steps", watched.steps);
@@ -111,8 +111,8 @@ export class Readouts {
     show(
       "pace",
       performance.now() - this.inTime > LATE_MS
-        ? `Late answers hold the carts up: ${steps} of ${wanted} steps a second.`
-        : "The carts wait for each answer; one request is on its way at a time.",
+        ? `Slow responses delay the carts: ${steps} of ${wanted} steps per second.`
+        : "The carts wait for each response; at most one request is in flight.",
     );
   }
 }

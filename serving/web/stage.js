@@ -1,22 +1,22 @@
-/** Drawing carts: one large, or many in a grid. */
+/** Draws one cart, or many in a grid. */
 
 import { ANGLE_LIMIT, POLE_LENGTH, POSITION_LIMIT } from "./physics.js";
 
-/** Metres shown: the track with its ends, and the pole upright above the cart. */
+/** Metres shown: the whole track, and the pole upright above the cart. */
 const WORLD_WIDTH = 2 * POSITION_LIMIT + 0.6;
 const WORLD_HEIGHT = 1.75;
 const GROUND = 0.25;
 const CART_WIDTH = 0.42;
 const CART_HEIGHT = 0.25;
 
-/** The page's colours, as its style sheet gives them now. */
+/** The current colours of the style sheet. */
 export function pageColors() {
   const style = getComputedStyle(document.documentElement);
   const names = ["surface", "ink", "muted", "line", "left", "right", "pole", "bad"];
   return Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`)]));
 }
 
-/** A canvas sized to its box in device pixels, cleared; returns its context in CSS pixels. */
+/** Size a canvas to its box in device pixels and clear it; returns a context in CSS pixels. */
 export function prepare(canvas) {
   const { clientWidth: width, clientHeight: height } = canvas;
   const ratio = window.devicePixelRatio;
@@ -28,7 +28,7 @@ export function prepare(canvas) {
   return { context, width, height };
 }
 
-/** Draw carts, the first one of many in a frame. */
+/** Draw carts; of several, the first is framed. */
 export function drawCarts(canvas, carts, colors) {
   const { context, width, height } = prepare(canvas);
   const columns = Math.ceil(Math.sqrt(carts.length));
@@ -50,7 +50,7 @@ export function drawCarts(canvas, carts, colors) {
   });
 }
 
-/** Where in the world of a single cart a pointer is, in metres above the cart's axle. */
+/** Where a pointer is on the stage of a single cart, in metres; y is 0 at the pole's joint. */
 export function worldAt(canvas, event) {
   const box = canvas.getBoundingClientRect();
   const view = viewOf(0, 0, box);
@@ -60,7 +60,7 @@ export function worldAt(canvas, event) {
   };
 }
 
-/** Centre, ground line and pixels a metre of a cell. */
+/** Centre, ground line and pixels per metre of a cell. */
 function viewOf(left, top, { width, height }) {
   const scale = Math.min(width / WORLD_WIDTH, height / WORLD_HEIGHT);
   const shown = scale * WORLD_HEIGHT;
@@ -117,7 +117,7 @@ function drawCart(context, view, cart, colors) {
   context.restore();
 }
 
-/** A triangle on the side that the last action pushes towards. */
+/** A triangle that shows the direction of the last action. */
 function drawPush(context, scale, { action }, colors) {
   if (action === null) return;
   const side = action === 1 ? 1 : -1;
@@ -131,7 +131,7 @@ function drawPush(context, scale, { action }, colors) {
   context.fill();
 }
 
-/** Beyond these two lines the pole counts as fallen. */
+/** The two lines beyond which the episode terminates. */
 function drawLimits(context, scale, colors) {
   context.strokeStyle = colors.line;
   context.lineWidth = 1;

@@ -1,9 +1,9 @@
-/** Time: how long answers take, how many decisions there are, and when the next one is due. */
+/** Time: round trips, rates, and when the next step is due. */
 
 const KEPT_ROUND_TRIPS = 500;
 const RATE_WINDOW_MS = 1000;
 
-/** The p-quantile of numbers by the nearest rank; NaN of none. */
+/** The p-quantile of numbers by the nearest-rank method; NaN if there are none. */
 function quantile(numbers, p) {
   if (numbers.length === 0) return NaN;
   const sorted = Float64Array.from(numbers).sort();
@@ -28,7 +28,7 @@ export class RoundTrips {
   }
 }
 
-/** Events a second, over the last second. */
+/** Events per second, over the last second. */
 export class Rate {
   events = [];
 
@@ -43,7 +43,7 @@ export class Rate {
   }
 }
 
-/** Resolves when the next step is due; late steps are made up for, but only a few. */
+/** Resolves when the next step is due; catches up on at most 100 ms of late steps. */
 export class Pacer {
   #due = performance.now();
 
@@ -58,7 +58,7 @@ export class Pacer {
   }
 }
 
-/** Resolves later; even after no time, so that the page stays responsive. */
+/** Resolves after a time-out, even of 0 ms, so that the page stays responsive. */
 export function pause(milliseconds) {
   return new Promise((resolve) => setTimeout(resolve, Math.max(0, milliseconds)));
 }

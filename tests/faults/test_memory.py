@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from serving.client import PolicyClient
-from serving.registry.selection import Choice, write_choice
+from serving.registry.selection import Selection, write_selection
 from tests.artefacts import publish
 from tests.conftest import Service, Trained, running_service, wait_until
 from tests.faults.conftest import Tell
@@ -30,7 +30,7 @@ def test_memory_does_not_grow_with_swaps(trained: Trained, tmp_path: Path, tell:
 
         def swap(times: int) -> None:
             for number in range(times):
-                write_choice(folder, Choice(serve=number % 2))
+                write_selection(folder, Selection(serve=number % 2))
                 wait_until(partial(is_served, service, number % 2))
 
         swap(20)

@@ -1,4 +1,4 @@
-"""A real Chromium, and pages that must cause no error and ask no other host."""
+"""A real Chromium; pages must log no error and send no request to another host."""
 
 import os
 import re
@@ -17,7 +17,7 @@ Visit = Callable[..., Page]
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """One browser for this package: longer, its event loop would be in the way of other tests."""
+    """One browser for this package: its event loop would disturb the tests of others."""
     if not CHROMIUM.exists():
         if os.environ.get("CI") == "true":
             pytest.fail(f"{CHROMIUM} is missing: apt-get install chromium")
@@ -63,7 +63,7 @@ def visit(browser: Browser) -> Iterator[Visit]:
             lambda request: (
                 None
                 if request.url.startswith((f"{origin}/", f"blob:{origin}/"))
-                else problems.append(f"asked {request.url}")
+                else problems.append(f"requested {request.url}")
             ),
         )
         if first is not None:

@@ -1,4 +1,4 @@
-"""Keyboard, small screens, dark and light, less motion, screen readers."""
+"""Keyboard, small screens, dark and light, reduced motion, screen readers."""
 
 import re
 from typing import Any, Literal
@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from tests.conftest import Service
 from tests.web.conftest import Visit
-from tests.web.test_live_page import decides, number, wait_for
+from tests.web.test_live_page import acts_on, number, wait_for
 
 PAGES = ["/", "/models/cartpole"]
 
@@ -45,11 +45,11 @@ def test_everything_works_by_keyboard(service: Service, visit: Visit) -> None:
     page.keyboard.press("ArrowRight")
     expect(page.get_by_label("16", exact=True)).to_be_checked()
     tab_to(page, "#spread")
-    tab_to(page, "#model")  # around, and to the card
+    tab_to(page, "#model")  # wraps around to the link to the card
     tab_to(page, "#pause")
-    with page.expect_request(decides(16, deterministic=True)):
+    with page.expect_request(acts_on(16, deterministic=True)):
         page.keyboard.press("Space")
-    page.keyboard.down("ArrowRight")  # drives, and does not push
+    page.keyboard.down("ArrowRight")  # drives instead of pushing
     wait_for(page, "cart-velocity", "n > 0.3")
     page.keyboard.up("ArrowRight")
 
@@ -85,7 +85,7 @@ def test_it_is_dark_where_the_system_is(path: str, service: Service, visit: Visi
         assert values[darker] < 200 < 500 < values[1 - darker]
 
 
-def test_less_motion_starts_paused(service: Service, visit: Visit) -> None:
+def test_reduced_motion_starts_paused(service: Service, visit: Visit) -> None:
     page = visit(service.url, reduced_motion="reduce")
     expect(page.locator("#announcement")).to_contain_text("Play starts it")
     assert number(page, "steps") == 0
@@ -93,7 +93,7 @@ def test_less_motion_starts_paused(service: Service, visit: Visit) -> None:
     wait_for(page, "steps", "n >= 1")
 
 
-def test_less_motion_does_not_play_the_recording(service: Service, visit: Visit) -> None:
+def test_reduced_motion_does_not_play_the_recording(service: Service, visit: Visit) -> None:
     page = visit(f"{service.url}/models/cartpole", reduced_motion="reduce")
     expect(page.locator("#heat-section")).to_be_visible()
     expect(page.locator("#episode img")).to_be_hidden()
@@ -123,7 +123,7 @@ def test_axe_finds_no_serious_violation(
 
 
 def settle(page: Page, path: str) -> None:
-    """Wait until everything is there, and hold the carts still."""
+    """Wait until the page is complete, and pause the carts."""
     if path == "/":
         expect(page.locator("#model")).to_be_visible()
         page.get_by_role("button", name="Pause").click()
@@ -133,7 +133,7 @@ def settle(page: Page, path: str) -> None:
 
 
 def show_every_notice(page: Page) -> None:
-    """Show what is shown when something is wrong: a warning, an error, the field of the key."""
+    """Show all that is hidden while nothing is wrong: warnings, errors, the form for the key."""
     page.evaluate(
         """() => {
             for (const notice of document.querySelectorAll(".notice")) {

@@ -28,7 +28,7 @@ def cells(page: Page, table: str, row: str) -> list[str]:
     return found.get_by_role("cell").all_inner_texts()
 
 
-def test_it_says_how_good_the_policy_is(page: Page, trained: Trained) -> None:
+def test_it_shows_the_evaluation(page: Page, trained: Trained) -> None:
     card = json.loads((trained.model_dir / "assets.extra" / "policy.json").read_text())
     expect(page.get_by_role("heading", level=1)).to_have_text("Policy card: cartpole version 1")
     greedy = card["evaluation"]["greedy"]
@@ -40,7 +40,7 @@ def test_it_says_how_good_the_policy_is(page: Page, trained: Trained) -> None:
     expect(page.locator("#origin")).to_contain_text(card["environment"])
 
 
-def test_it_says_what_training_saw(page: Page, trained: Trained) -> None:
+def test_it_shows_the_ranges_that_training_saw(page: Page, trained: Trained) -> None:
     card = json.loads((trained.model_dir / "assets.extra" / "policy.json").read_text())
     observations = card["observations"]
     for i, name in enumerate(observations["names"]):
@@ -54,7 +54,7 @@ def test_the_heat_map_is_the_services_answer(
 ) -> None:
     card = json.loads((trained.model_dir / "assets.extra" / "policy.json").read_text())
     seen = (card["observations"]["seen_low"][3], card["observations"]["seen_high"][3])
-    # Every fifth of 41 points a side; the pole has fallen at 12 degrees.
+    # Every fifth of 41 points per side; beyond 12 degrees the episode terminates.
     angles = np.linspace(-np.radians(12), np.radians(12), 41)[::5]
     velocities = np.linspace(-1, 1, 41)[::5] * np.abs(seen).max()
     page.get_by_text("As numbers").click()
@@ -64,11 +64,11 @@ def test_the_heat_map_is_the_services_answer(
     with PolicyClient(service.url) as client:
         for row, velocity in zip(rows, velocities[::-1], strict=True):  # the highest on top
             shown = [float(text) for text in row.locator("td").all_inner_texts()]
-            asked = np.array([[0.0, 0.0, angle, velocity] for angle in angles])
-            decision = client.act(asked)
-            expected = [100 * right for _, right in decision.action_probabilities]
-            assert shown == pytest.approx(expected, abs=0.6)  # in whole percents
-    # Coloured so on the picture: left at the lower left, right at the upper right.
+            observations = np.array([[0.0, 0.0, angle, velocity] for angle in angles])
+            answer = client.act(observations)
+            expected = [100 * right for _, right in answer.action_probabilities]
+            assert shown == pytest.approx(expected, abs=0.6)  # in whole per cent
+    # The colours agree: left at the lower left, right at the upper right.
     corners = page.evaluate(
         """() => {
             const { width, height } = document.getElementById("heat");
@@ -83,7 +83,7 @@ def test_the_heat_map_is_the_services_answer(
     assert right_red > right_blue
 
 
-def test_pictures_are_shown_if_they_travelled(page: Page, trained: Trained) -> None:
+def test_pictures_are_shown_if_they_were_exported(page: Page, trained: Trained) -> None:
     for file, place in (("learning_curve.png", "learning-curve"), ("episode.gif", "episode")):
         picture = page.locator(f"#{place} img")
         if (trained.model_dir / "assets.extra" / file).exists():
@@ -93,8 +93,8 @@ def test_pictures_are_shown_if_they_travelled(page: Page, trained: Trained) -> N
             expect(picture).to_be_hidden()
 
 
-def test_the_two_pages_lead_to_each_other(page: Page, service: Service) -> None:
-    page.get_by_role("link", name="See it think").click()
+def test_the_two_pages_link_to_each_other(page: Page, service: Service) -> None:
+    page.get_by_role("link", name="Live policy").click()
     page.get_by_role("link", name="cartpole version 1").click()
     expect(page).to_have_url(f"{service.url}/models/cartpole")
 

@@ -1,4 +1,4 @@
-"""Services that are not there yet, go away and come back, or swap their model."""
+"""Services that start late, stop and return, or swap their version."""
 
 import random
 import socket
@@ -12,13 +12,13 @@ from tests.conftest import Trained, running_service
 from tests.web.conftest import Visit
 from tests.web.test_live_page import number, wait_for
 
-# Chromium reports each request that was lost or refused.
+# Chromium logs each request that fails.
 LOST = "Failed to load resource"
 
 
 def fixed_port() -> int:
-    """A free port that the system gives to nobody while no service listens on it."""
-    candidates = random.Random().sample(range(20_000, 30_000), 100)  # below its own range
+    """A free port outside the range from which the system assigns ports."""
+    candidates = random.Random().sample(range(20_000, 30_000), 100)  # below the system's range
     for port in candidates:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -31,7 +31,7 @@ def fixed_port() -> int:
 
 
 def wait_until_live(url: str) -> None:
-    """Return as soon as the service answers at all."""
+    """Return as soon as the service is live."""
     tries = urllib3.Retry(600, backoff_factor=0.1, backoff_max=0.1)
     assert urllib3.request("GET", f"{url}/health/live", retries=tries).status == 200
 
@@ -44,11 +44,11 @@ def test_the_page_recovers_when_the_service_returns(
         wait_until_live(service.url)
         page = visit(service.url, forgive=LOST)
         wait_for(page, "steps", "n >= 1")
-    expect(page.locator("#away")).to_contain_text("The service does not answer")
+    expect(page.locator("#unavailable")).to_contain_text("The service is unavailable")
     stopped_at = number(page, "steps")
     with running_service(trained.models, tmp_path / "second", *options):
-        expect(page.locator("#away")).to_be_hidden()
-        expect(page.locator("#announcement")).to_have_text("The service answers again.")
+        expect(page.locator("#unavailable")).to_be_hidden()
+        expect(page.locator("#announcement")).to_have_text("The service is available again.")
         wait_for(page, "steps", f"n > {stopped_at}")
         page.close()
 
@@ -61,13 +61,13 @@ def test_the_page_waits_for_a_model_and_shows_its_swap(
     with running_service(versions.parent, tmp_path / "log", "--workers", "1") as service:
         wait_until_live(service.url)
         page = visit(service.url, forgive=LOST)
-        expect(page.locator("#away")).to_contain_text("no version of cartpole")
+        expect(page.locator("#unavailable")).to_contain_text("no version of cartpole")
         versions.mkdir()
         publish(trained.model_dir, versions / "1")
         expect(page.locator("#model")).to_have_text("cartpole version 1")
-        expect(page.locator("#away")).to_be_hidden()
+        expect(page.locator("#unavailable")).to_be_hidden()
         publish(trained.model_dir, versions / "2")
         expect(page.locator("#model")).to_have_text("cartpole version 2")
-        expect(page.locator("#announcement")).to_have_text("cartpole version 2 decides now.")
+        expect(page.locator("#announcement")).to_have_text("Now served: cartpole version 2.")
         wait_for(page, "steps", "n >= 1")
         page.close()

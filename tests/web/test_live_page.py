@@ -1,4 +1,4 @@
-"""The live page: carts that the real service decides about, and a person who plays with them."""
+"""The live page: the real service selects the carts' actions, and a user interferes."""
 
 import re
 import time
@@ -12,7 +12,7 @@ from tests.web.conftest import Visit
 
 
 def number(page: Page, name: str) -> float:
-    """The number that a readout shows, without its unit."""
+    """The number of a readout, without its unit."""
     return float(page.locator(f"#{name}").inner_text().split()[0])
 
 
@@ -23,8 +23,8 @@ def wait_for(page: Page, name: str, condition: str) -> None:
     )
 
 
-def decides(rows: int, deterministic: bool) -> Any:
-    """Whether a request asks about so many carts, in this way."""
+def acts_on(rows: int, deterministic: bool) -> Any:
+    """A predicate: whether a request is for this many carts, deterministic or not."""
 
     def matches(request: Request) -> bool:
         if not request.url.endswith("/act"):
@@ -42,19 +42,19 @@ def page(service: Service, visit: Visit) -> Page:
 
 @pytest.fixture
 def still(service: Service, visit: Visit) -> Page:
-    """The page where less motion is asked for: paused before the first step."""
+    """The page with reduced motion: paused before the first step."""
     return visit(service.url, reduced_motion="reduce")
 
 
 def test_it_balances_five_hundred_steps(page: Page) -> None:
-    page.get_by_label("Speed").select_option("as fast as it answers")
+    page.get_by_label("Speed").select_option("unlimited")
     expect(page.locator("#best")).to_have_text("500")
     expect(page.locator("#last-episode")).to_have_text(
         "Driven by the policy: 500 steps, then the time limit."
     )
 
 
-def test_it_shows_what_the_service_thinks(still: Page) -> None:
+def test_it_shows_the_policy_outputs(still: Page) -> None:
     with still.expect_response("**/act") as answered:
         still.get_by_role("button", name="Step").click()
     decision = answered.value.json()
@@ -70,12 +70,12 @@ def test_it_shows_what_the_service_thinks(still: Page) -> None:
     assert number(still, "p50") <= number(still, "p99")
 
 
-def test_a_step_is_one_decision(still: Page) -> None:
+def test_a_step_is_one_request(still: Page) -> None:
     expect(still.locator("#steps")).to_have_text("0")
     for steps in ("1", "2"):
         still.get_by_role("button", name="Step").click()
         expect(still.locator("#steps")).to_have_text(steps)
-    still.get_by_role("button", name="Start again").click()
+    still.get_by_role("button", name="Reset").click()
     expect(still.locator("#steps")).to_have_text("0")
 
 
@@ -94,7 +94,7 @@ def test_a_push_changes_the_state(still: Page, button: str, readout: str, condit
     assert abs(number(still, "cart-position")) <= 0.05
 
 
-def test_a_click_on_the_picture_strikes_from_that_side(still: Page) -> None:
+def test_a_click_on_the_picture_hits_from_that_side(still: Page) -> None:
     box = still.locator("#stage").bounding_box()
     assert box is not None
     # Above the cart and right of the pole: it goes to the left.
@@ -103,25 +103,25 @@ def test_a_click_on_the_picture_strikes_from_that_side(still: Page) -> None:
 
 
 def test_an_unusual_state_shows_the_services_warning(page: Page) -> None:
-    page.get_by_label("16", exact=True).check()  # one alone may start well, and stay up for long
-    page.locator("#spread").select_option("wild, ±5")
+    page.get_by_label("16", exact=True).check()  # a single one may start within the ranges
+    page.locator("#spread").select_option("±5 (extreme)")
     expect(page.locator("#warnings")).to_contain_text("which training never saw")
 
 
 def test_actions_are_the_most_probable_or_sampled(page: Page) -> None:
-    with page.expect_request(decides(1, deterministic=True)):
+    with page.expect_request(acts_on(1, deterministic=True)):
         pass
-    with page.expect_request(decides(1, deterministic=False)):
+    with page.expect_request(acts_on(1, deterministic=False)):
         page.get_by_label("sampled").check()
-    with page.expect_request(decides(1, deterministic=True)):
+    with page.expect_request(acts_on(1, deterministic=True)):
         page.get_by_label("most probable").check()
 
 
 @pytest.mark.parametrize("carts", [16, 100, 400])
-def test_many_carts_are_decided_by_one_request_a_frame(page: Page, carts: int) -> None:
-    with page.expect_request(decides(carts, deterministic=True)) as asked:
+def test_many_carts_get_their_actions_from_one_request(page: Page, carts: int) -> None:
+    with page.expect_request(acts_on(carts, deterministic=True)) as sent:
         page.get_by_label(f"{carts}", exact=True).check()
-    answer = asked.value.response()
+    answer = sent.value.response()
     assert answer is not None
     assert len(answer.json()["actions"]) == carts
     wait_for(page, "steps", "n >= 10")
@@ -129,34 +129,34 @@ def test_many_carts_are_decided_by_one_request_a_frame(page: Page, carts: int) -
     expect(page.locator("#stage")).to_have_attribute("aria-label", re.compile(f"^{carts} carts"))
 
 
-def test_one_request_is_on_its_way_at_a_time(service: Service, visit: Visit) -> None:
+def test_one_request_is_in_flight_at_a_time(service: Service, visit: Visit) -> None:
     page = visit(
         service.url,
         first="""
-        window.most = window.underway = 0;
+        window.most = window.inFlight = 0;
         const real = window.fetch;
-        window.fetch = async (...asked) => {
-            window.underway += 1;
-            window.most = Math.max(window.most, window.underway);
-            try { return await real(...asked); } finally { window.underway -= 1; }
+        window.fetch = async (...request) => {
+            window.inFlight += 1;
+            window.most = Math.max(window.most, window.inFlight);
+            try { return await real(...request); } finally { window.inFlight -= 1; }
         };
         """,
     )
-    page.get_by_label("Speed").select_option("as fast as it answers")
+    page.get_by_label("Speed").select_option("unlimited")
     wait_for(page, "steps", "n >= 50")
-    page.get_by_role("button", name="Start again").click()
+    page.get_by_role("button", name="Reset").click()
     page.get_by_label("16", exact=True).check()
     wait_for(page, "steps", "n >= 10")
     assert page.evaluate("window.most") == 1
 
 
-def test_a_person_can_drive_to_compare(still: Page) -> None:
+def test_a_user_can_drive_to_compare(still: Page) -> None:
     still.get_by_label("you", exact=True).check()
-    still.get_by_label("Speed").select_option("as fast as it answers")
+    still.get_by_label("Speed").select_option("unlimited")
     still.get_by_role("button", name="Play").click()
     drive = still.get_by_role("button", name="Drive cart right")
     drive.hover()
-    still.mouse.down()  # and on: the pole falls to the left
+    still.mouse.down()  # held: the pole falls to the left
     expect(still.locator("#last-episode")).to_contain_text("Driven by you")
     wait_for(still, "cart-velocity", "n > 0.3")
     still.mouse.up()
@@ -164,13 +164,13 @@ def test_a_person_can_drive_to_compare(still: Page) -> None:
     expect(still.locator("#agreement")).to_contain_text("% of")
 
 
-def test_late_answers_are_told(page: Page) -> None:
+def test_slow_responses_are_shown(page: Page) -> None:
     def late(route: Route) -> None:
-        time.sleep(0.06)  # 16 steps a second
+        time.sleep(0.06)  # 16 steps per second
         route.continue_()
 
     page.route("**/act", late)
-    expect(page.locator("#pace")).to_contain_text("Late answers hold the carts up")
+    expect(page.locator("#pace")).to_contain_text("Slow responses delay the carts")
 
 
 def test_arrows_drive_right_after_a_click_on_the_driver(still: Page) -> None:
@@ -180,13 +180,13 @@ def test_arrows_drive_right_after_a_click_on_the_driver(still: Page) -> None:
 
 
 def test_other_speeds_are_kept(still: Page) -> None:
-    still.get_by_label("Speed").select_option("a tenth")
+    still.get_by_label("Speed").select_option("0.1")
     still.get_by_role("button", name="Play").click()
     wait_for(still, "steps", "n >= 2")
     wait_for(still, "rate", "n >= 1 && n < 30")
 
 
-def test_numbers_that_are_none_are_named(service: Service, visit: Visit) -> None:
+def test_a_missing_number_is_shown_as_not_a_number(service: Service, visit: Visit) -> None:
     page = visit(service.url)
     answer = {
         "actions": [1],
@@ -206,10 +206,10 @@ def test_numbers_that_are_none_are_named(service: Service, visit: Visit) -> None
     [
         ('{"actions": [NaN]}', "not JSON"),
         ('{"actions": [null], "model": {"name": "m", "version": 1}}', "neither 0 nor 1"),
-        ('{"actions": []}', "no action for each of 1 rows"),
+        ('{"actions": []}', "not one action per row (1)"),
     ],
 )
-def test_an_answer_without_sense_is_shown_and_stops_the_carts(
+def test_an_invalid_response_is_shown_and_stops_the_carts(
     service: Service, visit: Visit, body: str, shown: str
 ) -> None:
     page = visit(service.url)
@@ -220,10 +220,10 @@ def test_an_answer_without_sense_is_shown_and_stops_the_carts(
     expect(page.locator("#problem")).to_be_hidden()
 
 
-def test_a_refusal_is_shown_in_the_services_words(service: Service, visit: Visit) -> None:
+def test_the_detail_of_an_error_is_shown(service: Service, visit: Visit) -> None:
     page = visit(service.url, forgive="422")
     wait_for(page, "steps", "n >= 1")
-    # One number too many, in a question that the real service then refuses.
+    # One number too many, which the real service rejects.
     page.route(
         "**/act",
         lambda route: route.continue_(post_data='{"observations": [[0, 0, 0, 0, 0]]}'),

@@ -1,4 +1,4 @@
-"""What the browser is given, and what it is not."""
+"""Which files the browser can get, and with which headers."""
 
 import re
 
@@ -29,14 +29,14 @@ def test_the_policy_allows_nothing_inline_and_nothing_from_elsewhere(service: Se
 
 
 @pytest.mark.parametrize("path", sorted(WEB.iterdir()), ids=lambda path: path.name)
-def test_no_file_names_another_host_or_styles_inline(path: object) -> None:
+def test_no_file_names_another_host_or_has_inline_styles(path: object) -> None:
     assert hasattr(path, "read_text")
     text = path.read_text()
     assert set(re.findall(r"https?://[^\s\"']+", text)) <= {"http://www.w3.org/2000/svg"}
     assert not re.search(r"\sstyle=|innerHTML|setAttribute\(.style|\son\w+=", text)
 
 
-def test_every_file_that_a_page_names_is_there() -> None:
+def test_every_file_that_a_page_names_exists() -> None:
     for path in WEB.glob("*.html"):
         for name in re.findall(r"web/([\w.-]+)", path.read_text()):
             assert name in PARTS
@@ -46,7 +46,7 @@ def test_every_file_that_a_page_names_is_there() -> None:
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_a_file_has_its_type_and_is_sent_once(name: str, service: Service) -> None:
+def test_a_file_has_its_type_and_is_revalidated(name: str, service: Service) -> None:
     address = f"{service.url}/web/{name}"
     first = http.request("GET", address)
     types = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
@@ -72,12 +72,12 @@ def test_a_file_has_its_type_and_is_sent_once(name: str, service: Service) -> No
         "/web//etc/passwd",
     ],
 )
-def test_nothing_else_is_reached(path: str, service: Service) -> None:
+def test_no_other_path_serves_a_file(path: str, service: Service) -> None:
     answer = http.request("GET", service.url + path, redirect=False)
-    assert answer.status in (404, 308)  # 308: two slashes are one
+    assert answer.status in (404, 308)  # 308: redirected to the path with one slash
     assert b"import" not in answer.data
 
 
-def test_a_page_of_a_model_that_is_not_there_is_not_found(service: Service) -> None:
-    asked = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
-    assert http.request("GET", f"{service.url}/models/none", headers=asked).status == 404
+def test_the_page_of_an_unknown_model_is_not_found(service: Service) -> None:
+    headers = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    assert http.request("GET", f"{service.url}/models/none", headers=headers).status == 404

@@ -11,7 +11,7 @@ from tests.web.conftest import Visit
 
 STEPS = 10_000
 
-# Drives one cart as the page does, starting each episode where Gymnasium started it.
+# Steps one cart as the page does, from the initial states of Gymnasium's episodes.
 DRIVE = """async ({ starts, actions }) => {
     const { Carts, move } = await import("/web/carts.js");
     const { observe } = await import("/web/physics.js");
@@ -34,14 +34,14 @@ DRIVE = """async ({ starts, actions }) => {
 
 
 def state(env: gym.Env[Any, Any]) -> list[float]:
-    """What Gymnasium computes with, in float64."""
+    """The state in float64, as Gymnasium keeps it."""
     state = cast(CartPoleEnv, env.unwrapped).state
     assert state is not None
     return cast(list[float], state.tolist())
 
 
 def gymnasium_episodes() -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Episodes of every kind: short and whole ones, usual and wide starts."""
+    """Episodes that terminate or are truncated, from usual and from wide initial states."""
     env = gym.make("CartPole-v1", disable_env_checker=True)  # it objects to the widest starts
     rng = np.random.default_rng(0)
     starts: list[list[float]] = []
@@ -76,16 +76,16 @@ def gymnasium_episodes() -> tuple[dict[str, Any], list[dict[str, Any]]]:
 def test_ten_thousand_steps_are_gymnasiums_to_the_last_bit(service: Service, visit: Visit) -> None:
     # Equal states need equal sines and cosines, which C and JavaScript leave to the library:
     # glibc's, which NumPy calls, and Chromium's copy of them agree in every bit on these.
-    asked, expected = gymnasium_episodes()
+    episodes, expected = gymnasium_episodes()
     assert sum(result["fell"] for result in expected) > 100
     assert sum(result["ended"] and not result["fell"] for result in expected) > 3
     page = visit(service.url, reduced_motion="reduce")
-    results = page.evaluate(DRIVE, asked)
+    results = page.evaluate(DRIVE, episodes)
     assert len(results) == STEPS
     assert results == expected
 
 
-def test_a_blow_moves_as_much_as_the_same_force_for_a_moment(
+def test_an_impulse_has_the_effect_of_the_same_force_for_one_step(
     service: Service, visit: Visit
 ) -> None:
     page = visit(service.url, reduced_motion="reduce")

@@ -13,7 +13,7 @@ from serving.api.oip.infer import find
 from serving.api.oip.schemas import IndexRequest
 from serving.errors import ConflictError, ForbiddenError, NotFoundError
 from serving.registry.repository import Repository
-from serving.registry.selection import ChoiceError
+from serving.registry.selection import SelectionError
 from serving.settings import Settings
 
 _TF_DATATYPES = {"DT_FLOAT": "FP32", "DT_INT64": "INT64"}
@@ -120,25 +120,25 @@ class InferenceProtocolRoutes:
 
     def load(self, name: str) -> Response:
         """Serve the newest version of a model."""
-        self._choose(name, "newest")
+        self._select(name, "newest")
         self._repository.policy(name)
         return json_response({})
 
     def unload(self, name: str) -> Response:
         """Serve no version of a model."""
-        self._choose(name, "nothing")
+        self._select(name, "nothing")
         return json_response({})
 
-    def _choose(self, name: str, serve: Literal["newest", "nothing"]) -> None:
+    def _select(self, name: str, serve: Literal["newest", "nothing"]) -> None:
         if not self._keys_are_set:
             raise ForbiddenError("models are loaded and unloaded only where API keys are set")
         pin = self._settings.pin
         if pin is not None and name == self._settings.name:
             raise ConflictError(f"{name}: the service was started with version {pin}")
         try:
-            choice = msgspec.structs.replace(self._repository.choice(name), serve=serve)
-            self._repository.choose(name, choice)
-        except ChoiceError as error:
+            selection = msgspec.structs.replace(self._repository.selection(name), serve=serve)
+            self._repository.select(name, selection)
+        except SelectionError as error:
             # Not 503: the folder is read-only by the operator's decision, and stays so.
             raise ConflictError(str(error)) from error
 
