@@ -200,7 +200,7 @@ class Worker(ThreadWorker):
         """Answer what is ready, as far as allowed, and refuse the rest first."""
         ready = [conn for conn in self.ready if conn in self.connections]
         self.ready = {}
-        room = max(0, self.settings.max_requests_in_hand - len(self.begun))
+        room = max(0, self.settings.max_in_flight - len(self.begun))
         if len(ready) > room:
             # A service that is busy is alive: its health is always told.
             checks = [conn for conn in ready if conn.received.startswith(HEALTH)]
