@@ -1,7 +1,6 @@
 """The command line of the service and its demo player; mistakes become one clear line."""
 
 import contextlib
-import logging
 import os
 import re
 import sys
@@ -11,7 +10,7 @@ from typing import Any
 
 import click
 
-from serving.settings import Settings, settings_options
+from serving.settings import Settings, finite, settings_options
 
 
 class Mistake(click.ClickException):
@@ -47,7 +46,9 @@ def run(**options: Any) -> None:
     The address that it listens on is the one line on standard output.
     """
     settings = Settings(**options)
-    # A mistake is told before TensorFlow, which takes seconds to import.
+    # Mistakes are reported before TensorFlow is imported, which takes seconds.
+    import logging
+
     from serving.api.keys import KeysError, read_keys
     from serving.logs import set_up_logs
     from serving.server.master import Server, bind
@@ -68,6 +69,15 @@ def run(**options: Any) -> None:
     shown = {name: str(value) for name, value in asdict(settings).items() if value is not None}
     logging.getLogger(__name__).info("settings %s; %d API keys", shown, len(keys))
     Server(settings, listener, keys).run()
+
+
+@commands.command()
+@settings_options("host", "port")
+def health(host: str, port: int) -> None:
+    """Ask the service at this address whether it is ready; exit status 1 and the reason if not."""
+    from serving.healthcheck import report
+
+    sys.exit(report(host, port))
 
 
 @commands.command()
@@ -106,7 +116,7 @@ def verify(model_dir: Path) -> None:
 
 @commands.command()
 @click.argument("version", type=click.IntRange(0), required=False)
-@click.option("--label", help="Hold the version ready under this name beside the served one.")
+@click.option("--label", help="Keep the version loaded under this label, beside the served one.")
 @settings_options("models", "name", "min_return")
 def promote(version: int | None, label: str | None, **options: Any) -> None:
     """Serve VERSION from now on, and after every restart; without VERSION always the newest.
@@ -145,9 +155,13 @@ def _http_url(_context: click.Context, _parameter: click.Parameter, url: str) ->
 @click.option("--url", required=True, callback=_http_url, help="Such as http://127.0.0.1:8000.")
 @click.option("--episodes", type=click.IntRange(min=1), default=5)
 @click.option("--deterministic", is_flag=True, help="Take the most probable actions.")
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, help="Makes it repeatable.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, help="Repeats a run.")
 @click.option(
-    "--wait", type=click.FloatRange(min=0), default=0.0, help="Seconds to wait until it is ready."
+    "--wait",
+    type=click.FloatRange(min=0, max=86_400),
+    default=0.0,
+    callback=finite,
+    help="Seconds to wait until the service is ready.",
 )
 @click.option(
     "--render",

@@ -1,12 +1,16 @@
 """Logs: JSON lines for programs, plain lines on a terminal."""
 
+import io
 import json
 import logging
 import sys
+import threading
 from datetime import UTC, datetime
 from typing import Any
 
 from gunicorn.glogging import Logger
+
+logger = logging.getLogger(__name__)
 
 # What every record has; the rest was given with `extra`.
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -61,8 +65,29 @@ class GunicornLogger(Logger):
         super().warning(message, *arguments, **options)
 
 
+class PrintedLines(io.TextIOBase):
+    """Standard error for Python code that prints, as parts of gunicorn do: each line is logged."""
+
+    line = ""
+
+    def write(self, text: str) -> int:
+        """Log every line that this ends, except empty ones."""
+        *lines, self.line = (self.line + text).split("\n")
+        for line in filter(str.strip, lines):
+            logger.warning("%s", line)
+        return len(text)
+
+
+def log_uncaught(what: Any) -> None:
+    """Log what ends a thread, or an exception that has no caller; never SystemExit."""
+    if not issubclass(what.exc_type, SystemExit):
+        where = getattr(what, "thread", None) or getattr(what, "object", None)
+        info = (what.exc_type, what.exc_value, what.exc_traceback)
+        logger.error("uncaught exception in %r", where, exc_info=info)
+
+
 def set_up_logs(log_format: str) -> None:
-    """Log to standard error.
+    """Log to standard error, and have all that Python code writes there logged.
 
     Args:
         log_format: "json", "text", or "auto": text on a terminal, else JSON.
@@ -73,3 +98,8 @@ def set_up_logs(log_format: str) -> None:
     else:
         handler.setFormatter(TextFormatter())
     logging.basicConfig(handlers=[handler], level=logging.INFO)
+    logging.raiseExceptions = False  # else a full disk is reported on the same standard error
+    logging.captureWarnings(True)
+    sys.excepthook = lambda *info: logger.critical("uncaught exception", exc_info=info)
+    threading.excepthook = sys.unraisablehook = log_uncaught
+    sys.stderr = PrintedLines()

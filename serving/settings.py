@@ -1,7 +1,9 @@
 """The service's settings: each has one name, default and help, stated here once."""
 
+import math
 import re
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -12,20 +14,50 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _setting(default: Any, kind: click.ParamType[Any], text: str) -> Any:
-    return field(default=default, metadata={"kind": kind, "help": text})
+def _setting(
+    default: Any, kind: click.ParamType[Any], text: str, aliases: tuple[str, ...] = ()
+) -> Any:
+    return field(default=default, metadata={"kind": kind, "help": text, "aliases": aliases})
 
 
-class ModelName(click.ParamType[str]):
-    """A name that is one folder's, and cannot lead out of the models folder."""
+class Pattern(click.ParamType[str]):
+    """Text that a regular expression matches."""
 
-    name = "name"
+    def __init__(self, name: str, pattern: str, text: str) -> None:
+        self.name, self.pattern, self.text = name, pattern, text
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Accept letters, digits, `.`, `_` and `-`, and no dot at the start."""
-        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", value):
-            self.fail(f"{value!r} is not a name of letters, digits, '.', '_' and '-'", param, ctx)
+        """Refuse what does not match as a whole."""
+        if not re.fullmatch(self.pattern, value):
+            self.fail(f"{value!r} is not {self.text}", param, ctx)
         return value
+
+
+# One folder's name, which cannot lead out of the models folder.
+MODEL_NAME = Pattern(
+    "name", r"[A-Za-z0-9_-][A-Za-z0-9._-]*", "a name of letters, digits, '.', '_' and '-'"
+)
+# An empty one would mean every address of the machine.
+HOST = Pattern("host", r"[A-Za-z0-9._:%-]+", "a host name or an IP address")
+# Longer than a day is a mistake, and from some length on the system calls refuse it.
+SECONDS = click.FloatRange(min=0, min_open=True, max=86_400)
+
+
+class Option(click.Option):
+    """An option of which the help shows the first name and variable; the others are older."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Describe it without its aliases."""
+        shown = copy(self)
+        shown.opts, shown.envvar = self.opts[:1], (self.envvar or [])[:1]
+        return click.Option.get_help_record(shown, ctx)
+
+
+def finite(_context: click.Context, _parameter: click.Parameter, value: Any) -> Any:
+    """Refuse nan, which is in every range, and infinity; a callback of options of floats."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a finite number")
+    return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,42 +69,39 @@ class Settings:
         click.Path(exists=True, file_okay=False, path_type=Path),
         "Folder that holds <name>/<version>/.",
     )
-    name: str = _setting("cartpole", ModelName(), "Name of the default model.")
+    name: str = _setting("cartpole", MODEL_NAME, "Name of the default model.")
     pin: int | None = _setting(
-        None, click.IntRange(0), "Serve this version of that model, whatever `promote` chose."
+        None, click.IntRange(0), "Serve this version of the default model, regardless of `promote`."
     )
-    host: str = _setting("127.0.0.1", click.STRING, "Address to listen on.")
-    port: int = _setting(8000, click.IntRange(0, 65535), "Port to listen on; 0 takes a free one.")
+    host: str = _setting("127.0.0.1", HOST, "Address to listen on.")
+    port: int = _setting(8000, click.IntRange(0, 65535), "Port to listen on; 0 picks a free one.")
     workers: int = _setting(2, click.IntRange(1), "Worker processes.")
-    threads: int = _setting(
-        8, click.IntRange(1), "Threads of each worker; they handle its large requests."
-    )
+    threads: int = _setting(8, click.IntRange(1), "Threads per worker, for large requests.")
     max_body_bytes: int = _setting(
-        16 * 1024 * 1024, click.IntRange(1), "Largest request body that is read."
+        16 * 1024 * 1024, click.IntRange(1), "Largest request body that is accepted."
     )
-    max_rows: int = _setting(65_536, click.IntRange(1), "Most observations in one request.")
+    max_rows: int = _setting(65_536, click.IntRange(1), "Most observations (rows) per request.")
     min_return: float | None = _setting(
         None,
         click.FLOAT,
-        "Least mean return, greedy and sampled, that a policy's card must show to be served.",
+        "Minimum mean return, greedy and sampled, on a policy's card for it to be served.",
     )
-    max_requests_in_hand: int = _setting(
-        64, click.IntRange(1), "Most requests that a worker has in hand; others are told 503."
+    max_in_flight: int = _setting(
+        64,
+        click.IntRange(1),
+        "Most large requests that a worker has in flight; more are rejected with 503.",
+        aliases=("max_requests_in_hand",),
     )
     request_timeout: float = _setting(
-        30.0,
-        click.FloatRange(min=0, min_open=True),
-        "Seconds until a request is answered 504 and its worker replaced.",
+        30.0, SECONDS, "Seconds after which a request is answered with 504 and its worker replaced."
     )
     client_timeout: float = _setting(
-        10.0,
-        click.FloatRange(min=0, min_open=True),
-        "Seconds that a client has to send a request, and to take its answer.",
+        10.0, SECONDS, "Seconds that a client has to send a request, and again to read its answer."
     )
     api_keys_file: Path | None = _setting(
         None,
         click.Path(exists=True, dir_okay=False, path_type=Path),
-        "File of API keys, one a line; SERVING_API_KEYS may hold some, with commas between.",
+        "File of API keys, one per line; SERVING_API_KEYS may add some, separated by commas.",
     )
     log_format: str = _setting(
         "auto",
@@ -82,9 +111,7 @@ class Settings:
     log_requests: str = _setting(
         "errors", click.Choice(["errors", "all"]), "Which requests to log."
     )
-    poll_seconds: float = _setting(
-        1.0, click.FloatRange(min=0, min_open=True), "How often to look for new versions."
-    )
+    poll_seconds: float = _setting(1.0, SECONDS, "Seconds between checks for new versions.")
 
 
 def settings_options(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -94,10 +121,14 @@ def settings_options(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         for setting in reversed(fields(Settings)):
             if names and setting.name not in names:
                 continue
+            known = (setting.name, *setting.metadata["aliases"])
             command = click.option(
-                f"--{setting.name.replace('_', '-')}",
-                envvar=f"SERVING_{setting.name.upper()}",
+                *(f"--{name.replace('_', '-')}" for name in known),
+                setting.name,
+                cls=Option,
+                envvar=[f"SERVING_{name.upper()}" for name in known],
                 show_envvar=True,
+                callback=finite,
                 default=setting.default,
                 type=setting.metadata["kind"],
                 help=setting.metadata["help"],

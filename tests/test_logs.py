@@ -231,3 +231,78 @@ def test_the_settings_are_logged_at_the_start_and_no_others(service: Service) ->
     for setting, value in [("workers", "2"), ("port", "0"), ("request_timeout", "30.0")]:
         assert f"'{setting}': '{value}'" in first["message"]
     assert first["message"].endswith("; 0 API keys")
+
+
+PRINTS = """
+import sys, threading, traceback, warnings
+from serving.logs import set_up_logs
+set_up_logs(sys.argv[1])
+warnings.warn("a warning")
+for target in (lambda: 1 / 0, sys.exit):
+    thread = threading.Thread(target=target)
+    thread.start()
+    thread.join()
+class Unraisable:
+    def __del__(self):
+        raise LookupError("in a destructor")
+Unraisable()
+try:
+    raise ValueError("printed")
+except ValueError:
+    traceback.print_exc()
+print("an", "unfinished line", file=sys.stderr, end="")
+print(" is finished", file=sys.stderr)
+raise RuntimeError("nobody catches this")
+"""
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_all_that_python_code_writes_to_standard_error_is_logged(log_format: str) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-c", PRINTS, log_format], cwd=ROOT, capture_output=True, text=True
+    )
+    assert finished.returncode == 1
+    lines = finished.stderr.splitlines()
+    if log_format == "json":
+        records = [json.loads(line) for line in lines]
+        uncaught = [record["exception"] for record in records if "exception" in record]
+        assert [text.splitlines()[-1] for text in uncaught] == [
+            "ZeroDivisionError: division by zero",
+            "LookupError: in a destructor",
+            "RuntimeError: nobody catches this",
+        ]
+        lines = [record["message"] for record in records]
+    else:
+        assert all(re.match(r"\d{4}-\d\d-\d\d |    ", line) for line in lines)
+    for text in ("a warning", "ValueError: printed", "an unfinished line is finished"):
+        assert [line for line in lines if text in line]
+
+
+def test_a_log_that_cannot_be_written_does_not_stop_anything() -> None:
+    with open("/dev/full", "w") as full:
+        finished = subprocess.run(
+            [sys.executable, "-c", PRINTS.rpartition("raise")[0], "json"], cwd=ROOT, stderr=full
+        )
+    assert finished.returncode == 0
+
+
+def test_what_gunicorn_prints_when_it_cannot_start_a_worker_is_json(tmp_path: Path) -> None:
+    code = """
+from gunicorn.errors import AppImportError
+from serving.cli import main
+from serving.server.master import Server
+def load(self): raise AppImportError("no application")
+Server.load = load
+main()
+"""
+    (tmp_path / "models").mkdir()
+    finished = subprocess.run(
+        [sys.executable, "-c", code, *("run", "--models", "models", "--port", "0")],
+        cwd=tmp_path,
+        env=ENVIRONMENT | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    messages = [json.loads(line)["message"] for line in finished.stderr.splitlines()]
+    assert "no application" in messages

@@ -3,15 +3,21 @@
 import re
 import signal
 import socket
+import stat
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
+import click
 import pytest
 import urllib3
 
+from serving.cli import commands
+from serving.client import PolicyClient
 from serving.server.master import bind
 from serving.settings import Settings
-from tests.conftest import Trained, run, running_service, wait_until
+from tests.conftest import ENVIRONMENT, ROOT, Trained, run, running_service, wait_until
 
 
 @pytest.mark.parametrize(
@@ -24,6 +30,12 @@ from tests.conftest import Trained, run, running_service, wait_until
         (["run", "--models", "tests", "--poll-seconds", "0"], "--poll-seconds"),
         (["run", "--models", "tests", "--host", "192.0.2.1"], "cannot listen on 192.0.2.1"),
         (["run", "--models", "tests", "--host", "no.such.host.invalid"], "cannot listen on"),
+        (["run", "--models", "tests", "--host", ""], "--host"),
+        (["run", "--models", "tests", "--host", " "], "--host"),
+        (["run", "--models", "tests", "--host", "\xe4..x"], "--host"),
+        (["run", "--models", "tests", "--host", "a..b"], "cannot listen on a..b"),
+        (["run", "--models", "tests", "--host", "::g"], "cannot listen on ::g"),
+        (["health", "--host", ""], "--host"),
         (["play"], "--url"),
         (["play", "--url", "ftp://x"], "--url"),
         (["play", "--url", "http://127.0.0.1:9", "--episodes", "0"], "--episodes"),
@@ -47,6 +59,68 @@ def test_a_port_in_use_is_one_line_and_exit_status_2() -> None:
     assert finished.returncode == 2
     expected = f"Error: cannot listen on 127.0.0.1 port {port}: Address already in use\n"
     assert finished.stderr == expected
+
+
+FLOATS = [
+    (command.name, parameter.opts[0])
+    for command in commands.commands.values()
+    for parameter in command.params
+    if isinstance(parameter.type, type(click.FLOAT))
+]
+
+
+@pytest.mark.parametrize(("command", "option"), FLOATS)
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_number_that_is_not_finite_is_refused(command: str, option: str, value: str) -> None:
+    with pytest.raises(click.BadParameter) as refusal:
+        commands.main([command, option, value], standalone_mode=False)
+    assert option in refusal.value.format_message()
+
+
+def test_the_floats_of_every_command_are_known() -> None:
+    assert {option for _, option in FLOATS} == {
+        *("--min-return", "--request-timeout", "--client-timeout", "--poll-seconds", "--wait")
+    }
+
+
+@pytest.mark.parametrize("option", ["--max-in-flight", "--max-requests-in-hand"])
+def test_an_old_option_still_sets_what_was_renamed(option: str) -> None:
+    context = commands.commands["run"].make_context("run", ["--models", "tests", option, "5"])
+    assert context.params["max_in_flight"] == 5
+    assert "in-hand" not in run("serving", "run", "--help").stdout.lower().replace("_", "-")
+
+
+def test_an_old_variable_still_sets_what_was_renamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = commands.commands["run"]
+    monkeypatch.setenv("SERVING_MAX_REQUESTS_IN_HAND", "5")
+    assert command.make_context("run", ["--models", "tests"]).params["max_in_flight"] == 5
+    monkeypatch.setenv("SERVING_MAX_IN_FLIGHT", "6")
+    assert command.make_context("run", ["--models", "tests"]).params["max_in_flight"] == 6
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&-", "<&- 2>&-"])
+def test_it_serves_with_closed_streams(trained: Trained, tmp_path: Path, closed: str) -> None:
+    shell = ("sh", "-c", f'exec "$@" {closed}', "sh")
+    with running_service(trained.models, tmp_path / "log", within=shell) as service:
+        PolicyClient(service.url).wait_until_ready(60)
+        for number in range(3):  # none was taken by a socket
+            kind = Path(f"/proc/{service.process.pid}/fd/{number}").stat().st_mode
+            assert not stat.S_ISSOCK(kind)
+
+
+def test_it_serves_without_standard_output(trained: Trained, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    shell = ("sh", "-c", 'exec "$@" >&- 2>&-', "sh")
+    options = ("--port", port)
+    with running_service(trained.models, tmp_path / "log", *options, within=shell):
+        PolicyClient(f"http://127.0.0.1:{port}").wait_until_ready(60)
+
+
+def test_a_mistake_with_closed_standard_error_has_its_exit_status() -> None:
+    command = f"{sys.executable} -m serving run --models no/such 2>&-"
+    assert subprocess.run(["sh", "-c", command], cwd=ROOT, env=ENVIRONMENT).returncode == 2
 
 
 def test_every_setting_is_an_option_with_help_and_a_variable() -> None:

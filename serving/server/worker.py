@@ -328,7 +328,7 @@ class Worker(BaseWorker):
             for (conn, received), answer in zip(decisions, answers, strict=True):
                 self._send(conn, received.head, answer)
         for number, (conn, received) in enumerate(others):
-            if number < self.app.settings.max_requests_in_hand:
+            if number < self.app.settings.max_in_flight:
                 self._answer_by_wsgi(conn, received)
             else:
                 self._reject(conn, received.head)
@@ -342,7 +342,7 @@ class Worker(BaseWorker):
 
     def _hand_over(self, conn: Connection, received: Received) -> None:
         """Have a request answered in a thread."""
-        if self._in_threads >= self.app.settings.max_requests_in_hand:
+        if self._in_threads >= self.app.settings.max_in_flight:
             self._reject(conn, received.head)
             return
         self._in_threads += 1

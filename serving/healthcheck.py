@@ -1,0 +1,40 @@
+"""Whether a service is ready, asked cheaply enough for a container engine to do it all day."""
+
+import socket
+import sys
+
+# What listens on every address is asked on the loopback interface.
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # nothing is bound here
+REQUEST = b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+def problem(host: str, port: int, timeout: float = 4.0) -> str | None:
+    """Say in one line why the service is not ready, or None if it is.
+
+    A plain socket never goes through a proxy, and takes half the time that http.client does.
+    """
+    host = LOOPBACK.get(host, host)
+    try:
+        with socket.create_connection((host, port), timeout) as connection:
+            connection.sendall(REQUEST)
+            answer = connection.makefile("rb").read()
+    except (OSError, OverflowError, UnicodeError) as error:
+        return f"no answer from {host} port {port}: {error}"
+    head, _, body = answer.partition(b"\r\n\r\n")
+    if head.startswith((b"HTTP/1.1 200 ", b"HTTP/1.0 200 ")):
+        return None
+    import json  # only here, for its time
+
+    status = head.partition(b"\r\n")[0].decode(errors="replace")
+    try:
+        reason = str(json.loads(body)["detail"])
+    except (ValueError, TypeError, LookupError):
+        reason = f"{host} port {port} answered {status!r}"
+    return " ".join(reason.split())
+
+
+def report(host: str, port: int) -> int:
+    """Print what was found, and give the exit status."""
+    reason = problem(host, port)
+    (sys.stderr if reason else sys.stdout).write(f"Error: {reason}\n" if reason else "ready\n")
+    return 1 if reason else 0
