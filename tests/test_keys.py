@@ -191,7 +191,10 @@ def test_no_key_is_in_the_log_or_on_a_command_line(guarded: Service) -> None:
             f"GET /?{key} HTTP/1.x\r\n",
             f"GET / HTTP/1.1\r\nAuthorization Bearer {key}\r\n",
         ):
-            assert first_line(guarded, f"{broken}\r\n".encode())[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 505")
+            assert first_line(guarded, f"{broken}\r\n".encode())[:12] in (
+                b"HTTP/1.1 400",
+                b"HTTP/1.1 505",
+            )
     wait_until(lambda: guarded.log.read_text().count('"path": "/act"') >= 5)
     told = guarded.log.read_text()
     assert "4 API keys" in told
