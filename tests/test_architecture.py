@@ -28,8 +28,8 @@ LAYERS = [
     {"prometheus_adapter"},  # beside the metrics
     {"errors"},
 ]
-# What plays against a service that runs may know how requests and answers look, and no more.
-CLIENTS = {"client", "demo"}
+# What talks to a running service may know how requests and answers look, and no more.
+CLIENTS = {"client", "demo", "healthcheck"}
 MAX_LINES = 300
 
 # By adapter file: names that their library does not document, which any version may change.
@@ -133,11 +133,14 @@ def test_training_and_serving_never_import_each_other() -> None:
 
 def test_every_layer_of_serving_imports_only_what_stands_below_it() -> None:
     rank = {part: number for number, layer in enumerate(LAYERS) for part in layer}
+    assert {part_of(path) for path in trees("serving")} == {"__init__", *CLIENTS, *rank}
     upward = {
         f"{path} imports serving.{part}"
         for path, parts in parts_imported().items()
         if part_of(path) not in {"__init__", *CLIENTS}
-        for part in parts - {part_of(path)} - (CLIENTS if part_of(path) == "cli" else set())
+        for part in parts
+        - {part_of(path)}
+        - (CLIENTS if part_of(path) in ("cli", "__main__") else set())
         if part in CLIENTS or rank[part] <= rank[part_of(path)]
     }
     assert not upward
@@ -153,6 +156,7 @@ def test_the_client_and_the_demo_know_only_what_requests_and_answers_look_like()
         }
         for part in CLIENTS
     }
+    assert known["healthcheck"] == set()
     assert known["client"] <= {"schemas", "errors"}
     assert known["demo"] <= {"demo", "client", "schemas", "errors"}
 

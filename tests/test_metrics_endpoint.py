@@ -290,7 +290,7 @@ def test_the_documentation_has_every_metric_with_its_type_labels_and_help(
 
 
 def test_each_request_refused_as_too_many_is_counted(trained: Trained, tmp_path: Path) -> None:
-    options = ("--workers", "1", "--max-requests-in-hand", "1")
+    options = ("--workers", "1", "--max-in-flight", "1")
     with running_service(trained.models, tmp_path / "log", *options) as service:
         PolicyClient(service.url).wait_until_ready(60)
         answers: Counter[int] = Counter()

@@ -62,7 +62,7 @@ def test_every_command_has_the_options_it_is_shown_with(command: str) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "told"),
     [
-        ("SERVING_MAX_REQUESTS_IN_HAND", "0", "--max-requests-in-hand"),
+        ("SERVING_MAX_IN_FLIGHT", "0", "--max-in-flight"),
         ("SERVING_REQUEST_TIMEOUT", "0", "--request-timeout"),
         ("SERVING_CLIENT_TIMEOUT", "-1", "--client-timeout"),
         ("SERVING_LOG_FORMAT", "xml", "--log-format"),

@@ -289,8 +289,9 @@ class Connection:
                 raw = data[: len(data) - head.body_bytes]
                 if len(raw) <= _MAX_KEPT_HEAD_BYTES:
                     self._kept = raw, head
-            self._parser = None
-            self._become_ready(head, parser.body())
+            body = parser.body()
+            self._drop_parser()
+            self._become_ready(head, body)
             return
         self._hold(parser.received_bytes)
         if head is not None and not had_head:
@@ -326,9 +327,15 @@ class Connection:
             self.close()
 
     def _forget(self) -> None:
-        self._parser = self._request = self._kept = None
+        self._drop_parser()
+        self._request = self._kept = None
         self._rest, self._unsent = b"", _NOTHING
         self._hold(0)
+
+    def _drop_parser(self) -> None:
+        if self._parser is not None:
+            self._parser.close()
+            self._parser = None
 
     def _hold(self, size: int) -> None:
         self._limits.budget.held += size - self.held_bytes

@@ -137,6 +137,10 @@ class RequestParser:
         """The body of the complete request, without its chunks."""
         return self._whole if self._whole is not None else bytes(self._body)
 
+    def close(self) -> None:
+        """Let go of the parser, which refers to this object, so that both are freed at once."""
+        del self._parser
+
     def missing_bytes(self) -> int:
         """How many bytes of the body are known to be missing."""
         if self.head is None or self.head.body_bytes is None:

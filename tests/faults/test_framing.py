@@ -360,9 +360,19 @@ def test_chunks_beyond_the_limit_are_too_large(chunk: bytes) -> None:
     assert caught.value.status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
 
+@pytest.mark.parametrize("follows", [b"", b"GET /"])
+def test_the_limit_of_a_body_in_chunks_does_not_depend_on_how_it_arrives(
+    listener: socket.socket, follows: bytes
+) -> None:
+    sent = in_chunks(1, [b"x"] * (MAX_BODY_BYTES // 2), b"", 1, [])
+    head = sent.raw.index(b"\r\n\r\n") + 4
+    whole = ours_of(listener, [sent.raw + follows])
+    assert ours_of(listener, [sent.raw[:head], sent.raw[head:] + follows]) == whole
+
+
 def test_a_body_in_small_chunks_takes_no_more_memory_than_its_length() -> None:
     size = 256 * 1024
-    parser = RequestParser(size)
+    parser = RequestParser(8 * size)
     parser.feed(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
     piece = b"2\r\nab\r\n" * 1024
     tracemalloc.start()

@@ -47,7 +47,7 @@ def measured(service: Service, seconds: float) -> Outcome:
 def test_overload_is_refused_at_once_and_what_is_accepted_answered_as_ever(
     trained: Trained, tmp_path: Path, tell: Tell
 ) -> None:
-    options = ("--workers", "2", "--max-requests-in-hand", str(IN_HAND))
+    options = ("--workers", "2", "--max-in-flight", str(IN_HAND))
     with running_service(trained.models, tmp_path / "log", *options) as service:
         PolicyClient(service.url).wait_until_ready(60)
         tell(f"before: {measured(service, 3)}")
