@@ -88,7 +88,7 @@ class Repository:
             try:
                 self._models[name].refresh()
             except OSError as error:
-                logger.error("cannot read the versions of %s: %s", name, error)
+                logger.error("the versions of %s cannot be read: %s", name, error)
 
     def _find(self, name: str) -> Versions:
         if name not in self._models:
@@ -108,7 +108,7 @@ class Repository:
                 if not known and folder.is_dir() and not folder.is_symlink():
                     self._add(folder.name)
         except OSError as error:
-            logger.error("cannot read %s: %s", self._settings.models, error)
+            logger.error("%s cannot be read: %s", self._settings.models, error)
 
     def _add(self, name: str) -> None:
         self._models[name] = Versions(self._settings.models / name, self._settings, self._metrics)
