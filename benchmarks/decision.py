@@ -80,8 +80,9 @@ def parts(model_dir: Path) -> dict[str, Callable[[], object]]:
     from serving.policy.sampling import uniforms_of
     from serving.registry.repository import Repository
     from serving.server.clock import Clock
-    from serving.server.connection import Connection, Limits, Received
-    from serving.server.parser import RequestParser
+    from serving.server.connection import Connection
+    from serving.server.owner import Limits
+    from serving.server.parser import Received, RequestParser
     from serving.server.responses import call_wsgi, serialize
     from serving.service import DecisionService
     from serving.settings import Settings

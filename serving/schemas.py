@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from serving.policy.sampling import MAX_SEED
-
+# The largest integer that every JSON client represents exactly (RFC 8259, section 6).
+MAX_SEED = 2**53 - 1
 Row = list[float] | dict[str, float]
 Seed = Annotated[int, Meta(ge=0, le=MAX_SEED)]
 # JSON has one number type: some languages write 7 as 7.0.

@@ -6,7 +6,7 @@ from dataclasses import fields
 import pytest
 from gunicorn.config import Config
 
-from serving.server.worker import MAX_CONNECTIONS
+from serving.server.pool import MAX_CONNECTIONS
 from serving.settings import Settings
 from tests.conftest import ENVIRONMENT, ROOT, run
 

@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.policy.sampling import MAX_SEED, draw_seed, uniforms
+from serving.policy.sampling import draw_seed, uniforms
+from serving.schemas import MAX_SEED
 
 seeds = st.integers(0, MAX_SEED)
 

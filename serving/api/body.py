@@ -70,9 +70,12 @@ class BodyReader:
             TooBusyError: other requests hold the memory that it needs.
             NotJsonError: it is not in the coding that it is declared to be in.
         """
+        declared = request.headers.get("content-encoding")
+        if declared is None:
+            return request.body
         codings = [
             coding
-            for part in request.headers.get("content-encoding", "").split(",")
+            for part in declared.split(",")
             if (coding := part.strip().lower()) not in ("", "identity")
         ]
         if not codings:

@@ -5,6 +5,7 @@ that are ready, which is the same but for Flask and faster.
 """
 
 import logging
+import os
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from flask import request as flask_request
 
 from serving.api.body import LARGE_BYTES, BodyReader
 from serving.api.budget import collection
-from serving.api.exchange import HEADERS, Exchange, Finished, request_id
+from serving.api.exchange import HEADERS, Exchange, Finished, is_request_id
 from serving.api.messages import Answer, Request, from_flask, to_flask
 from serving.api.problems import from_error, unexpected
 from serving.errors import ProblemError
@@ -124,16 +125,21 @@ class DecisionRoutes:
         answers.update(zip(admitted, self.decide(list(admitted.values())), strict=True))
         seconds = time.perf_counter() - started
         by_route: dict[str, list[Finished]] = {}
+        new_ids = os.urandom(8 * len(calls)).hex()
+        finals = []
         for index, (route, _, request) in enumerate(calls):
-            own_id = request_id(request.headers.get("x-request-id"))
-            finished = Finished(
-                request.method, request.path, request.remote, own_id, answers[index].status
+            status, body, content_type, headers = answers[index]
+            own_id = request.headers.get("x-request-id")
+            if own_id is None or not is_request_id(own_id):
+                own_id = new_ids[16 * index : 16 * index + 16]
+            finals.append(
+                Answer(status, body, content_type, (("X-Request-ID", own_id), *HEADERS, *headers))
             )
+            finished = Finished(request.method, request.path, request.remote, own_id, status)
             by_route.setdefault(route.rule, []).append(finished)
-            answers[index] = with_headers(answers[index], own_id)
         for rule, together in by_route.items():
             self._exchange.finish(rule, together, seconds)
-        return [answers[index] for index in range(len(calls))]
+        return finals
 
     def decide(self, calls: Sequence[Call]) -> list[Answer]:
         """Decode all, decide together, encode each; one that fails leaves the others alone."""
@@ -166,11 +172,6 @@ class DecisionRoutes:
             if call.request.unpacked_bytes:
                 self._bodies.release(call.request)
         return [answers[index] for index in range(len(calls))]
-
-
-def with_headers(answer: Answer, own_id: str) -> Answer:
-    """An answer with the headers that every answer has."""
-    return answer._replace(headers=(*answer.headers, ("X-Request-ID", own_id), *HEADERS))
 
 
 def _failed(call: Call) -> Answer:

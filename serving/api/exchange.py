@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import time
+from collections import Counter
 from typing import NamedTuple
 
 from flask import Flask, Response, g, request
@@ -53,12 +54,12 @@ class Exchange:
 
     def finish(self, route: str, requests: list[Finished], seconds: float) -> None:
         """Count and log requests of one route that were answered together, in that time."""
-        statuses = [finished.status for finished in requests]
-        for status in set(statuses):
-            self._metrics.answered(route, status, seconds, statuses.count(status))
-        for finished in requests:
-            if finished.status >= 400 or self._logs_all:
-                self._log(finished, seconds)
+        for status, count in Counter([finished.status for finished in requests]).items():
+            self._metrics.answered(route, status, seconds, count)
+            if status >= 400 or self._logs_all:
+                for finished in requests:
+                    if finished.status == status:
+                        self._log(finished, seconds)
 
     def _log(self, finished: Finished, seconds: float) -> None:
         logger.info(
@@ -115,11 +116,14 @@ class Exchange:
             return response
 
 
+def is_request_id(given: str) -> bool:
+    """Whether the id that a client gives is a plain word, which can be logged and sent back."""
+    return _REQUEST_ID.fullmatch(given) is not None
+
+
 def request_id(given: str | None) -> str:
     """The client's own id where it is a plain word, else a new one."""
-    if given is not None and _REQUEST_ID.fullmatch(given):
-        return given
-    return os.urandom(8).hex()
+    return given if given is not None and is_request_id(given) else os.urandom(8).hex()
 
 
 def _is_page(endpoint: str | None) -> bool:

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-# The largest integer that every JSON client represents exactly (RFC 8259, section 6).
-MAX_SEED = 2**53 - 1
+from serving.schemas import MAX_SEED
 
 
 class _Generator(threading.local):

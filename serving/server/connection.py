@@ -4,11 +4,9 @@ import socket
 from collections.abc import Callable
 from enum import Enum
 from http import HTTPStatus
-from typing import NamedTuple, Protocol
 
-from serving.api.budget import Budget
-from serving.server.clock import Clock
-from serving.server.parser import Head, RefusedError, RequestParser
+from serving.server.owner import Limits, Owner
+from serving.server.parser import Head, Received, RefusedError, RequestParser
 
 _RECEIVE_BYTES = 64 * 1024
 _MAX_RECEIVE_BYTES = 1024 * 1024
@@ -43,41 +41,6 @@ class State(Enum):
     SENDING = "sending"
     LINGERING = "lingering"
     CLOSED = "closed"
-
-
-class Received(NamedTuple):
-    """A whole request as it was received."""
-
-    head: Head
-    body: bytes
-
-
-class Limits(NamedTuple):
-    """What a worker's connections share; times are in seconds.
-
-    Attributes:
-        budget: counts the bytes that connections hold.
-        clock: the worker's.
-        max_body_bytes: of a request.
-        client_timeout: for a client to send a request, and to take its answer.
-        keep_alive: for the next request to begin.
-    """
-
-    budget: Budget
-    clock: Clock
-    max_body_bytes: int
-    client_timeout: float
-    keep_alive: float
-
-
-class Owner(Protocol):
-    """What a connection needs of the worker that owns it."""
-
-    def check_head(self, head: Head) -> bytes | None:
-        """Whether to refuse a request before its body has arrived: with this answer."""
-
-    def refusal(self, error: RefusedError, head: Head | None) -> bytes:
-        """The answer to a request that breaks the rules or a limit, which is counted."""
 
 
 class Connection:
@@ -293,7 +256,7 @@ class Connection:
             self._drop_parser()
             self._become_ready(head, body)
             return
-        self._hold(parser.received_bytes)
+        self._hold(parser.held_bytes())
         if head is not None and not had_head:
             refusal = self._owner.check_head(head)
             if refusal is not None:

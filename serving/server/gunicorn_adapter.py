@@ -2,12 +2,18 @@
 
 import logging
 import time
+from typing import Any
 
 from gunicorn.arbiter import Arbiter as GunicornArbiter
 
 logger = logging.getLogger(__name__)
 
 WORKER_BOOT_ERROR = GunicornArbiter.WORKER_BOOT_ERROR  # a worker that exits so ends the service
+
+
+def living_workers(arbiter: GunicornArbiter) -> list[Any]:
+    """The workers of a master, each a `gunicorn.workers.base.Worker`."""
+    return list(arbiter.WORKERS.values())
 
 
 class Arbiter(GunicornArbiter):

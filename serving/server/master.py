@@ -19,7 +19,7 @@ from gunicorn.workers.base import Worker
 
 from serving.api.keys import Keys, KeysError, read_keys
 from serving.server.balancing import ConnectionBalancer
-from serving.server.gunicorn_adapter import Arbiter
+from serving.server.gunicorn_adapter import Arbiter, living_workers
 from serving.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ def on_starting(arbiter: Any) -> None:
 
 def pre_fork(arbiter: Any, worker: Worker) -> None:
     """Give a new worker the first slot that no living one has."""
-    taken = {other.slot for other in arbiter.WORKERS.values()}
+    taken = {other.slot for other in living_workers(arbiter)}
     worker.slot = next(slot for slot in itertools.count() if slot not in taken)
 
 

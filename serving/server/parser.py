@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from gunicorn_h1c import H1CProtocol
@@ -71,23 +71,28 @@ class Head:
     route: Any = None
 
 
+class Received(NamedTuple):
+    """A whole request as it was received."""
+
+    head: Head
+    body: bytes
+
+
 class RequestParser:
     """Reads one request.
 
     Attributes:
         head: None until it is parsed.
-        received_bytes: held of the request.
         rest: what followed the request, once it is complete.
     """
 
     def __init__(self, max_body_bytes: int) -> None:
         self.head: Head | None = None
-        self.received_bytes = 0
+        self._head_bytes = 0  # and what came with its end
         self.rest = b""
         self._max_body_bytes = max_body_bytes
         self._body = bytearray()
         self._whole: bytes | None = None  # a body that came in one piece, which is not copied
-        self._head_bytes = 0  # and what came with it
         self._parser = H1CProtocol(
             on_headers_complete=self._on_head,
             on_body=self._on_body,
@@ -103,9 +108,8 @@ class RequestParser:
         Raises:
             RefusedError: it breaks the rules or a limit.
         """
-        self.received_bytes += len(data)
         if self.head is None:
-            self._head_bytes = self.received_bytes
+            self._head_bytes += len(data)
         try:
             self._feed(data)
         except ValueError as error:
@@ -113,12 +117,10 @@ class RequestParser:
             # Not the parser's own words, which quote the request: it may hold a key.
             detail = "the request is not HTTP/1.1" if status == 400 else status.phrase
             raise RefusedError(status, detail) from error
-        if self.head is None and self.received_bytes > MAX_HEAD_BYTES:
+        if self.head is None and self._head_bytes > MAX_HEAD_BYTES:
             raise RefusedError(
                 HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the head is longer than allowed"
             )
-        if self.received_bytes - self._head_bytes > self._max_body_bytes and not self.rest:
-            raise _too_large()  # with its chunks
         return bool(self._parser.is_complete)
 
     def _feed(self, data: bytes) -> None:
@@ -140,6 +142,10 @@ class RequestParser:
     def close(self) -> None:
         """Let go of the parser, which refers to this object, so that both are freed at once."""
         del self._parser
+
+    def held_bytes(self) -> int:
+        """How much of the request is held."""
+        return self._head_bytes + len(self._body)
 
     def missing_bytes(self) -> int:
         """How many bytes of the body are known to be missing."""
@@ -193,7 +199,11 @@ def _checked_head(parser: H1CProtocol) -> Head:
     target = parser.path.decode("latin-1")
     if not target.isascii() or "#" in target or parser.method == b"CONNECT":
         raise RefusedError(HTTPStatus.BAD_REQUEST, "the request target is not a path")
-    target = _ABSOLUTE.sub("", target, count=1) if target[0] not in "/*" else target
+    if target[0] not in "/*":
+        absolute = _ABSOLUTE.match(target)
+        if absolute is None:
+            raise RefusedError(HTTPStatus.BAD_REQUEST, "the request target is not a path")
+        target = target[absolute.end() :]
     path, _, query = target.partition("?")
     if "%" in path:
         path = unquote_to_bytes(path).decode("latin-1")

@@ -13,8 +13,7 @@ from wsgiref.types import WSGIApplication
 from werkzeug.wrappers import Response
 
 from serving.api.messages import Answer
-from serving.server.connection import Received
-from serving.server.parser import Head
+from serving.server.parser import Head, Received
 
 _WRITTEN = ("Content-Type", "Content-Length")  # by `serialize`
 _NO_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)

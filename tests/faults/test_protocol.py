@@ -125,7 +125,7 @@ def test_a_body_in_chunks_that_becomes_too_large_is_refused(service: Service) ->
     chunk = b"100000\r\n" + b" " * (1 << 20) + b"\r\n"
     with Wire(service.url) as wire:
         wire.send(post(b"", "Transfer-Encoding: chunked", length=False))
-        for _ in range(16):
+        for _ in range(17):
             wire.send(chunk)
         answer = wire.answer()
         assert answer.status == 413

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from serving.client import PolicyClient
-from serving.server.worker import MAX_CONNECTIONS
+from serving.server.pool import MAX_CONNECTIONS
 from tests.conftest import Trained, running_service, wait_until
 from tests.faults.conftest import Tell
 from tests.faults.load import Load

@@ -1,0 +1,221 @@
+"""The connections of a worker: accepting them, polling them, and making room."""
+
+import logging
+import resource
+import selectors
+import socket
+import time
+from collections.abc import Callable
+from functools import partial
+
+from serving.server.balancing import ConnectionBalancer
+from serving.server.connection import Connection
+from serving.server.draining import accept_all_packets, stop_new_connections
+from serving.server.owner import Limits, Owner
+
+logger = logging.getLogger(__name__)
+
+MAX_CONNECTIONS = 900  # others wait in the kernel's queue
+# Open files that are no connections: of TensorFlow, the logs, and a version that is being loaded.
+_OTHER_FILES = 40
+_PAUSE_SECONDS = 0.1
+_COMPLAINT_SECONDS = 60.0
+
+
+class ConnectionPool:
+    """Accepts connections and finds out which can be read or written.
+
+    Args:
+        listeners: sockets that all workers share.
+        balancer: shares new connections out among the workers.
+        slot: of this worker.
+        owner: of the connections.
+        limits: of the connections.
+
+    Attributes:
+        ready: connections with a whole request, ordered, and each once.
+    """
+
+    def __init__(
+        self,
+        listeners: list[socket.socket],
+        balancer: ConnectionBalancer,
+        slot: int,
+        owner: Owner,
+        limits: Limits,
+    ) -> None:
+        self.ready: dict[Connection, None] = {}
+        self._listeners = listeners
+        self._balancer = balancer
+        self._slot = slot
+        self._owner = owner
+        self._limits = limits
+        self._is_draining = False
+        self._max_connections = _max_connections()
+        self._connections: dict[Connection, int] = {}  # and what the poller waits for
+        self._accepts = False
+        self._accept_from = 0.0
+        self._last_complaint = -_COMPLAINT_SECONDS
+        self._poller = selectors.DefaultSelector()
+        self._report()
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def all(self) -> list[Connection]:
+        """All connections now."""
+        return list(self._connections)
+
+    def on_readable(self, descriptor: int, callback: Callable[[], None]) -> None:
+        """Call back when another descriptor can be read."""
+        self._poller.register(descriptor, selectors.EVENT_READ, callback)
+
+    def poll(self, timeout: float) -> None:
+        """Wait for something to happen, seconds at most, and let it."""
+        if timeout and self._listeners:
+            pause = self._accept_from - time.monotonic()
+            self._set_accepting(pause <= 0)
+            timeout = min(timeout, pause) if pause > 0 else timeout
+        for key, _ in self._poller.select(timeout):
+            key.data()
+
+    def update(self, conn: Connection) -> None:
+        """Follow a change of a connection."""
+        if conn.is_ready():
+            self.ready[conn] = None
+            return
+        if conn.is_closed():
+            if self._connections.pop(conn, 0):
+                self._poller.unregister(conn.socket)
+            self._report()
+            return
+        read = selectors.EVENT_READ if conn.wants_read() else 0
+        wanted = read | (selectors.EVENT_WRITE if conn.wants_write() else 0)
+        if wanted != self._connections[conn]:
+            self._wait_for(conn, wanted)
+
+    def ignore(self, conn: Connection) -> None:
+        """Wait for nothing from a connection until its next `update`."""
+        self._wait_for(conn, 0)
+
+    def expire(self) -> None:
+        """Give up waiting for clients that take too long."""
+        for conn in self.all():
+            if conn.is_overdue():
+                conn.expire()
+                self.update(conn)
+
+    def relieve(self) -> None:
+        """End the connections that hold most, until all that is held is within the budget."""
+        for conn in sorted(self._connections, key=lambda conn: conn.held_bytes, reverse=True):
+            if not self._limits.budget.is_exceeded():
+                break
+            if conn.gives_way():
+                conn.give_way()
+                self.update(conn)
+
+    def begin_to_drain(self) -> None:
+        """Leave new connections to other workers, if there are any."""
+        self._is_draining = True
+        self._balancer.withdraw(self._slot)
+
+    def stop_accepting(self, parent: int) -> None:
+        """Accept what the kernel has completed, and close the listening sockets.
+
+        New connections have two seconds to send a request; idle ones are closed.
+
+        Args:
+            parent: the process that goes on, if it still listens.
+        """
+        for listener in self._listeners:
+            stop_new_connections(listener, parent)
+        self.poll(0.1)
+        self._set_accepting(False)
+        for listener in self._listeners:
+            while self._take(listener):
+                pass
+            listener.close()
+        self._listeners = []
+        for conn in self.all():
+            conn.last_chance()
+            self.update(conn)
+
+    def _set_accepting(self, accepts: bool) -> None:
+        if accepts is not self._accepts:
+            self._accepts = accepts
+            for listener in self._listeners:
+                if accepts:
+                    accept = partial(self._accept, listener)
+                    self._poller.register(listener, selectors.EVENT_READ, accept)
+                else:
+                    self._poller.unregister(listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        """Accept one connection, if it is this worker's turn; the next iteration takes the next."""
+        now = time.monotonic()
+        if delay := self._balancer.accept_delay(len(self._connections), now):
+            self._accept_from = now + delay
+        elif len(self._connections) >= self._max_connections and not self._evict():
+            self._accept_from = now + _PAUSE_SECONDS
+        else:
+            self._take(listener)
+
+    def _take(self, listener: socket.socket) -> bool:
+        try:
+            sock, remote = listener.accept()
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            self._evict()
+            self._accept_from = time.monotonic() + _PAUSE_SECONDS
+            if self._limits.clock.now - self._last_complaint >= _COMPLAINT_SECONDS:
+                self._last_complaint = self._limits.clock.now
+                logger.error("a connection could not be accepted: %s", error)
+            return False
+        if self._is_draining:
+            accept_all_packets(sock)
+        conn = Connection(sock, remote[:2], self._owner, self._limits)
+        self._connections[conn] = 0
+        self._wait_for(conn, selectors.EVENT_READ)
+        self._report()
+        return True
+
+    def _report(self) -> None:
+        if not self._is_draining:
+            self._balancer.report(self._slot, len(self._connections))
+
+    def _wait_for(self, conn: Connection, wanted: int) -> None:
+        before, self._connections[conn] = self._connections[conn], wanted
+        if not wanted:
+            self._poller.unregister(conn.socket)
+        elif before:
+            self._poller.modify(conn.socket, wanted, partial(self._on_event, conn))
+        else:
+            self._poller.register(conn.socket, wanted, partial(self._on_event, conn))
+
+    def _on_event(self, conn: Connection) -> None:
+        try:
+            if conn.wants_write():
+                conn.send()
+            else:
+                conn.receive()
+        except Exception:  # it is this connection's, and ends no other
+            logger.exception("a connection failed")
+            conn.close()
+        self.update(conn)
+
+    def _evict(self) -> bool:
+        """Close the connection that has waited longest without sending a request, if one has."""
+        waiting = [(order, conn) for conn in self._connections if (order := conn.eviction_order())]
+        if not waiting:
+            return False
+        _, oldest = min(waiting, key=lambda one: one[0])
+        oldest.close()
+        self.update(oldest)
+        return True
+
+
+def _max_connections() -> int:
+    """As many as the limit of open files has room for."""
+    open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, min(MAX_CONNECTIONS, open_files - _OTHER_FILES))
