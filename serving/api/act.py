@@ -8,8 +8,9 @@ import msgspec
 from msgspec import UNSET
 
 from serving.api.body import BodyReader, decode, require_unique_keys
+from serving.api.columns import Columns
 from serving.api.decisions import Decoded
-from serving.api.messages import Answer, Request, json_answer
+from serving.api.messages import Answer, Request, encode
 from serving.errors import InvalidRequestError
 from serving.policy.decide import ActResult, DecisionRequest, SamplingSpec
 from serving.registry.repository import Repository
@@ -43,24 +44,28 @@ class ActProtocol:
         policy = self._repository.policy(name)
         seed = int(given.seed) if isinstance(given.seed, int | float) else None
         sampling = SamplingSpec(seed, given.deterministic is True)
-        return Decoded(DecisionRequest(policy, rows, sampling), partial(encode_act, policy))
+        return DecisionRequest(policy, rows, sampling), partial(encode_act, policy)
 
 
-def encode_act(policy: "Policy", result: ActResult) -> Answer:
+_ANSWER = (
+    b'{"actions":[%b],"action_logits":[%b],"action_probabilities":[%b],"log_probabilities":[%b],'
+    b'"state_values":[%b],"seed":%d,"model":%b,"warnings":%b}'
+)
+
+
+def encode_act(policy: "Policy", result: ActResult, columns: Columns) -> Answer:
     """Write the decisions of one request."""
-    outputs, seed, warnings = result
-    return json_answer(
-        {
-            "actions": outputs.actions,
-            "action_logits": outputs.action_logits,
-            "action_probabilities": outputs.action_probabilities,
-            "log_probabilities": outputs.log_probabilities,
-            "state_values": outputs.state_values,
-            "seed": seed,
-            "model": policy.identity(),
-            "warnings": warnings,
-        }
+    body = _ANSWER % (
+        columns.numbers("actions", result),
+        columns.rows("action_logits", result),
+        columns.rows("action_probabilities", result),
+        columns.numbers("log_probabilities", result),
+        columns.numbers("state_values", result),
+        result.seed,
+        encode(policy.identity()),
+        encode(result.warnings) if result.warnings else b"[]",
     )
+    return Answer(200, body, "application/json")
 
 
 def observation_rows(given: ActRequest) -> list[Row]:
@@ -80,6 +85,11 @@ def observation_rows(given: ActRequest) -> list[Row]:
 
 def count_keys(given: ActRequest, rows: list[Row]) -> Iterator[int]:
     """How many keys of the body the decoder kept: without those of the rows, then with them."""
-    fields = sum(getattr(given, field) is not UNSET for field in given.__struct_fields__)
+    fields = (
+        (given.observations is not UNSET)
+        + (given.observation is not UNSET)
+        + (given.deterministic is not UNSET)
+        + (given.seed is not UNSET)
+    )
     yield fields
     yield fields + sum(len(row) for row in rows if isinstance(row, dict))

@@ -17,7 +17,8 @@ from flask import request as flask_request
 
 from serving.api.body import LARGE_BYTES, BodyReader
 from serving.api.budget import collection
-from serving.api.exchange import HEADERS, Exchange, Finished, is_request_id
+from serving.api.columns import Columns
+from serving.api.exchange import Exchange, Finished, is_request_id
 from serving.api.messages import Answer, Request, from_flask, to_flask
 from serving.api.problems import from_error, unexpected
 from serving.errors import ProblemError
@@ -30,11 +31,9 @@ logger = logging.getLogger(__name__)
 _PARTS = {"": "[^/]+", "tfname": "[^/:]+", "tfnumber": "[0-9]+"}
 
 
-class Decoded(NamedTuple):
-    """What to decide, and how to write the result."""
-
-    request: DecisionRequest
-    encode: Callable[[ActResult], Answer]
+# What to decide, and how to write the result.
+Encode = Callable[[ActResult, Columns], Answer]
+Decoded = tuple[DecisionRequest, Encode]
 
 
 class DecisionProtocol(Protocol):
@@ -110,36 +109,32 @@ class DecisionRoutes:
                     return route, found.groupdict()
         return None
 
-    def answer(self, calls: Sequence[Call]) -> list[Answer]:
-        """Answer requests that arrived together, with all headers but those of the connection."""
+    def answer(self, calls: Sequence[Call]) -> list[tuple[Answer, str]]:
+        """Answer requests that arrived together; each answer comes with the request's id."""
         started = time.perf_counter()
-        answers: dict[int, Answer] = {}
-        admitted: dict[int, Call] = {}
-        for index, call in enumerate(calls):
-            request = call.request
+        refused: dict[int, Answer] = {}
+        for index, (_, _, request) in enumerate(calls):
             try:
                 self._exchange.admit(request.path, request.headers.get("authorization"))
-                admitted[index] = call
             except ProblemError as error:
-                answers[index] = from_error(request.path, error)
-        answers.update(zip(admitted, self.decide(list(admitted.values())), strict=True))
+                refused[index] = from_error(request.path, error)
+        admitted = [call for index, call in enumerate(calls) if index not in refused]
+        decided = iter(self.decide(admitted))
         seconds = time.perf_counter() - started
-        by_route: dict[str, list[Finished]] = {}
         new_ids = os.urandom(8 * len(calls)).hex()
-        finals = []
+        answers: list[tuple[Answer, str]] = []
+        routes: dict[tuple[str, int], list[Finished]] = {}
         for index, (route, _, request) in enumerate(calls):
-            status, body, content_type, headers = answers[index]
+            answer = refused[index] if index in refused else next(decided)
             own_id = request.headers.get("x-request-id")
             if own_id is None or not is_request_id(own_id):
                 own_id = new_ids[16 * index : 16 * index + 16]
-            finals.append(
-                Answer(status, body, content_type, (("X-Request-ID", own_id), *HEADERS, *headers))
-            )
-            finished = Finished(request.method, request.path, request.remote, own_id, status)
-            by_route.setdefault(route.rule, []).append(finished)
-        for rule, together in by_route.items():
-            self._exchange.finish(rule, together, seconds)
-        return finals
+            answers.append((answer, own_id))
+            finished = (request.method, request.path, request.remote, own_id)
+            routes.setdefault((route.rule, answer.status), []).append(finished)
+        for (rule, status), together in routes.items():
+            self._exchange.finish(rule, status, together, seconds)
+        return answers
 
     def decide(self, calls: Sequence[Call]) -> list[Answer]:
         """Decode all, decide together, encode each; one that fails leaves the others alone."""
@@ -158,12 +153,16 @@ class DecisionRoutes:
             except Exception:
                 answers[index] = _failed(call)
         try:
-            results = self._service.decide_many([one.request for one in decoded.values()])
+            by_batch: dict[int, Columns] = {}
+            results = self._service.decide_many([request for request, _ in decoded.values()])
             for index, result in zip(decoded, results, strict=True):
                 if isinstance(result, ProblemError):
                     answers[index] = from_error(calls[index].request.path, result)
                 else:
-                    answers[index] = decoded[index].encode(result)
+                    columns = by_batch.get(id(result.batch))
+                    if columns is None:
+                        columns = by_batch[id(result.batch)] = Columns(result.batch)
+                    answers[index] = decoded[index][1](result, columns)
         except Exception:
             if len(calls) > 1:
                 return [answer for call in calls for answer in self._decide([call])]

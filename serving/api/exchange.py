@@ -4,8 +4,6 @@ import logging
 import os
 import re
 import time
-from collections import Counter
-from typing import NamedTuple
 
 from flask import Flask, Response, g, request
 
@@ -25,14 +23,8 @@ _PUBLIC = re.compile(r"/|/web/[^/]+")
 HEADERS = (("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store"))
 
 
-class Finished(NamedTuple):
-    """A request that was answered."""
-
-    method: str
-    path: str
-    remote: str
-    request_id: str
-    status: int
+# Of a request that was answered: method, path, address of the client, request id.
+Finished = tuple[str, str, str, str]
 
 
 class Exchange:
@@ -52,32 +44,28 @@ class Exchange:
         if self._keys and path not in HEALTH and not _PUBLIC.fullmatch(path):
             self._keys.require(authorization)
 
-    def finish(self, route: str, requests: list[Finished], seconds: float) -> None:
-        """Count and log requests of one route that were answered together, in that time."""
-        for status, count in Counter([finished.status for finished in requests]).items():
-            self._metrics.answered(route, status, seconds, count)
-            if status >= 400 or self._logs_all:
-                for finished in requests:
-                    if finished.status == status:
-                        self._log(finished, seconds)
-
-    def _log(self, finished: Finished, seconds: float) -> None:
-        logger.info(
-            "%s %s %d in %.1f ms, request %s",
-            finished.method,
-            finished.path,
-            finished.status,
-            1000 * seconds,
-            finished.request_id,
-            extra={
-                "method": finished.method,
-                "path": finished.path,
-                "status": finished.status,
-                "milliseconds": round(1000 * seconds, 3),
-                "remote": finished.remote,
-                "request_id": finished.request_id,
-            },
-        )
+    def finish(self, route: str, status: int, requests: list[Finished], seconds: float) -> None:
+        """Count and log requests that were answered alike and together, in that time."""
+        self._metrics.answered(route, status, seconds, len(requests))
+        if status < 400 and not self._logs_all:
+            return
+        for method, path, remote, own_id in requests:
+            logger.info(
+                "%s %s %d in %.1f ms, request %s",
+                method,
+                path,
+                status,
+                1000 * seconds,
+                own_id,
+                extra={
+                    "method": method,
+                    "path": path,
+                    "status": status,
+                    "milliseconds": round(1000 * seconds, 3),
+                    "remote": remote,
+                    "request_id": own_id,
+                },
+            )
 
     def register(self, app: Flask) -> None:
         """Have every request of a Flask application go through this."""
@@ -98,14 +86,9 @@ class Exchange:
         @app.after_request
         def end(response: Response) -> Response:
             route = "other" if request.url_rule is None else request.url_rule.rule
-            finished = Finished(
-                request.method,
-                request.path,
-                request.remote_addr or "",
-                g.request_id,
-                response.status_code,
-            )
-            self.finish(route, [finished], time.perf_counter() - g.started)
+            finished = (request.method, request.path, request.remote_addr or "", g.request_id)
+            seconds = time.perf_counter() - g.started
+            self.finish(route, response.status_code, [finished], seconds)
             response.headers["X-Request-ID"] = g.request_id
             for name, value in HEADERS:
                 response.headers.setdefault(name, value)

@@ -45,9 +45,16 @@ class DecisionRequest(NamedTuple):
 class ActResult(NamedTuple):
     """The decisions of one request and how they came about."""
 
-    outputs: PolicyOutputs
+    batch: PolicyOutputs  # of all requests that were decided about together
+    start: int  # of this request's rows
+    stop: int
     seed: int  # replays the actions, unless the request brought uniforms
     warnings: list[str]  # rows outside what training saw
+
+    @property
+    def outputs(self) -> PolicyOutputs:
+        """What was computed for this request's rows."""
+        return PolicyOutputs._make(output[self.start : self.stop] for output in self.batch)
 
 
 class Decisions(NamedTuple):
@@ -111,7 +118,7 @@ def decide_many(requests: Sequence[DecisionRequest], max_rows: int) -> Decisions
                 own = observations[start:stop]
                 warnings, outside = out_of_range_warnings(own, policy.ranges)
             total_outside += outside
-            results[index] = ActResult(outputs.rows(start, stop), seed, warnings)
+            results[index] = ActResult(outputs, start, stop, seed, warnings)
         start = stop
     if not all_finite:
         decided = [isinstance(results[index], ActResult) for index in good]

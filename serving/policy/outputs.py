@@ -17,7 +17,3 @@ class PolicyOutputs(NamedTuple):
     greedy_actions: npt.NDArray[np.int64]  # [B], the most probable
     log_probabilities: FloatArray  # [B], of `actions`
     state_values: FloatArray  # [B]
-
-    def rows(self, start: int, stop: int) -> "PolicyOutputs":
-        """The part about some of the observations."""
-        return PolicyOutputs._make(output[start:stop] for output in self)

@@ -12,22 +12,29 @@ from wsgiref.types import WSGIApplication
 
 from werkzeug.wrappers import Response
 
+from serving.api.exchange import HEADERS
 from serving.api.messages import Answer
 from serving.server.parser import Head, Received
 
+_COMMON = "".join(f"{name}: {value}\r\n" for name, value in HEADERS)
 _WRITTEN = ("Content-Type", "Content-Length")  # by `serialize`
 _NO_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 
 
-def serialize(answer: Answer, *, keep: bool, is_head: bool = False) -> bytes:
+def serialize(
+    answer: Answer, *, keep: bool, own_id: str | None = None, is_head: bool = False
+) -> bytes:
     """A whole response.
 
     Args:
         answer: to be sent.
+        own_id: of the request; None where the answer has it and the common headers.
         keep: whether the connection is kept.
         is_head: whether the method is HEAD, to which no body is sent.
     """
-    fields = "".join([f"{name}: {value}\r\n" for name, value in answer.headers])
+    fields = "" if own_id is None else f"X-Request-ID: {own_id}\r\n{_COMMON}"
+    for name, value in answer.headers:
+        fields += f"{name}: {value}\r\n"
     if answer.status not in _NO_BODY:
         fields += f"Content-Type: {answer.content_type}\r\n"
         if not is_head:

@@ -19,7 +19,7 @@ from http import HTTPStatus
 from gunicorn.workers.base import Worker as BaseWorker
 
 from serving.api.decisions import Call
-from serving.api.exchange import HEADERS, HEALTH, Finished, request_id
+from serving.api.exchange import HEADERS, HEALTH, request_id
 from serving.api.messages import Answer, Request
 from serving.api.problems import from_error, problem
 from serving.errors import ProblemError, TooLargeError
@@ -137,11 +137,9 @@ class Worker(BaseWorker):
             self._api.exchange.admit(head.path, head.headers.get("authorization"))
         except ProblemError as error:
             own_id = request_id(head.headers.get("x-request-id"))
-            finished = Finished(head.method, head.path, "", own_id, error.status)
-            self._api.exchange.finish("none", [finished], 0.0)
-            answer = from_error(head.path, error)
-            headers = (("X-Request-ID", own_id), *HEADERS, *answer.headers)
-            return serialize(answer._replace(headers=headers), keep=False)
+            finished = (head.method, head.path, "", own_id)
+            self._api.exchange.finish("none", error.status, [finished], 0.0)
+            return serialize(from_error(head.path, error), keep=False, own_id=own_id)
         return None
 
     def refusal(self, error: RefusedError, head: Head | None) -> bytes:
@@ -182,8 +180,8 @@ class Worker(BaseWorker):
             self._answer_by_wsgi(conn, received)
         if calls:
             answers = self._api.decisions.answer(calls)
-            for (conn, received), answer in zip(decisions, answers, strict=True):
-                self._send(conn, received.head, answer)
+            for (conn, received), (answer, own_id) in zip(decisions, answers, strict=True):
+                self._send(conn, received.head, answer, own_id)
         for number, (conn, received) in enumerate(others):
             if number < self.app.settings.max_in_flight:
                 self._answer_by_wsgi(conn, received)
@@ -208,16 +206,17 @@ class Worker(BaseWorker):
 
     def _answer_large(self, conn: Connection, received: Received) -> None:
         self._watchdog.begin(conn)
+        own_id = None
         if received.head.route:
-            (answer,) = self._api.decisions.answer([_call(conn, received)])
+            ((answer, own_id),) = self._api.decisions.answer([_call(conn, received)])
         else:
             answer = self._call_wsgi(conn, received)
-        self._finished.append(partial(self._send_large, conn, received.head, answer))
+        self._finished.append(partial(self._send_large, conn, received.head, answer, own_id))
         os.write(self.PIPE[1], b"1")
 
-    def _send_large(self, conn: Connection, head: Head, answer: Answer) -> None:
+    def _send_large(self, conn: Connection, head: Head, answer: Answer, own_id: str | None) -> None:
         self._in_threads -= 1
-        self._send(conn, head, answer)
+        self._send(conn, head, answer, own_id)
 
     def _reject(self, conn: Connection, head: Head) -> None:
         self._metrics.shed.inc()
@@ -226,10 +225,13 @@ class Worker(BaseWorker):
         conn.answer(self._problem(status, "too busy", head.path, keep=keep), keep=keep)
         self._pool.update(conn)
 
-    def _send(self, conn: Connection, head: Head, answer: Answer) -> None:
+    def _send(
+        self, conn: Connection, head: Head, answer: Answer, own_id: str | None = None
+    ) -> None:
         self._watchdog.end(conn)
         keep = head.keep_alive and self.alive
-        conn.answer(serialize(answer, keep=keep, is_head=head.method == "HEAD"), keep=keep)
+        is_head = head.method == "HEAD"
+        conn.answer(serialize(answer, keep=keep, own_id=own_id, is_head=is_head), keep=keep)
         self._pool.update(conn)
 
     def stop(self, stuck: list[Connection]) -> None:

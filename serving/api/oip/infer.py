@@ -4,8 +4,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import orjson
 
 from serving.api.body import BodyReader, decode
+from serving.api.columns import Columns
 from serving.api.decisions import Decoded
 from serving.api.messages import Answer, Request, encode, json_answer
 from serving.api.oip import binary
@@ -49,9 +51,8 @@ class InferProtocol:
         numbers = _observations(given.inputs, raw, policy, self._max_rows)
         seed = None if parameters.seed is None else int(parameters.seed)
         sampling = SamplingSpec(seed, parameters.deterministic is True)
-        return Decoded(
-            DecisionRequest(policy, numbers, sampling), partial(_encode, given.id, policy, chosen)
-        )
+        encode_result = partial(_encode, given.id, policy, chosen)
+        return DecisionRequest(policy, numbers, sampling), encode_result
 
 
 def find(repository: Repository, name: str, version: str | None) -> "Policy":
@@ -121,17 +122,22 @@ def _chosen(given: InferRequest, parameters: RequestParameters) -> dict[str, boo
 
 
 def _encode(
-    request_id: str | None, policy: "Policy", chosen: dict[str, bool], result: ActResult
+    request_id: str | None,
+    policy: "Policy",
+    chosen: dict[str, bool],
+    result: ActResult,
+    columns: Columns,
 ) -> Answer:
     outputs, tensors = [], []
     for name, as_bytes in chosen.items():
-        array = getattr(result.outputs, name)
+        array = getattr(result.batch, name)[result.start : result.stop]
         described = {"name": name, "datatype": NAMES[array.dtype], "shape": array.shape}
         if as_bytes:
             tensors.append(array.data)
             outputs.append(described | {"parameters": {"binary_data_size": array.nbytes}})
         else:
-            outputs.append(described | {"data": array.ravel()})
+            data = orjson.Fragment(b"[%b]" % columns.numbers(name, result))
+            outputs.append(described | {"data": data})
     parameters: dict[str, Any] = {"seed": result.seed}
     if result.warnings:
         # A parameter is a string, a number or a boolean.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from serving.api.body import BodyReader
+from serving.api.columns import Columns
 from serving.api.decisions import Decoded
 from serving.api.messages import Answer, Request, json_answer
 from serving.api.tensors import Array
@@ -54,7 +55,7 @@ class PredictProtocol:
         observations = inputs["observations"]
         require_shape(observations.shape, policy.card.observations.names, self._max_rows)
         sampling = _sampling(inputs) if "uniforms" in inputs else SamplingSpec()
-        return Decoded(DecisionRequest(policy, observations, sampling), partial(_encode, as_rows))
+        return DecisionRequest(policy, observations, sampling), partial(_encode, as_rows)
 
 
 def _sampling(inputs: dict[str, Array]) -> SamplingSpec:
@@ -72,7 +73,7 @@ def _sampling(inputs: dict[str, Array]) -> SamplingSpec:
     return SamplingSpec(uniforms=uniforms, deterministic=inputs["deterministic"])
 
 
-def _encode(as_rows: bool, result: ActResult) -> Answer:
+def _encode(as_rows: bool, result: ActResult, _columns: Columns) -> Answer:
     outputs = result.outputs._asdict()
     if as_rows:
         return Answer(200, tensors.rows(outputs), "application/json")
