@@ -60,12 +60,14 @@ class Project:
         )
 
     def inspect(self, service: str) -> dict[str, Any]:
-        container = self.run("ps", "-q", service).stdout.strip()
-        shown = subprocess.run(
-            ["docker", "inspect", container], capture_output=True, text=True, check=True
-        )
-        description: dict[str, Any] = json.loads(shown.stdout)[0]
-        return description
+        return inspect(self.run("ps", "-aq", service).stdout.strip())
+
+
+def inspect(name: str) -> dict[str, Any]:
+    """What the engine knows of a container or an image."""
+    shown = subprocess.run(["docker", "inspect", name], capture_output=True, text=True, check=True)
+    description: dict[str, Any] = json.loads(shown.stdout)[0]
+    return description
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +110,60 @@ def test_the_service_stays_up_and_is_published(
 ) -> None:
     project, _ = demo
     assert project.get("/health/ready").json()["model"] == {"name": "cartpole", "version": 1}
+
+
+def test_the_version_passes_its_checks_in_the_image_that_serves_it(
+    demo: tuple[Project, subprocess.CompletedProcess[str]],
+) -> None:
+    project, _ = demo
+    finished = project.run("run", "--rm", "-T", "operate", "verify", "models/cartpole/1")
+    assert finished.returncode == 0, finished.stderr
+    assert "golden values" in finished.stdout
+
+
+def test_the_version_passes_its_evaluation_in_the_image_that_trained_it(
+    demo: tuple[Project, subprocess.CompletedProcess[str]],
+) -> None:
+    project, _ = demo
+    finished = project.run("run", "--rm", "-T", "train", "evaluate", "models/cartpole/1")
+    assert finished.returncode == 0, finished.stderr
+    render = ("render", "models/cartpole/1", "--output", "runs/episode.gif")
+    finished = project.run("run", "--rm", "-T", "train", *render)
+    assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.parametrize(("service", "gigabytes"), [("serve", 1.3), ("train", 1.4)])
+def test_an_image_is_small(
+    demo: tuple[Project, subprocess.CompletedProcess[str]], service: str, gigabytes: float
+) -> None:
+    project, _ = demo
+    image = inspect(project.inspect(service)["Image"])
+    assert image["Size"] < gigabytes * 1e9
+
+
+def test_memory_and_processes_are_limited(
+    demo: tuple[Project, subprocess.CompletedProcess[str]],
+) -> None:
+    project, _ = demo
+    for service, megabytes in (("train", 1024), ("serve", 2048)):
+        limits = project.inspect(service)["HostConfig"]
+        assert limits["Memory"] == megabytes * 2**20
+        assert limits["PidsLimit"] == 1024
+
+
+def test_docker_asks_the_address_that_the_service_has(
+    demo: tuple[Project, subprocess.CompletedProcess[str]],
+) -> None:
+    project, _ = demo
+    name = f"{project.port}-health"
+    options = ("--name", name, "-e", "SERVING_PORT=9000", "-e", "http_proxy=http://127.0.0.1:9")
+    started = project.run("run", "-d", "--no-deps", *options, "serve")
+    assert started.returncode == 0, started.stderr
+    try:
+        wait_until(lambda: inspect(name)["State"]["Health"]["Status"] == "healthy", 120)
+        assert inspect(name)["State"]["Health"]["Log"][-1]["Output"] == "ready\n"
+    finally:
+        subprocess.run(["docker", "rm", "--force", name], capture_output=True)
 
 
 def test_containers_are_unprivileged_and_the_models_read_only(
