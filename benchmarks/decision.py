@@ -71,6 +71,7 @@ def parts(model_dir: Path) -> dict[str, Callable[[], object]]:
     from serving.api.act import ActProtocol
     from serving.api.app import create_api
     from serving.api.body import BodyReader
+    from serving.api.columns import Columns
     from serving.api.decisions import Call
     from serving.api.keys import Keys
     from serving.api.messages import Request
@@ -115,9 +116,9 @@ def parts(model_dir: Path) -> dict[str, Callable[[], object]]:
     request = Request(head.method, head.path, head.headers, body.content, address[0])
     call, received = Call(*found, request), Received(head, body.content)
     decoded = protocol.decode(request)
-    decision = decoded.request
+    decision, encode_result = decoded
     (result,) = decide_many([decision], 1).results
-    (answer,) = api.decisions.answer([call])
+    ((answer, own_id),) = api.decisions.answer([call])
     limits = Limits(api.budget, Clock(), settings.max_body_bytes, 10.0, 75.0)
 
     def exchange(*requests: bytes) -> Callable[[], object]:
@@ -159,8 +160,8 @@ def parts(model_dir: Path) -> dict[str, Callable[[], object]]:
         "randomness of a seed": lambda: uniforms_of([7], [1]),
         "decide: policy, randomness, checks": lambda: decide_many([decision], 1),
         "decide and count": lambda: service.decide_many([decision]),
-        "encode JSON": lambda: decoded.encode(cast(Any, result)),
-        "write an answer": lambda: serialize(answer, keep=True),
+        "encode JSON": lambda: encode_result(cast(Any, result), Columns(cast(Any, result).batch)),
+        "write an answer": lambda: serialize(answer, keep=True, own_id=own_id),
         "Flask: WSGI, routing, hooks, and the decision": lambda: call_wsgi(
             api.flask, received, address, address
         ),

@@ -78,10 +78,6 @@ class Connection:
         """Whether a whole request waits to be taken."""
         return self._state is State.READY
 
-    def is_in_flight(self) -> bool:
-        """Whether a whole request has no answer yet, or one that is not sent."""
-        return self._state in (State.READY, State.HANDLING, State.SENDING)
-
     def is_overdue(self) -> bool:
         """Whether the client took too long."""
         waits = self.wants_read() or self.wants_write()
@@ -116,8 +112,7 @@ class Connection:
         """Read what the client has sent."""
         if not self.wants_read():
             return
-        parser = self._parser
-        missing = 0 if parser is None else parser.missing_bytes()
+        missing = 0 if self._parser is None else self._parser.missing_bytes()
         try:
             data = self.socket.recv(min(max(_RECEIVE_BYTES, missing), _MAX_RECEIVE_BYTES))
         except BlockingIOError:

@@ -1,10 +1,12 @@
 """Every name of gunicorn that the service uses and gunicorn does not document."""
 
 import logging
+import sys
 import time
 from typing import Any
 
 from gunicorn.arbiter import Arbiter as GunicornArbiter
+from gunicorn.errors import HaltServer
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +19,7 @@ def living_workers(arbiter: GunicornArbiter) -> list[Any]:
 
 
 class Arbiter(GunicornArbiter):
-    """gunicorn's master, but for two things."""
+    """gunicorn's master, but for what its own methods say here."""
 
     def __init__(self, app: object) -> None:
         self._last_check = time.monotonic()
@@ -35,6 +37,14 @@ class Arbiter(GunicornArbiter):
         self._last_check = now
         if now >= self._check_from:
             super().murder_workers()
+
+    def run(self) -> None:
+        """Run until the end; the exit status says why, also where two workers cannot start."""
+        try:
+            super().run()
+        except HaltServer as error:
+            self.cfg.on_exit(self)
+            sys.exit(error.exit_status)
 
     def reexec(self) -> None:
         """Refuse SIGUSR2: a second master would bind the same address and find it in use."""

@@ -1,0 +1,134 @@
+"""What a container does to a service: no privileges, little of everything, and pauses."""
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from serving.client import PolicyClient
+from tests.conftest import Service, Trained, running_service, wait_until
+from tests.faults.conftest import Tell
+from tests.faults.load import Load
+from tests.faults.mounts import with_mounts
+from tests.faults.wire import Wire, children, post
+
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all")
+
+
+def as_ordinary_user(*limits: str) -> tuple[str, ...]:
+    """A command that runs another without privileges, as the container's user is."""
+    if os.geteuid() != 0:
+        return limits
+    return (*limits, *NOBODY, "--inh-caps=-all", "--no-new-privs")
+
+
+@pytest.fixture
+def models(trained: Trained, tmp_path: Path) -> Path:
+    """Models that every user can read."""
+    copied = shutil.copytree(trained.models, tmp_path / "models")
+    for path in (*tmp_path.parents, tmp_path):
+        if path.stat().st_uid == os.getuid() and path != Path(path.root):
+            path.chmod(path.stat().st_mode | 0o055)
+    return copied
+
+
+def pause(service: Service, seconds: float) -> None:
+    """Stop every process of a service for a while, as `docker pause` does."""
+    processes = [service.process.pid, *children(service.process.pid)]
+    for pid in processes:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(seconds)
+    for pid in reversed(processes):
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_an_ordinary_user_drains_without_losing_a_request(
+    models: Path, tmp_path: Path, tell: Tell
+) -> None:
+    within = as_ordinary_user()
+    with running_service(models, tmp_path / "log", within=within) as service:
+        PolicyClient(service.url).wait_until_ready(60)
+        with Load(service.url, 16) as load:
+            time.sleep(1)
+            service.process.send_signal(signal.SIGTERM)
+            assert service.process.wait(60) == 0
+        tell(str(load.outcome))
+        assert load.outcome.sent == load.outcome.statuses[200] > 0
+        assert (load.outcome.lost_ports, load.outcome.unused) == ([], 0)
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_the_kernel_ends_a_worker_before_the_master(models: Path, tmp_path: Path) -> None:
+    with running_service(models, tmp_path / "log", within=as_ordinary_user()) as service:
+        PolicyClient(service.url).wait_until_ready(60)
+        scores = [
+            int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+            for pid in (service.process.pid, *children(service.process.pid))
+        ]
+    assert scores == [scores[0], 500, 500]
+    assert scores[0] < 500
+
+
+def test_a_pause_is_not_counted_against_a_request(models: Path, tmp_path: Path) -> None:
+    options = ("--workers", "1", "--request-timeout", "4", "--client-timeout", "5")
+    with running_service(models, tmp_path / "log", *options) as service:
+        PolicyClient(service.url).wait_until_ready(60)
+        workers = children(service.process.pid)
+        with Wire(service.url) as whole, Wire(service.url) as half:
+            request = post()
+            half.send(request[:50])
+            time.sleep(0.3)
+            whole.send(request)
+            pause(service, 8)
+            assert whole.answer().status == 200
+            assert half.ask(request[50:]).status == 200
+        assert children(service.process.pid) == workers
+
+
+@pytest.mark.long
+def test_a_pause_is_not_counted_against_a_worker(models: Path, tmp_path: Path) -> None:
+    # gunicorn ends a worker that has not reported for 31 seconds.
+    options = ("--workers", "2", "--request-timeout", "1")
+    with running_service(models, tmp_path / "log", *options) as service:
+        PolicyClient(service.url).wait_until_ready(60)
+        workers = children(service.process.pid)
+        pause(service, 35)
+        with Wire(service.url) as wire:
+            assert wire.ask(post()).status == 200
+        time.sleep(3)
+        assert children(service.process.pid) == workers
+    assert "TIMEOUT" not in (tmp_path / "log").read_text()
+
+
+def test_too_few_processes_are_named_at_the_start(models: Path, tmp_path: Path) -> None:
+    within = as_ordinary_user("prlimit", "--nproc=12")
+    with running_service(models, tmp_path / "log", "--threads", "40", within=within) as service:
+        assert service.process.wait(60) != 0
+    log = (tmp_path / "log").read_text()
+    assert "threads of --threads cannot be started" in log
+    assert "Traceback" not in log
+
+
+def test_every_line_of_a_json_log_is_json_without_tmp_and_to_the_end(
+    models: Path, tmp_path: Path
+) -> None:
+    within = with_mounts("mkdir -p /tmp && mount -t tmpfs -o ro none /tmp")
+    outside = Path("/var/tmp") / tmp_path.name
+    shutil.copytree(models, outside)
+    try:
+        with running_service(outside, tmp_path / "log", within=within) as service:
+            PolicyClient(service.url).wait_until_ready(60)
+            service.process.send_signal(signal.SIGUSR2)
+            wait_until(lambda: "SIGUSR2 is ignored" in (tmp_path / "log").read_text())
+            with Wire(service.url) as wire:
+                assert wire.ask(post()).status == 200
+            service.process.send_signal(signal.SIGTERM)
+            assert service.process.wait(60) == 0
+    finally:
+        shutil.rmtree(outside)
+    for line in (tmp_path / "log").read_text().splitlines():
+        assert "Traceback" not in json.loads(line)["message"], line
