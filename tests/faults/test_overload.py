@@ -1,4 +1,4 @@
-"""Far more requests than can be answered: some are answered as ever, the others told at once."""
+"""Far more small requests than are in flight as large ones: all are answered, none is shed."""
 
 import threading
 import time
@@ -13,8 +13,8 @@ from tests.faults.conftest import Tell
 from tests.faults.load import Load, Outcome
 from tests.faults.wire import HEALTH, Wire, children, memory_mib
 
-IN_HAND = 8  # of each of two workers
-CONNECTIONS = 4 * 80  # each with a request in hand all the time: 20 times what is accepted
+MAX_IN_FLIGHT = 8  # of each of two workers
+CONNECTIONS = 4 * 80  # each with a request in flight all the time
 SECONDS = 15.0
 P99_BOUND_MS = 2_000.0
 TOLERANCE_MIB = 32.0
@@ -44,10 +44,10 @@ def measured(service: Service, seconds: float) -> Outcome:
 
 
 @pytest.mark.long
-def test_overload_is_refused_at_once_and_what_is_accepted_answered_as_ever(
+def test_decisions_are_not_shed_and_overload_does_not_last(
     trained: Trained, tmp_path: Path, tell: Tell
 ) -> None:
-    options = ("--workers", "2", "--max-in-flight", str(IN_HAND))
+    options = ("--workers", "2", "--max-in-flight", str(MAX_IN_FLIGHT))
     with running_service(trained.models, tmp_path / "log", *options) as service:
         PolicyClient(service.url).wait_until_ready(60)
         tell(f"before: {measured(service, 3)}")
@@ -76,8 +76,5 @@ def test_overload_is_refused_at_once_and_what_is_accepted_answered_as_ever(
             assert (outcome.wrong, outcome.lost_ports) == ([], [])
             assert (outcome.unanswered, outcome.unused, outcome.refused) == (0, 0, 0)
             assert outcome.sent == sum(outcome.statuses.values())
-        accepted = [outcome for outcome in outcomes if outcome.latencies]
-        assert accepted
-        assert sum(outcome.statuses.get(503, 0) for outcome in outcomes) > 0
-        for outcome in outcomes:
-            assert not outcome.latencies or outcome.percentile_ms(99) < P99_BOUND_MS
+            assert set(outcome.statuses) == {200}
+            assert outcome.percentile_ms(99) < P99_BOUND_MS
