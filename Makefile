@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo serve test test-faults lint lock
+.PHONY: demo serve test test-long lint lock
 
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py
@@ -15,8 +15,8 @@ serve: $(INSTALLED)
 test: lint
 	$(BIN)/pytest
 
-test-faults: $(INSTALLED)
-	$(BIN)/pytest tests/faults -m long
+test-long: $(INSTALLED)
+	$(BIN)/pytest -m long
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
