@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import urllib3
 
 from tests.conftest import ROOT, wait_until
+from tests.faults.load import Load
 
 
 def engine_problem() -> str | None:
@@ -222,6 +224,30 @@ def test_an_image_has_only_what_it_needs(
         "run", "--rm", "-T", "--no-deps", "--entrypoint", "python", service, "-c", code
     )
     assert finished.stdout.strip() == "[]", finished.stderr
+
+
+def test_docker_stop_loses_no_request(
+    demo: tuple[Project, subprocess.CompletedProcess[str]],
+) -> None:
+    project, _ = demo
+    name = f"{project.port}-drain"
+    started = project.run("run", "-d", "--no-deps", "--name", name, "serve")
+    assert started.returncode == 0, started.stderr
+    try:
+        wait_until(lambda: inspect(name)["State"]["Health"]["Status"] == "healthy", 120)
+        # From the container's own network: Docker's proxy accepts what nobody listens for.
+        within = ("nsenter", "--target", str(inspect(name)["State"]["Pid"]), "--net")
+        with Load("http://127.0.0.1:8000", 16, within=within) as load:
+            time.sleep(1)
+            stopped = subprocess.run(["docker", "stop", "--time", "60", name], capture_output=True)
+            assert stopped.returncode == 0
+        assert inspect(name)["State"]["ExitCode"] == 0
+        assert load.outcome.sent == load.outcome.statuses[200] > 1_000
+        assert (load.outcome.lost_ports, load.outcome.unused) == ([], 0)
+        shown = subprocess.run(["docker", "logs", name], capture_output=True, text=True)
+        assert "Traceback" not in shown.stderr
+    finally:
+        subprocess.run(["docker", "rm", "--force", name], capture_output=True)
 
 
 @pytest.mark.usefixtures("built")

@@ -83,14 +83,14 @@ class Connection:
         waits = self.wants_read() or self.wants_write()
         return waits and self._deadline < self._limits.clock.now
 
-    def eviction_order(self) -> tuple[bool, float] | None:
-        """Idle connections first, then those that still send, the oldest first.
+    def eviction_order(self) -> tuple[bool, bool, float] | None:
+        """Idle connections first, and of them those without any request; the oldest first.
 
         None for those that waited for less than a second, or do not wait for a request.
         """
         if not self.wants_read() or self._limits.clock.now - self.since < 1.0:
             return None
-        return self._state is State.RECEIVING, self.since
+        return self._state is State.RECEIVING, self._was_answered, self.since
 
     def is_closed(self) -> bool:
         """Whether the socket is closed."""

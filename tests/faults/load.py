@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -63,8 +64,12 @@ class Outcome:
 class Load:
     """The load as a context: it goes on while the `with` block runs."""
 
-    def __init__(self, url: str, connections: int, key: str = "no key") -> None:
-        self._command = [sys.executable, "-m", "tests.faults.load", url, str(connections), key]
+    def __init__(
+        self, url: str, connections: int, key: str = "no key", within: Sequence[str] = ()
+    ) -> None:
+        """`within` is a command that starts it, such as in another network namespace."""
+        own = [sys.executable, "-m", "tests.faults.load", url, str(connections), key]
+        self._command = [*within, *own]
         self.outcome = Outcome()
 
     def __enter__(self) -> Self:
