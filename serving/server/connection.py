@@ -1,8 +1,9 @@
 """One client connection: a state machine over a socket that never blocks."""
 
+import selectors
 import socket
 from collections.abc import Callable
-from enum import Enum
+from enum import IntEnum, auto
 from http import HTTPStatus
 
 from serving.server.owner import Limits, Owner
@@ -16,7 +17,7 @@ LINGER_SECONDS = 2.0
 _NOTHING = memoryview(b"")
 
 
-class State(Enum):
+class State(IntEnum):
     """What a connection is doing.
 
     | from      | to                                                                            |
@@ -34,13 +35,17 @@ class State(Enum):
     CLOSED when the socket fails.
     """
 
-    IDLE = "idle"
-    RECEIVING = "receiving"
-    READY = "ready"
-    HANDLING = "handling"
-    SENDING = "sending"
-    LINGERING = "lingering"
-    CLOSED = "closed"
+    IDLE = 0
+    RECEIVING = auto()
+    READY = auto()
+    HANDLING = auto()
+    SENDING = auto()
+    LINGERING = auto()
+    CLOSED = auto()
+
+
+_READ = selectors.EVENT_READ
+_EVENTS = (_READ, _READ, 0, 0, selectors.EVENT_WRITE, _READ, 0)  # of each state
 
 
 class Connection:
@@ -80,15 +85,14 @@ class Connection:
 
     def is_overdue(self) -> bool:
         """Whether the client took too long."""
-        waits = self.wants_read() or self.wants_write()
-        return waits and self._deadline < self._limits.clock.now
+        return self.events() != 0 and self._deadline < self._limits.clock.now
 
     def eviction_order(self) -> tuple[bool, bool, float] | None:
         """Idle connections first, and of them those without any request; the oldest first.
 
         None for those that waited for less than a second, or do not wait for a request.
         """
-        if not self.wants_read() or self._limits.clock.now - self.since < 1.0:
+        if self.events() != _READ or self._limits.clock.now - self.since < 1.0:
             return None
         return self._state is State.RECEIVING, self._was_answered, self.since
 
@@ -96,13 +100,9 @@ class Connection:
         """Whether the socket is closed."""
         return self._state is State.CLOSED
 
-    def wants_read(self) -> bool:
-        """Whether to wait for the client to send."""
-        return self._state in (State.IDLE, State.RECEIVING, State.LINGERING)
-
-    def wants_write(self) -> bool:
-        """Whether to wait for the client to take more of the answer."""
-        return self._state is State.SENDING
+    def events(self) -> int:
+        """What to wait for: `selectors.EVENT_READ`, `selectors.EVENT_WRITE` or nothing."""
+        return _EVENTS[self._state]
 
     def gives_way(self) -> bool:
         """Whether it can be ended to free what it holds."""
@@ -110,7 +110,7 @@ class Connection:
 
     def receive(self) -> None:
         """Read what the client has sent."""
-        if not self.wants_read():
+        if self.events() != _READ:
             return
         missing = 0 if self._parser is None else self._parser.missing_bytes()
         try:

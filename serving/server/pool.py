@@ -81,18 +81,17 @@ class ConnectionPool:
 
     def update(self, conn: Connection) -> None:
         """Follow a change of a connection."""
+        events = conn.events()
+        if events and events == self._connections.get(conn):
+            return
         if conn.is_ready():
             self.ready[conn] = None
-            return
-        if conn.is_closed():
+        elif conn.is_closed():
             if self._connections.pop(conn, 0):
                 self._poller.unregister(conn.socket)
             self._report()
-            return
-        read = selectors.EVENT_READ if conn.wants_read() else 0
-        wanted = read | (selectors.EVENT_WRITE if conn.wants_write() else 0)
-        if wanted != self._connections[conn]:
-            self._wait_for(conn, wanted)
+        else:
+            self._wait_for(conn, events)
 
     def ignore(self, conn: Connection) -> None:
         """Wait for nothing from a connection until its next `update`."""
@@ -195,7 +194,7 @@ class ConnectionPool:
 
     def _on_event(self, conn: Connection) -> None:
         try:
-            if conn.wants_write():
+            if conn.events() == selectors.EVENT_WRITE:
                 conn.send()
             else:
                 conn.receive()

@@ -174,7 +174,10 @@ def test_the_script_name_of_a_client_is_ignored(single: Service) -> None:
     assert ask(single, request).status == 200
 
 
-def test_idle_connections_give_way_kept_or_new(trained: Trained, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", [False, True])
+def test_idle_connections_give_way_kept_or_new(
+    trained: Trained, tmp_path: Path, kept: bool
+) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
     stack = ExitStack()
@@ -186,7 +189,11 @@ def test_idle_connections_give_way_kept_or_new(trained: Trained, tmp_path: Path)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     with stack:
         PolicyClient(service.url).wait_until_ready(60)
-        wires = [stack.enter_context(Wire(service.url)) for _ in range(150)]
+        wires = [stack.enter_context(Wire(service.url)) for _ in range(80 if kept else 150)]
+        if kept:
+            wrong = HEALTH.replace(b"live", b"none")
+            assert {wire.ask(wrong).status for wire in wires} == {404}
+            wires += [stack.enter_context(Wire(service.url)) for _ in range(70)]
         time.sleep(1.5)
         with Wire(service.url) as wire:
             started = time.monotonic()
