@@ -58,12 +58,6 @@ class GunicornLogger(Logger):
         self.error_log.propagate = True
         self.error_log.setLevel(logging.INFO)
 
-    def warning(self, message: str, *arguments: Any, **options: Any) -> None:
-        """Log a warning, but not what a request that is no HTTP says: it may hold a key."""
-        if message.startswith("Invalid request from ip="):
-            message = message.partition(": ")[0]
-        super().warning(message, *arguments, **options)
-
 
 class PrintedLines(io.TextIOBase):
     """Standard error for Python code that prints, as parts of gunicorn do: each line is logged."""

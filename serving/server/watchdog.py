@@ -26,7 +26,7 @@ class Watched(Protocol[T]):
         """Answer the requests that are stuck, and end when the others have ended."""
 
     def abandon_all(self) -> None:
-        """Answer every request that has begun to arrive: the process ends after it."""
+        """Answer every request of which a part has arrived: the process ends then."""
 
 
 class Watchdog(Generic[T]):
@@ -62,7 +62,7 @@ class Watchdog(Generic[T]):
             time.sleep(_TICK_SECONDS)
             self._clock.tick()
             oldest = self._clock.now - self._request_timeout
-            stuck = [one for one, begun in self._in_flight.copy().items() if begun < oldest]
+            stuck = [one for one, start in self._in_flight.copy().items() if start < oldest]
         self._watched.stop(stuck)
         logger.error(
             "%d stuck requests answered %d; this worker is replaced",

@@ -241,7 +241,7 @@ class Worker(BaseWorker):
         self.alive = False
 
     def abandon_all(self) -> None:
-        """Answer every request that has begun to arrive: the process ends after it."""
+        """Answer every request of which a part has arrived: the process ends then."""
         for conn in self._pool.all():
             self._abandon(conn, HTTPStatus.SERVICE_UNAVAILABLE, "this worker is stuck")
 
