@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from training.advantages import generalized_advantages, monte_carlo_returns, standardize
-from training.model import FloatArray
-from training.rollout import BoolArray
+from training.types import BoolArray, FloatArray
 
 
 def column(*samples: float) -> FloatArray:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from training.evaluation import evaluate, summarize
-from training.model import FloatArray
+from training.types import FloatArray
 
 
 def lean(observations: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ENVIRONMENT, Trained, run
-from training.model import FloatArray
 from training.pictures import draw_learning_curve, record_episode
+from training.types import FloatArray
 
 # The first three of matplotlib's default colours.
 BLUE, ORANGE, GREEN = (31, 119, 180), (255, 127, 14), (44, 160, 44)

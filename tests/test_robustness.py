@@ -5,9 +5,10 @@ import numpy.typing as npt
 import pytest
 
 from training.config import PRESETS
-from training.model import FloatArray, Policy
+from training.model import Policy
 from training.robustness import robustness
 from training.trainer import Trainer
+from training.types import FloatArray
 
 SECONDS_A_STEP = 0.02  # CartPole's
 

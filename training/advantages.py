@@ -1,9 +1,15 @@
-"""Estimates of how good the actions of a rollout were: pure functions on NumPy arrays."""
+"""From a rollout to samples to learn from, with estimates of how good its actions were.
+
+Pure functions on NumPy arrays.
+"""
 
 import numpy as np
 
-from training.model import FloatArray
-from training.rollout import BoolArray
+from training.config import TrainingConfig
+from training.learner import Batch
+from training.model import Policy, log_softmax
+from training.rollout import Rollout
+from training.types import BoolArray, FloatArray
 
 
 def generalized_advantages(
@@ -81,3 +87,46 @@ def explained_variance(values: FloatArray, returns: FloatArray, valid: BoolArray
     """
     variance = returns[valid].var()
     return 0.0 if variance == 0 else float(1 - (returns - values)[valid].var() / variance)
+
+
+def make_batch(config: TrainingConfig, policy: Policy, rollout: Rollout) -> tuple[Batch, float]:
+    """Estimate advantages and returns of a rollout and flatten it to samples.
+
+    Returns:
+        The samples, and the share of the returns' variance that the critic explains.
+    """
+    flat = rollout.observations.reshape(-1, rollout.observations.shape[-1])
+    flat_logits, flat_values = policy(flat)
+    values = flat_values.reshape(rollout.observations.shape[:2])
+    samples = config.rollout_size
+    log_probs = log_softmax(flat_logits[:samples])
+    actions = rollout.actions.reshape(samples)
+
+    if config.estimator == "monte_carlo":
+        ended = rollout.terminated | rollout.truncated
+        returns = standardize(
+            monte_carlo_returns(rollout.rewards, ended, gamma=config.gamma), rollout.valid
+        )
+        advantages = returns - values[:-1]
+    else:
+        advantages = generalized_advantages(
+            rollout.rewards,
+            values,
+            rollout.terminated,
+            rollout.truncated,
+            gamma=config.gamma,
+            gae_lambda=config.gae_lambda,
+        )
+        returns = advantages + values[:-1]
+    variance_explained = explained_variance(values[:-1], returns, rollout.valid)
+    if config.normalize_advantages:
+        advantages = standardize(advantages, rollout.valid)
+    batch = Batch(
+        observations=flat[:samples],
+        actions=actions,
+        log_probs=log_probs[np.arange(samples), actions],
+        advantages=advantages.reshape(samples),
+        returns=returns.reshape(samples),
+        valid=rollout.valid.reshape(samples).astype(np.float32),
+    )
+    return batch, variance_explained

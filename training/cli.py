@@ -1,7 +1,6 @@
-"""The command line: options become a config, mistakes become one clear line."""
+"""The command line and its first command: options become a config, mistakes one clear line."""
 
 import dataclasses
-import gc
 import json
 import logging
 import os
@@ -9,29 +8,25 @@ import re
 import shlex
 import signal
 import sys
-import tempfile
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
+from training.commands import benchmark, evaluate, render
 from training.config import PRESETS, Preset, RunSettings
 from training.envs import UnsupportedEnvironmentError, make_vector_env, reward_threshold
-
-if TYPE_CHECKING:
-    from training.export import LoadedPolicy
+from training.options import (
+    Mistake,
+    json_option,
+    many_imports,
+    preset_option,
+    print_evaluations,
+    require_writable,
+)
 
 NOT_SOLVED = 3
-
-
-class Mistake(click.ClickException):
-    """Wrong use: one line on standard error and exit status 2."""
-
-    exit_code = 2
 
 
 @click.group(
@@ -50,6 +45,10 @@ def commands() -> None:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 
+for command in (evaluate, render, benchmark):
+    commands.add_command(command)
+
+
 def main() -> None:
     """Run the command line and exit with its status; 130 after Ctrl-C."""
     try:
@@ -66,17 +65,6 @@ def _model_name(_context: click.Context, _parameter: click.Parameter, name: str)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise click.BadParameter("letters, digits, '_', '-' and '.' only, no '.' in front")
     return name
-
-
-preset_option = click.option(
-    "--preset", type=click.Choice(list(PRESETS)), default="ppo", help="Method and its settings."
-)
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print the result as one JSON object."
-)
-model_dir_argument = click.argument(
-    "model_dir", type=click.Path(exists=True, file_okay=False, path_type=Path)
-)
 
 
 @commands.command()
@@ -136,10 +124,10 @@ def train(
         )
     # A mistake is told before TensorFlow, which takes seconds to import.
     _require_solvable(settings.config.env_id, settings.allow_unsolved)
-    _require_writable(Path(settings.models))
+    require_writable(Path(settings.models))
     received = _note_signals()
 
-    with _many_imports():
+    with many_imports():
         from training import run
 
     try:
@@ -158,7 +146,7 @@ def train(
         click.echo(json.dumps(summary))
     else:
         click.echo("solved" if summary["solved"] else "not solved")
-        _print_evaluations(summary)
+        print_evaluations(summary)
         click.echo(
             f"{summary['env_steps']} steps, {summary['episodes']} episodes, "
             f"{summary['seconds']:.1f} s"
@@ -177,7 +165,7 @@ def _settings_to_resume(context: click.Context, run_dir: Path | None) -> RunSett
         if context.get_parameter_source(parameter) is ParameterSource.COMMANDLINE:
             option = f"--{parameter.replace('_', '-')}"
             raise Mistake(f"--resume keeps the settings of the run: {option} cannot be given")
-    with _many_imports():
+    with many_imports():
         from training import run
 
     try:
@@ -196,15 +184,6 @@ def _require_solvable(env_id: str, allow_unsolved: bool) -> None:
         raise Mistake(f"{env_id} has no reward threshold to reach: --allow-unsolved is needed")
 
 
-def _require_writable(folder: Path) -> None:
-    """Training for nothing is worse than a folder too many."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise Mistake(f"{folder} cannot be written: {error.strerror}") from error
-
-
 def _note_signals() -> list[int]:
     """Collect SIGTERM and the first Ctrl-C in a list; a second Ctrl-C stops at once."""
     received: list[int] = []
@@ -216,107 +195,3 @@ def _note_signals() -> list[int]:
     signal.signal(signal.SIGTERM, note)
     signal.signal(signal.SIGINT, note)
     return received
-
-
-@contextmanager
-def _many_imports() -> Iterator[None]:
-    """Import TensorFlow without the garbage collector, whose rounds are a quarter of it."""
-    gc.disable()
-    yield
-    gc.freeze()  # what was imported stays: no later round shall look through it either
-    gc.enable()
-
-
-@commands.command()
-@model_dir_argument
-@click.option("--episodes", type=click.IntRange(min=1), default=100, help="Greedy and sampled.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Makes it repeatable.")
-@json_option
-def evaluate(model_dir: Path, episodes: int, seed: int, as_json: bool) -> None:
-    """Play full episodes with the exported version MODEL_DIR."""
-    policy, env_id = _load(model_dir)
-
-    import numpy as np
-
-    from training.card import evaluation_to_json
-    from training.evaluation import evaluate as run_evaluation
-
-    rng = np.random.default_rng(seed)
-    summary: dict[str, Any] = {"environment": env_id}
-    for kind, deterministic in [("greedy", True), ("sampled", False)]:
-        summary[kind] = evaluation_to_json(
-            run_evaluation(policy, env_id, episodes=episodes, deterministic=deterministic, rng=rng)
-        )
-    if as_json:
-        click.echo(json.dumps(summary))
-    else:
-        _print_evaluations(summary)
-
-
-@commands.command()
-@model_dir_argument
-@click.option(
-    "--output",
-    required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="GIF to write, such as episode.gif.",
-)
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the episode's start.")
-def render(model_dir: Path, output: Path, seed: int) -> None:
-    """Record a greedy episode of the exported version MODEL_DIR, without a screen."""
-    from training.pictures import record_episode
-
-    policy, env_id = _load(model_dir)
-    try:
-        episode_return = record_episode(policy, env_id, seed, output)
-    except OSError as error:
-        raise Mistake(f"{output} cannot be written: {error.strerror}") from error
-    click.echo(f"return {episode_return:.1f}, recorded in {output}")
-
-
-@commands.command()
-@click.option("--seeds", type=click.IntRange(min=1), required=True, help="How many runs.")
-@click.option("--first-seed", type=click.IntRange(min=0), default=100, help="And those after it.")
-@preset_option
-@click.option(
-    "--output",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("benchmarks/results"),
-    help="Folder for the table as CSV and as a plot.",
-)
-@json_option
-def benchmark(seeds: int, first_seed: int, preset: Preset, output: Path, as_json: bool) -> None:
-    """Train once a seed and tell how certain the preset is. Tuning used the seeds 0 to 9."""
-    _require_writable(output)
-    with _many_imports():
-        from training.benchmark import benchmark as run_benchmark
-
-    result = run_benchmark(
-        preset,
-        range(first_seed, first_seed + seeds),
-        output,
-        report=lambda line: click.echo(line, err=as_json),
-    )
-    if as_json:
-        click.echo(json.dumps(result))
-
-
-def _load(model_dir: Path) -> tuple["LoadedPolicy", str]:
-    with _many_imports():
-        from training.export import load
-
-    try:
-        policy, card = load(model_dir)
-        return policy, card["environment"]
-    except (OSError, ValueError, KeyError) as error:
-        raise Mistake(f"{model_dir} is not an exported version: {error}") from error
-
-
-def _print_evaluations(summary: dict[str, Any]) -> None:
-    for kind in ("greedy", "sampled"):
-        evaluation = summary[kind]
-        low, high = evaluation["confidence_interval"]
-        click.echo(
-            f"{kind:7} mean return {evaluation['mean']:.1f} (95% {low:.1f} to {high:.1f}), "
-            f"minimum {evaluation['minimum']:.0f}, {evaluation['episodes']} episodes"
-        )

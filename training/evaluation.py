@@ -5,14 +5,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from gymnasium.vector import VectorEnv
 
 from training.envs import make_vector_env
-from training.model import FloatArray, sample_actions
-
-# Observations [B, O] to action logits [B, A] and state values [B].
-PolicyFunction = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
+from training.model import sample_actions
+from training.types import DoubleArray, PolicyFunction
 
 BOOTSTRAP_SAMPLES = 2_000
 
@@ -74,7 +71,7 @@ def evaluate(
     return summarize(returns, rng)
 
 
-def summarize(returns: npt.NDArray[np.float64], rng: np.random.Generator) -> Evaluation:
+def summarize(returns: DoubleArray, rng: np.random.Generator) -> Evaluation:
     """Mean, spread and interval of episode returns `[E]`.
 
     The interval is the percentile bootstrap's (Efron 1979): unlike the normal one it stays

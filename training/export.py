@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from training.model import FloatArray, Policy, activation_function
+from training.model import Policy, activation_function
+from training.types import FloatArray
 from training.warmup import FILE as WARMUP
 from training.warmup import write_warmup
 

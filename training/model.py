@@ -14,9 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from training.config import Activation, Initializer
-
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
+from training.types import FloatArray, IntArray
 
 
 class Dense(NamedTuple):

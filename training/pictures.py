@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from training.envs import make_rendered_env
-from training.evaluation import PolicyFunction
+from training.types import PolicyFunction
 
 GIF_WIDTH = 300
 GIF_FRAMES_PER_SECOND = 25

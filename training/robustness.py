@@ -7,7 +7,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from training.evaluation import Evaluation, PolicyFunction, evaluate
+from training.evaluation import Evaluation, evaluate
+from training.types import PolicyFunction
 
 EPISODES = 100
 

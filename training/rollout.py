@@ -3,12 +3,10 @@
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from gymnasium.vector import VectorEnv
 
-from training.model import FloatArray, IntArray, Policy, sample_actions
-
-BoolArray = npt.NDArray[np.bool_]
+from training.model import Policy, sample_actions
+from training.types import BoolArray, DoubleArray, FloatArray, IntArray
 
 
 class EnvState(NamedTuple):
@@ -16,7 +14,7 @@ class EnvState(NamedTuple):
 
     observations: FloatArray  # [N, O]
     resetting: BoolArray  # [N], the next step only resets this environment
-    returns: npt.NDArray[np.float64]  # [N], rewards of the unfinished episode
+    returns: DoubleArray  # [N], rewards of the unfinished episode
 
 
 class Rollout(NamedTuple):
@@ -33,7 +31,7 @@ class Rollout(NamedTuple):
     terminated: BoolArray  # [T, N]
     truncated: BoolArray  # [T, N]
     valid: BoolArray  # [T, N]
-    episode_returns: npt.NDArray[np.float64]  # [E], of the episodes that ended, in order
+    episode_returns: DoubleArray  # [E], of the episodes that ended, in order
 
 
 def reset(env: VectorEnv, seed: int | None = None) -> EnvState:

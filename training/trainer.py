@@ -8,17 +8,14 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from training import envs
-from training.advantages import (
-    explained_variance,
-    generalized_advantages,
-    monte_carlo_returns,
-    standardize,
-)
+from training.advantages import make_batch
 from training.config import TrainingConfig
 from training.evaluation import Evaluation, evaluate
-from training.learner import Batch, Learner, Losses
-from training.model import FloatArray, Policy, initialize, log_softmax
+from training.learner import Learner, Losses
+from training.model import Policy, initialize
 from training.rollout import EnvState, Rollout, collect, reset
+from training.selection import Candidate, better, is_budget_spent, is_evaluation_due, reaches
+from training.types import FloatArray
 
 GOLDEN_OBSERVATIONS = 16
 ENDURANCE_EPISODES = 20
@@ -36,14 +33,6 @@ class Progress(NamedTuple):
     explained_variance: float
     sampled: Evaluation | None  # where this update was followed by an evaluation
     greedy: Evaluation | None  # where the sampled one reached the threshold
-
-
-class Candidate(NamedTuple):
-    """A policy that reached the threshold, and the evaluations that say so."""
-
-    policy: Policy
-    greedy: Evaluation
-    sampled: Evaluation
 
 
 class TrainingResult(NamedTuple):
@@ -176,27 +165,21 @@ class Trainer:
         evaluations of a run are of policies that do not, and half the time is saved.
         """
         config, state, threshold = self.config, self.state, self.reward_threshold
-        exhausted = state.env_steps >= config.max_env_steps or (
-            config.max_episodes is not None and state.episodes >= config.max_episodes
-        )
-        waiting = config.wait_for_running_return and (
-            threshold is None or state.running_return <= threshold
-        )
-        if not exhausted and (waiting or state.update % config.evaluation_interval != 0):
+        exhausted = is_budget_spent(config, state.env_steps, state.episodes)
+        due = is_evaluation_due(config, threshold, state.update, state.running_return)
+        if not exhausted and not due:
             return None, None
 
         policy = self.policy()
         sampled, greedy = self._evaluate(policy, deterministic=False), None
         with_margin = False
-        if threshold is not None and sampled.mean >= threshold:
+        if reaches(threshold, sampled.mean):
             greedy = self._evaluate(policy, deterministic=True)
-            if greedy.mean >= threshold:
-                with_margin = min(greedy.minimum, sampled.minimum) >= threshold and self._endures(
-                    policy
-                )
+            if reaches(threshold, greedy.mean):
                 candidate = Candidate(policy, greedy, sampled)
-                if with_margin or state.best is None or _score(candidate) >= _score(state.best):
-                    state.best = candidate
+                minima = greedy.minimum, sampled.minimum
+                with_margin = reaches(threshold, *minima) and self._endures(policy)
+                state.best = candidate if with_margin else better(state.best, candidate)
         if state.best is not None:
             state.evaluations_since_pass += 1
         if exhausted or with_margin or state.evaluations_since_pass > config.patience:
@@ -223,7 +206,7 @@ class Trainer:
         chosen = policy if state.best is None else state.best.policy
         greedy = self._evaluate(chosen, deterministic=True)
         sampled = self._evaluate(chosen, deterministic=False)
-        solved = threshold is not None and min(greedy.mean, sampled.mean) >= threshold
+        solved = reaches(threshold, greedy.mean, sampled.mean)
         if solved or exhausted:
             state.result = TrainingResult(chosen, solved, greedy, sampled)
         state.best, state.evaluations_since_pass = None, 0
@@ -236,50 +219,3 @@ class Trainer:
             deterministic=deterministic,
             rng=self.state.rng,
         )
-
-
-def _score(candidate: Candidate) -> float:
-    return min(candidate.greedy.mean, candidate.sampled.mean)
-
-
-def make_batch(config: TrainingConfig, policy: Policy, rollout: Rollout) -> tuple[Batch, float]:
-    """Estimate advantages and returns of a rollout and flatten it to samples.
-
-    Returns:
-        The samples, and the share of the returns' variance that the critic explains.
-    """
-    flat = rollout.observations.reshape(-1, rollout.observations.shape[-1])
-    flat_logits, flat_values = policy(flat)
-    values = flat_values.reshape(rollout.observations.shape[:2])
-    samples = config.rollout_size
-    log_probs = log_softmax(flat_logits[:samples])
-    actions = rollout.actions.reshape(samples)
-
-    if config.estimator == "monte_carlo":
-        ended = rollout.terminated | rollout.truncated
-        returns = standardize(
-            monte_carlo_returns(rollout.rewards, ended, gamma=config.gamma), rollout.valid
-        )
-        advantages = returns - values[:-1]
-    else:
-        advantages = generalized_advantages(
-            rollout.rewards,
-            values,
-            rollout.terminated,
-            rollout.truncated,
-            gamma=config.gamma,
-            gae_lambda=config.gae_lambda,
-        )
-        returns = advantages + values[:-1]
-    variance_explained = explained_variance(values[:-1], returns, rollout.valid)
-    if config.normalize_advantages:
-        advantages = standardize(advantages, rollout.valid)
-    batch = Batch(
-        observations=flat[:samples],
-        actions=actions,
-        log_probs=log_probs[np.arange(samples), actions],
-        advantages=advantages.reshape(samples),
-        returns=returns.reshape(samples),
-        valid=rollout.valid.reshape(samples).astype(np.float32),
-    )
-    return batch, variance_explained

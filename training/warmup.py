@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from training.model import FloatArray
+from training.types import FloatArray
 
 FILE = "tf_serving_warmup_requests"
 

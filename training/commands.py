@@ -1,0 +1,109 @@
+"""The commands besides `train`: evaluate and render a version, benchmark a preset."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from training.config import Preset
+from training.options import (
+    Mistake,
+    json_option,
+    many_imports,
+    preset_option,
+    print_evaluations,
+    require_writable,
+)
+
+if TYPE_CHECKING:
+    from training.export import LoadedPolicy
+
+model_dir_argument = click.argument(
+    "model_dir", type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
+
+
+@click.command()
+@model_dir_argument
+@click.option("--episodes", type=click.IntRange(min=1), default=100, help="Greedy and sampled.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Makes it repeatable.")
+@json_option
+def evaluate(model_dir: Path, episodes: int, seed: int, as_json: bool) -> None:
+    """Play full episodes with the exported version MODEL_DIR."""
+    policy, env_id = _load(model_dir)
+
+    import numpy as np
+
+    from training.card import evaluation_to_json
+    from training.evaluation import evaluate as run_evaluation
+
+    rng = np.random.default_rng(seed)
+    summary: dict[str, Any] = {"environment": env_id}
+    for kind, deterministic in [("greedy", True), ("sampled", False)]:
+        summary[kind] = evaluation_to_json(
+            run_evaluation(policy, env_id, episodes=episodes, deterministic=deterministic, rng=rng)
+        )
+    if as_json:
+        click.echo(json.dumps(summary))
+    else:
+        print_evaluations(summary)
+
+
+@click.command()
+@model_dir_argument
+@click.option(
+    "--output",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="GIF to write, such as episode.gif.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the episode's start.")
+def render(model_dir: Path, output: Path, seed: int) -> None:
+    """Record a greedy episode of the exported version MODEL_DIR, without a screen."""
+    from training.pictures import record_episode
+
+    policy, env_id = _load(model_dir)
+    try:
+        episode_return = record_episode(policy, env_id, seed, output)
+    except OSError as error:
+        raise Mistake(f"{output} cannot be written: {error.strerror}") from error
+    click.echo(f"return {episode_return:.1f}, recorded in {output}")
+
+
+@click.command()
+@click.option("--seeds", type=click.IntRange(min=1), required=True, help="How many runs.")
+@click.option("--first-seed", type=click.IntRange(min=0), default=100, help="And those after it.")
+@preset_option
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("benchmarks/results"),
+    help="Folder for the table as CSV and as a plot.",
+)
+@json_option
+def benchmark(seeds: int, first_seed: int, preset: Preset, output: Path, as_json: bool) -> None:
+    """Train once a seed and tell how certain the preset is. Tuning used the seeds 0 to 9."""
+    require_writable(output)
+    with many_imports():
+        from training.benchmark import benchmark as run_benchmark
+
+    result = run_benchmark(
+        preset,
+        range(first_seed, first_seed + seeds),
+        output,
+        report=lambda line: click.echo(line, err=as_json),
+    )
+    if as_json:
+        click.echo(json.dumps(result))
+
+
+def _load(model_dir: Path) -> tuple["LoadedPolicy", str]:
+    with many_imports():
+        from training.export import load
+
+    try:
+        policy, card = load(model_dir)
+        return policy, card["environment"]
+    except (OSError, ValueError, KeyError) as error:
+        raise Mistake(f"{model_dir} is not an exported version: {error}") from error

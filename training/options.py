@@ -1,0 +1,55 @@
+"""What the commands share: options, checks, and how a mistake is told."""
+
+import gc
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from training.config import PRESETS
+
+
+class Mistake(click.ClickException):
+    """Wrong use: one line on standard error and exit status 2."""
+
+    exit_code = 2
+
+
+preset_option = click.option(
+    "--preset", type=click.Choice(list(PRESETS)), default="ppo", help="Method and its settings."
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as one JSON object."
+)
+
+
+def require_writable(folder: Path) -> None:
+    """Training for nothing is worse than a folder too many."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise Mistake(f"{folder} cannot be written: {error.strerror}") from error
+
+
+@contextmanager
+def many_imports() -> Iterator[None]:
+    """Import TensorFlow without the garbage collector, whose rounds are a quarter of it."""
+    gc.disable()
+    yield
+    gc.freeze()  # what was imported stays: no later round shall look through it either
+    gc.enable()
+
+
+def print_evaluations(summary: dict[str, Any]) -> None:
+    """Show both evaluations of a summary in a line each."""
+    for kind in ("greedy", "sampled"):
+        evaluation = summary[kind]
+        low, high = evaluation["confidence_interval"]
+        click.echo(
+            f"{kind:7} mean return {evaluation['mean']:.1f} (95% {low:.1f} to {high:.1f}), "
+            f"minimum {evaluation['minimum']:.0f}, {evaluation['episodes']} episodes"
+        )

@@ -1,0 +1,44 @@
+"""When a run evaluates, which of its policies it keeps, and when its budget is spent."""
+
+from typing import NamedTuple
+
+from training.config import TrainingConfig
+from training.evaluation import Evaluation
+from training.model import Policy
+
+
+class Candidate(NamedTuple):
+    """A policy that reached the threshold, and the evaluations that say so."""
+
+    policy: Policy
+    greedy: Evaluation
+    sampled: Evaluation
+
+    def score(self) -> float:
+        """The worse of both means: serving offers both ways to act."""
+        return min(self.greedy.mean, self.sampled.mean)
+
+
+def better(best: Candidate | None, candidate: Candidate) -> Candidate:
+    """The one with the larger score, the later of equals."""
+    return candidate if best is None or candidate.score() >= best.score() else best
+
+
+def reaches(threshold: float | None, *returns: float) -> bool:
+    """Whether all returns reach the environment's threshold, if it has one."""
+    return threshold is not None and min(returns) >= threshold
+
+
+def is_budget_spent(config: TrainingConfig, env_steps: int, episodes: int) -> bool:
+    """Whether a run has used up its budget."""
+    return env_steps >= config.max_env_steps or (
+        config.max_episodes is not None and episodes >= config.max_episodes
+    )
+
+
+def is_evaluation_due(
+    config: TrainingConfig, threshold: float | None, update: int, running_return: float
+) -> bool:
+    """Whether the policy after an update is evaluated, budget or not."""
+    waiting = config.wait_for_running_return and (threshold is None or running_return <= threshold)
+    return not waiting and update % config.evaluation_interval == 0
