@@ -17,6 +17,7 @@ from training.card import evaluation_to_json, policy_card, provenance
 from training.checkpoint import Checkpoints
 from training.config import RunSettings, TrainingConfig
 from training.export import export
+from training.files import write_json
 from training.metrics import EventWriter, MetricsFile, read_metrics
 from training.model import Policy
 from training.pictures import draw_learning_curve, record_episode
@@ -86,13 +87,6 @@ def read_settings(folder: Path) -> RunSettings:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{folder} holds no run to resume: {error}") from error
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a file that is never seen half written."""
-    aside = path.with_name(f".{path.name}.writing")
-    aside.write_text(json.dumps(content, indent=2) + "\n")
-    aside.replace(path)
 
 
 def run(
