@@ -15,7 +15,7 @@ import click
 
 from training.card import evaluation_to_json, policy_card, provenance
 from training.checkpoint import Checkpoints
-from training.config import RunSettings, TrainingConfig
+from training.config import REMOVED_OPTIONS, RunSettings, TrainingConfig
 from training.export import export
 from training.files import write_json
 from training.metrics import EventWriter, MetricsFile, read_metrics
@@ -81,7 +81,8 @@ def read_settings(folder: Path) -> RunSettings:
         raise RunError(f"the run in {folder} has ended: there is nothing to resume")
     try:
         stored = json.loads((folder / "run.json").read_text())
-        config = TrainingConfig(**stored["config"])
+        options = dict(stored["config"]).items() - REMOVED_OPTIONS.items()
+        config = TrainingConfig(**dict(options))
         return RunSettings(**{name: stored[name] for name in RunSettings._fields})._replace(
             config=config
         )
