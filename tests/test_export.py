@@ -161,7 +161,7 @@ def test_a_file_that_differs_from_its_checksum_is_not_exported(
         return loaded
 
     monkeypatch.setattr(export, "load", damage_after_loading)
-    with pytest.raises(export.ExportError, match=f"{path} is not on the disk as it was written"):
+    with pytest.raises(export.ExportError, match=f"{path} does not match its checksum"):
         export.export(tmp_path / "cartpole", POLICY, CARD, OBSERVATIONS)
     assert list((tmp_path / "cartpole").iterdir()) == []
 

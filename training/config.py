@@ -33,7 +33,7 @@ class TrainingConfig:
         initializer: how the first weights are drawn.
         learning_rate, adam_epsilon: of Adam (Kingma & Ba 2015).
         num_epochs: passes over a rollout.
-        num_minibatches: parts that a rollout is shuffled into in each pass.
+        num_minibatches: minibatches that a rollout is shuffled into in each pass.
         clip_coef: PPO's clipping range; None takes the plain policy gradient.
         normalize_advantages: standardise the advantages of a rollout.
         differentiate_advantages: let the gradient of the policy loss flow through the

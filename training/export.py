@@ -171,7 +171,7 @@ def _verify(folder: Path, observations: FloatArray, logits: FloatArray, values: 
     written = _checksums(folder)
     for path, checksum in card["checksums"].items():
         if path != CARD and written[path] != checksum:
-            raise ExportError(f"{path} is not on the disk as it was written")
+            raise ExportError(f"{path} does not match its checksum")
     saved_logits, saved_values = policy(observations)
     for name, saved, trained in [
         ("action_logits", saved_logits, logits),

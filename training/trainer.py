@@ -195,7 +195,7 @@ class Trainer:
         return endurance.minimum >= limit
 
     def _end(self, policy: Policy, *, exhausted: bool) -> None:
-        """Evaluate the best policy once more: it was selected by its evaluation's luck too."""
+        """Re-evaluate the best policy on fresh episodes: a selected maximum is biased upwards."""
         state, threshold = self.state, self.reward_threshold
         chosen = policy if state.best is None else state.best.policy
         greedy = self._evaluate(chosen, deterministic=True)
