@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from serving.client import PolicyClient
+from tests.artefacts import edit
 from tests.conftest import ENVIRONMENT, ROOT, run, running_service
 
 MADE = ROOT / "tests" / "data" / "0cabd54"
@@ -56,6 +57,20 @@ def test_its_version_is_served(copied: Path, client: PolicyClient) -> None:
     outputs = client.act(golden["observations"], deterministic=True)
     np.testing.assert_allclose(outputs.action_logits, golden["action_logits"], rtol=1e-4, atol=1e-4)
     assert outputs.actions == np.argmax(golden["action_logits"], axis=1).tolist()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("anneal_learning_rate", True), ("running_return_rate", 0.5)]
+)
+def test_a_run_with_an_option_that_is_gone_is_refused_in_one_line(
+    option: str, value: object, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(MADE / "runs" / "novice", tmp_path / "run")
+    edit(folder / "run.json", lambda stored: stored["config"].update({option: value}))
+    finished = run("training", "train", "--resume", "--run-dir", str(folder))
+    assert finished.returncode == 2
+    assert finished.stderr.count("\n") == 1
+    assert option in finished.stderr
 
 
 @pytest.mark.parametrize(("name", "stopped_at"), [("novice", 196), ("candidate", 27)])

@@ -90,6 +90,15 @@ def test_the_uniform_decides_the_sampled_action(signatures: Any) -> None:
     )
 
 
+def test_a_uniform_on_the_border_takes_the_next_action(tmp_path: Path) -> None:
+    # logits 0 and 0: [0, 1/2) is the first action, [1/2, 1) the second
+    weights = tf.nest.map_structure(np.zeros_like, POLICY.weights)
+    version = export.export(tmp_path / "even", Policy(weights, "tanh"), CARD, OBSERVATIONS)
+    below = np.nextafter(np.float32(0.5), np.float32(0))
+    outputs = act(tf.saved_model.load(version), OBSERVATIONS[:2], [below, 0.5], [False, False])
+    assert outputs["actions"].tolist() == [0, 1]
+
+
 def test_the_default_signature_samples_with_the_probabilities(signatures: Any) -> None:
     rows = np.repeat(OBSERVATIONS[:1], 20_000, axis=0)
     outputs = signatures.signatures["serving_default"](observations=tf.constant(rows))
@@ -118,13 +127,41 @@ def test_versions_count_up_and_nothing_else_is_left(tmp_path: Path) -> None:
     assert (base / "8").stat().st_mode & 0o055 == 0o055  # another user can read it
 
 
+def with_other(part: str) -> Policy:
+    """The policy with another actor or critic."""
+    other = initialize(np.random.default_rng(9), 4, 2, 64, "orthogonal")
+    return Policy(POLICY.weights._replace(**{part: getattr(other, part)}), "tanh")
+
+
+@pytest.mark.parametrize(
+    ("part", "output"), [("actor", "action_logits"), ("critic", "state_values")]
+)
 def test_a_model_that_computes_something_else_is_not_exported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    part: str, output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = Policy(initialize(np.random.default_rng(9), 4, 2, 64, "orthogonal"), "tanh")
     save = export._save
-    monkeypatch.setattr(export, "_save", lambda folder, _: save(folder, other))
-    with pytest.raises(export.ExportError, match="action_logits differ"):
+    monkeypatch.setattr(export, "_save", lambda folder, _: save(folder, with_other(part)))
+    with pytest.raises(export.ExportError, match=f"{output} differ"):
+        export.export(tmp_path / "cartpole", POLICY, CARD, OBSERVATIONS)
+    assert list((tmp_path / "cartpole").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "path", ["assets.extra/golden.json", "variables/variables.index", "saved_model.pb"]
+)
+def test_a_file_that_differs_from_its_checksum_is_not_exported(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = export.load
+
+    def damage_after_loading(folder: Path) -> Any:
+        loaded = load(folder)
+        with (folder / path).open("ab") as file:
+            file.write(b" ")
+        return loaded
+
+    monkeypatch.setattr(export, "load", damage_after_loading)
+    with pytest.raises(export.ExportError, match=f"{path} does not match its checksum"):
         export.export(tmp_path / "cartpole", POLICY, CARD, OBSERVATIONS)
     assert list((tmp_path / "cartpole").iterdir()) == []
 
@@ -144,6 +181,33 @@ def test_a_version_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Path, "rename", watched)
     export.export(base, POLICY, CARD, OBSERVATIONS)
     assert seen_before_rename == [[]]
+
+
+def test_everything_is_synced_before_the_rename_and_the_rename_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A crash of the machine could else leave a version with empty files.
+    base = tmp_path / "cartpole"
+    synced: set[int] = set()
+    missing_before_rename: list[Path] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def noted(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def watched(self: Path, target: Path) -> Path:
+        tree = [self, *self.rglob("*")]
+        missing_before_rename.extend(path for path in tree if path.stat().st_ino not in synced)
+        assert len(tree) > 8
+        synced.clear()
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(Path, "rename", watched)
+    export.export(base, POLICY, CARD, OBSERVATIONS)
+    assert missing_before_rename == []
+    assert synced == {base.stat().st_ino}
 
 
 def test_golden_values_are_the_policys(trained: Trained) -> None:

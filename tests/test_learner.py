@@ -159,3 +159,35 @@ def test_every_sample_is_used_once_in_each_pass() -> None:
     whole = Learner(TINY, initialize(np.random.default_rng(3), 2, 2, 3, "orthogonal"))
     at_once = whole.update(tiny_samples(), 0.0, np.random.default_rng(0))
     assert in_two == pytest.approx(at_once, rel=1e-5, abs=1e-7)
+
+
+def test_the_entropy_bonus_makes_the_policy_more_uniform() -> None:
+    # Only the bonus is learned from: no advantages, and a value loss without weight. With a huge
+    # epsilon the first step of Adam is rate / epsilon * gradient, here the gradient itself.
+    config = dataclasses.replace(
+        TINY, learning_rate=1e4, adam_epsilon=1e4, max_grad_norm=None, ent_coef=0.5, vf_coef=0.0
+    )
+    weights = tf.nest.map_structure(
+        np.zeros_like, initialize(np.random.default_rng(3), 2, 2, 3, "orthogonal")
+    )
+    bias = np.log([0.75, 0.25]).astype(np.float32)
+    learner = Learner(config, weights._replace(actor=weights.actor._replace(bias=bias)))
+    samples = tiny_samples()._replace(advantages=np.zeros(4, np.float32))
+    learner.update(samples, config.learning_rate, np.random.default_rng(4))
+    # dH / dlogit_i = -p_i * (log p_i + H), which for two actions is +-p_0 * p_1 * log(p_0 / p_1)
+    change = 0.5 * 0.75 * 0.25 * np.log(3)
+    np.testing.assert_allclose(
+        learner.numpy_weights().actor.bias - bias, [-change, change], rtol=1e-3
+    )
+
+
+def test_each_pass_shuffles_anew() -> None:
+    config = dataclasses.replace(
+        TINY, num_envs=8, num_steps=8, num_epochs=3, num_minibatches=4, hidden_units=3
+    )
+    learner = Learner(config, initialize(np.random.default_rng(3), 2, 2, 3, "orthogonal"))
+    passes = learner._minibatches(np.random.default_rng(0)).reshape(3, 64)
+    for order in passes:
+        assert sorted(order.tolist()) == list(range(64))
+    # that two of three orders of 64 samples are equal has a probability of 3 / 64!
+    assert len({tuple(order) for order in passes.tolist()}) == 3

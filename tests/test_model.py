@@ -65,6 +65,13 @@ def test_sampling_inverts_the_cumulative_distribution() -> None:
     assert sample_actions(logits, uniforms).tolist() == [0, 0, 1, 1, 2]
 
 
+def test_a_uniform_on_the_border_takes_the_next_action() -> None:
+    # [0, 1/2) is the first action and [1/2, 1) the second: 1/2 itself is exact in float32
+    assert sample_actions(array([0, 0]), array(0.5)).tolist() == [1]
+    # and exp(-200) is 0: an action without probability is not taken, not even for 0
+    assert sample_actions(array([-200, 0]), array(0.0)).tolist() == [1]
+
+
 def test_sampling_never_leaves_the_actions() -> None:
     logits = array([30, -30, -30], [-30, -30, 30])
     largest = np.full(2, np.nextafter(np.float32(1), np.float32(0)))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import tensorflow as tf
 from tests.conftest import ENVIRONMENT, ROOT
 from tests.runs import SMALL, new_run, small_settings
 from training.config import PRESETS, Preset, TrainingConfig
+from training.files import write_json
 from training.run import RunError, claim, read_settings, run, train
 from training.trainer import Progress, Trainer, TrainingResult
 
@@ -130,6 +132,44 @@ def test_a_stop_right_after_a_checkpoint_does_not_write_over_it(tmp_path: Path) 
     before = index.stat().st_mtime_ns
     stopped_after(config, tmp_path, config.checkpoint_interval)
     assert index.stat().st_mtime_ns == before
+
+
+def test_a_checkpoint_and_its_rows_are_synced_before_it_is_named_the_latest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A crash of the machine could else leave a latest checkpoint that is an empty file.
+    checkpoints = tmp_path / "checkpoints"
+    before: set[int] = set()
+    after: set[int] = set()
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        named = tf.train.latest_checkpoint(checkpoints) is not None
+        (after if named else before).add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    stopped_after(SMALL, tmp_path, 1)
+    files = [*checkpoints.glob("update-1.*"), checkpoints, tmp_path / "metrics.csv"]
+    assert len(files) == 4
+    assert {path.stat().st_ino for path in files} <= before
+    assert {path.stat().st_ino for path in (checkpoints, checkpoints / "checkpoint")} <= after
+
+
+def test_a_runs_settings_are_synced_before_the_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    replace = Path.replace
+
+    def watched(self: Path, target: Path) -> Path:
+        assert synced == [self.stat().st_ino]
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", watched)
+    write_json(tmp_path / "run.json", {})
+    assert synced[1:] == [tmp_path.stat().st_ino]
 
 
 def short_run(folder: Path) -> dict[str, Any]:

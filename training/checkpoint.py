@@ -5,6 +5,7 @@ from pathlib import Path
 import cloudpickle
 import tensorflow as tf
 
+from training.files import sync_tree
 from training.trainer import Trainer
 
 
@@ -16,11 +17,12 @@ class Checkpoints:
     because Gymnasium's environments have no other way to be stored. Loading a pickle can
     run code: resume only runs that you trust.
 
-    TensorFlow names a checkpoint as the latest once it is whole on the disk, so that one
-    that a crash has cut short is never restored.
+    TensorFlow names a checkpoint as the latest once it is written, and we sync it to disk
+    (fsync) before that, so that one that a crash has cut short is never restored.
     """
 
     def __init__(self, folder: Path, trainer: Trainer) -> None:
+        self._folder = folder
         self._trainer = trainer
         self._stored_update: int | None = None
         self._pickled_state = tf.Variable("", dtype=tf.string)
@@ -43,7 +45,11 @@ class Checkpoints:
         if state.update == self._stored_update:
             return
         self._pickled_state.assign(cloudpickle.dumps(state))
-        self._manager.save(checkpoint_number=state.update)
+        sync_first = tf.train.CheckpointOptions(
+            experimental_write_callbacks=[lambda: sync_tree(self._folder)]
+        )
+        self._manager.save(checkpoint_number=state.update, options=sync_first)
+        sync_tree(self._folder)  # and now the name of the latest
         self._stored_update = state.update
 
     def restore(self) -> None:

@@ -122,7 +122,7 @@ def train(
         settings = RunSettings(
             uuid.uuid4().hex, config, preset, seed, str(models / name), allow_unsolved
         )
-    # A mistake is told before TensorFlow, which takes seconds to import.
+    # Report mistakes before importing TensorFlow, which takes seconds.
     _require_solvable(settings.config.env_id, settings.allow_unsolved)
     require_writable(Path(settings.models))
     received = _note_signals()

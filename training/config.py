@@ -32,9 +32,8 @@ class TrainingConfig:
         activation: its activation.
         initializer: how the first weights are drawn.
         learning_rate, adam_epsilon: of Adam (Kingma & Ba 2015).
-        anneal_learning_rate: lower the rate linearly to zero at `max_env_steps`.
         num_epochs: passes over a rollout.
-        num_minibatches: parts that a rollout is shuffled into in each pass.
+        num_minibatches: minibatches that a rollout is shuffled into in each pass.
         clip_coef: PPO's clipping range; None takes the plain policy gradient.
         normalize_advantages: standardise the advantages of a rollout.
         differentiate_advantages: let the gradient of the policy loss flow through the
@@ -52,9 +51,7 @@ class TrainingConfig:
         patience: evaluations that a run goes on after the first one that reaches the
             threshold, to find a policy with a margin: every single evaluated episode
             reaches it, and the endurance test is passed.
-        running_return_rate: rate of the exponential moving average of episode returns,
-            which starts at 0.
-        wait_for_running_return: evaluate only once that average exceeds the threshold.
+        wait_for_running_return: evaluate only once the running return exceeds the threshold.
         checkpoint_interval: rollouts between two checkpoints.
     """
 
@@ -74,7 +71,6 @@ class TrainingConfig:
     initializer: Initializer = "orthogonal"
     learning_rate: float
     adam_epsilon: float
-    anneal_learning_rate: bool = False
     num_epochs: int = 1
     num_minibatches: int = 1
     clip_coef: float | None = None
@@ -90,7 +86,6 @@ class TrainingConfig:
     evaluation_episodes: int = 100
     endurance_steps: int | None = None
     patience: int = 20
-    running_return_rate: float = 0.01
     wait_for_running_return: bool = False
     checkpoint_interval: int = 50
 
@@ -103,6 +98,10 @@ class TrainingConfig:
     def minibatch_size(self) -> int:
         """Samples in one minibatch."""
         return self.rollout_size // self.num_minibatches
+
+
+# Options that runs of commit 0cabd54 have stored, with the only value that these ever had.
+REMOVED_OPTIONS = {"anneal_learning_rate": False, "running_return_rate": 0.01}
 
 
 class RunSettings(NamedTuple):

@@ -6,7 +6,6 @@ that whoever watches the folder never sees half of one.
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from training.files import sync, sync_tree
 from training.model import Policy, activation_function
 from training.types import FloatArray
 from training.warmup import FILE as WARMUP
@@ -171,7 +171,7 @@ def _verify(folder: Path, observations: FloatArray, logits: FloatArray, values: 
     written = _checksums(folder)
     for path, checksum in card["checksums"].items():
         if path != CARD and written[path] != checksum:
-            raise ExportError(f"{path} is not on the disk as it was written")
+            raise ExportError(f"{path} does not match its checksum")
     saved_logits, saved_values = policy(observations)
     for name, saved, trained in [
         ("action_logits", saved_logits, logits),
@@ -196,7 +196,8 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 
 def _rename_to_next_version(aside: Path, base: Path) -> Path:
-    _sync(aside)
+    # Before the rename: a crash must not leave a version with empty files.
+    sync_tree(aside)
     while True:
         taken = [int(path.name) for path in base.iterdir() if path.name.isdecimal()]
         target = base / str(max(taken, default=0) + 1)
@@ -207,19 +208,5 @@ def _rename_to_next_version(aside: Path, base: Path) -> Path:
             if not target.exists():
                 raise
         else:
-            _sync_one(base)
+            sync(base)
             return target
-
-
-def _sync(folder: Path) -> None:
-    """Force a folder and all in it to the disk, so that a crash cannot leave empty files."""
-    for path in [*folder.rglob("*"), folder]:
-        _sync_one(path)
-
-
-def _sync_one(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

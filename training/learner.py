@@ -56,11 +56,11 @@ def losses(config: TrainingConfig, logits: Any, values: Any, batch: Batch) -> Lo
         advantages = batch.returns - values
 
     if config.clip_coef is None:
-        gains = log_probs * advantages
+        surrogate = log_probs * advantages
         clipped = tf.zeros_like(ratio)
     else:
         low, high = 1.0 - config.clip_coef, 1.0 + config.clip_coef
-        gains = tf.minimum(ratio * advantages, tf.clip_by_value(ratio, low, high) * advantages)
+        surrogate = tf.minimum(ratio * advantages, tf.clip_by_value(ratio, low, high) * advantages)
         clipped = tf.cast((ratio < low) | (ratio > high), tf.float32)
 
     error = tf.abs(values - batch.returns)
@@ -70,7 +70,7 @@ def losses(config: TrainingConfig, logits: Any, values: Any, batch: Batch) -> Lo
 
     entropy = -tf.reduce_sum(tf.exp(all_log_probs) * all_log_probs, axis=-1)
     return Losses(
-        policy_loss=-tf.reduce_sum(weights * gains),
+        policy_loss=-tf.reduce_sum(weights * surrogate),
         value_loss=tf.reduce_sum(weights * squared),
         entropy=tf.reduce_sum(mean_weights * entropy),
         approx_kl=tf.reduce_sum(mean_weights * (ratio - 1.0 - log_ratio)),
@@ -108,7 +108,7 @@ class Learner:
             ),
         )
         size = config.rollout_size
-        nothing = Batch(
+        dummy_batch = Batch(
             observations=np.zeros((size, len(weights.hidden.kernel)), np.float32),
             actions=np.zeros(size, np.int64),
             log_probs=np.zeros(size, np.float32),
@@ -119,10 +119,10 @@ class Learner:
         rng = np.random.default_rng(0)
         # One trace: to look for the right one would take half the time of a small update.
         self._update = _update_function(config).get_concrete_function(
-            self._state, nothing, tf.constant(self._minibatches(rng)), tf.constant(0.0)
+            self._state, dummy_batch, tf.constant(self._minibatches(rng)), tf.constant(0.0)
         )
         # The first call compiles. Without a valid sample its losses and gradients are zero.
-        self.update(nothing, 0.0, rng)
+        self.update(dummy_batch, 0.0, rng)
         self._state.steps.assign(0.0)
 
     def update(self, batch: Batch, learning_rate: float, rng: np.random.Generator) -> Losses:
@@ -197,15 +197,17 @@ def _step(config: TrainingConfig, state: LearnerState, minibatch: Batch, learnin
         logits, values = state.weights(
             minibatch.observations, activation_function(config.activation, tf)
         )
-        parts = losses(config, logits, values, minibatch)
+        minibatch_losses = losses(config, logits, values, minibatch)
         loss = (
-            parts.policy_loss + config.vf_coef * parts.value_loss - config.ent_coef * parts.entropy
+            minibatch_losses.policy_loss
+            + config.vf_coef * minibatch_losses.value_loss
+            - config.ent_coef * minibatch_losses.entropy
         )
     gradients = tape.gradient(loss, tf.nest.flatten(state.weights))
     if config.max_grad_norm is not None:
         gradients, _ = tf.clip_by_global_norm(gradients, config.max_grad_norm)
     _adam(state, gradients, learning_rate, config.adam_epsilon)
-    return tf.stack(parts)
+    return tf.stack(minibatch_losses)
 
 
 def _adam(state: LearnerState, gradients: list[Any], learning_rate: Any, epsilon: float) -> None:
@@ -215,7 +217,8 @@ def _adam(state: LearnerState, gradients: list[Any], learning_rate: Any, epsilon
     correction_1 = 1.0 - tf.pow(beta_1, state.steps)
     correction_2 = 1.0 - tf.pow(beta_2, state.steps)
     flat = (
-        tf.nest.flatten(part) for part in (state.weights, state.first_moments, state.second_moments)
+        tf.nest.flatten(group)
+        for group in (state.weights, state.first_moments, state.second_moments)
     )
     for variable, first, second, gradient in zip(*flat, gradients, strict=True):
         first.assign(beta_1 * first + (1.0 - beta_1) * gradient)

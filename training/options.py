@@ -1,4 +1,4 @@
-"""What the commands share: options, checks, and how a mistake is told."""
+"""What the commands share: options, checks, and the error that reports wrong use."""
 
 import gc
 import tempfile
@@ -27,7 +27,7 @@ json_option = click.option(
 
 
 def require_writable(folder: Path) -> None:
-    """Training for nothing is worse than a folder too many."""
+    """Make the folder and try it for writing now, rather than after the training."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

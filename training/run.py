@@ -15,8 +15,9 @@ import click
 
 from training.card import evaluation_to_json, policy_card, provenance
 from training.checkpoint import Checkpoints
-from training.config import RunSettings, TrainingConfig
+from training.config import REMOVED_OPTIONS, RunSettings, TrainingConfig
 from training.export import export
+from training.files import write_json
 from training.metrics import EventWriter, MetricsFile, read_metrics
 from training.model import Policy
 from training.pictures import draw_learning_curve, record_episode
@@ -80,19 +81,13 @@ def read_settings(folder: Path) -> RunSettings:
         raise RunError(f"the run in {folder} has ended: there is nothing to resume")
     try:
         stored = json.loads((folder / "run.json").read_text())
-        config = TrainingConfig(**stored["config"])
+        options = dict(stored["config"]).items() - REMOVED_OPTIONS.items()
+        config = TrainingConfig(**dict(options))
         return RunSettings(**{name: stored[name] for name in RunSettings._fields})._replace(
             config=config
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{folder} holds no run to resume: {error}") from error
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a file that is never seen half written."""
-    aside = path.with_name(f".{path.name}.writing")
-    aside.write_text(json.dumps(content, indent=2) + "\n")
-    aside.replace(path)
 
 
 def run(

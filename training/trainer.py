@@ -19,6 +19,7 @@ from training.types import FloatArray
 
 GOLDEN_OBSERVATIONS = 16
 ENDURANCE_EPISODES = 20
+RUNNING_RETURN_RATE = 0.01
 
 
 class Progress(NamedTuple):
@@ -27,7 +28,7 @@ class Progress(NamedTuple):
     update: int  # from 1
     env_steps: int
     episodes: int
-    running_return: float
+    running_return: float  # exponential moving average of episode returns, from 0
     learning_rate: float
     losses: Losses
     explained_variance: float
@@ -123,8 +124,7 @@ class Trainer:
         )
         self._count(rollout)
         batch, variance_explained = make_batch(config, policy, rollout)
-        learning_rate = self._learning_rate()
-        losses = self.learner.update(batch, learning_rate, state.rng)
+        losses = self.learner.update(batch, config.learning_rate, state.rng)
         state.update += 1
         sampled, greedy = self._evaluate_where_due()
         state.seconds += time.perf_counter() - started
@@ -133,7 +133,7 @@ class Trainer:
             env_steps=state.env_steps,
             episodes=state.episodes,
             running_return=state.running_return,
-            learning_rate=learning_rate,
+            learning_rate=config.learning_rate,
             losses=losses,
             explained_variance=variance_explained,
             sampled=sampled,
@@ -146,17 +146,11 @@ class Trainer:
         state.episodes += len(rollout.episode_returns)
         for episode_return in rollout.episode_returns:
             change = episode_return - state.running_return
-            state.running_return += self.config.running_return_rate * change
+            state.running_return += RUNNING_RETURN_RATE * change
         seen = rollout.observations[:-1][rollout.valid]
         state.observation_low = np.minimum(state.observation_low, seen.min(axis=0))
         state.observation_high = np.maximum(state.observation_high, seen.max(axis=0))
         state.sample_observations = seen[:: max(1, len(seen) // GOLDEN_OBSERVATIONS)]
-
-    def _learning_rate(self) -> float:
-        if not self.config.anneal_learning_rate:
-            return self.config.learning_rate
-        remaining = 1.0 - self.state.env_steps / self.config.max_env_steps
-        return self.config.learning_rate * max(0.0, remaining)
 
     def _evaluate_where_due(self) -> tuple[Evaluation | None, Evaluation | None]:
         """Evaluate, remember the best policy, and end the run when it is good enough.
@@ -201,7 +195,7 @@ class Trainer:
         return endurance.minimum >= limit
 
     def _end(self, policy: Policy, *, exhausted: bool) -> None:
-        """Evaluate the best policy once more: it was selected by its evaluation's luck too."""
+        """Re-evaluate the best policy on fresh episodes: a selected maximum is biased upwards."""
         state, threshold = self.state, self.reward_threshold
         chosen = policy if state.best is None else state.best.policy
         greedy = self._evaluate(chosen, deterministic=True)

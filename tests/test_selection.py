@@ -1,0 +1,77 @@
+"""Which policy a run keeps, and when it stops, against cases decided by hand."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from training.config import PRESETS
+from training.evaluation import Evaluation
+from training.model import Policy, initialize
+from training.selection import Candidate, better, is_budget_spent, is_evaluation_due, reaches
+
+POLICY = Policy(initialize(np.random.default_rng(0), 1, 2, 3, "orthogonal"), "tanh")
+
+
+def candidate(greedy: float, sampled: float) -> Candidate:
+    def of_mean(mean: float) -> Evaluation:
+        return Evaluation(10, mean, 0.0, mean, (mean, mean))
+
+    return Candidate(POLICY, of_mean(greedy), of_mean(sampled))
+
+
+def test_the_worse_mean_decides() -> None:
+    uneven, even = candidate(greedy=500, sampled=476), candidate(greedy=480, sampled=479)
+    assert better(uneven, even) is even
+    assert better(even, uneven) is even
+
+
+def test_the_first_is_better_than_none() -> None:
+    first = candidate(475, 475)
+    assert better(None, first) is first
+
+
+def test_of_equals_the_later_is_kept() -> None:
+    # both score 476: the later has learned longer
+    earlier, later = candidate(greedy=500, sampled=476), candidate(greedy=476, sampled=490)
+    assert better(earlier, later) is later
+    assert better(later, earlier) is earlier
+
+
+@pytest.mark.parametrize(
+    ("threshold", "returns", "expected"),
+    [
+        (475.0, [475.0, 475.0], True),
+        (475.0, [500.0, 474.9], False),
+        (475.0, [474.9, 500.0], False),
+        (None, [500.0, 500.0], False),  # nothing to reach
+    ],
+)
+def test_all_returns_must_reach_the_threshold(
+    threshold: float | None, returns: list[float], expected: bool
+) -> None:
+    assert reaches(threshold, *returns) is expected
+
+
+def test_the_budget_is_of_steps_and_where_set_of_episodes() -> None:
+    steps_only = dataclasses.replace(PRESETS["ppo"], max_env_steps=100)
+    assert not is_budget_spent(steps_only, env_steps=99, episodes=10**9)
+    assert is_budget_spent(steps_only, env_steps=100, episodes=0)
+    both = dataclasses.replace(steps_only, max_episodes=7)
+    assert not is_budget_spent(both, env_steps=99, episodes=6)
+    assert is_budget_spent(both, env_steps=0, episodes=7)
+
+
+def test_an_evaluation_is_due_at_its_interval() -> None:
+    config = dataclasses.replace(PRESETS["ppo"], evaluation_interval=5)
+    due = [update for update in range(1, 12) if is_evaluation_due(config, 475.0, update, 0.0)]
+    assert due == [5, 10]
+
+
+def test_the_notebook_waits_until_its_running_return_exceeds_the_threshold() -> None:
+    config = dataclasses.replace(
+        PRESETS["notebook"], evaluation_interval=1, wait_for_running_return=True
+    )
+    assert not is_evaluation_due(config, 195.0, 1, running_return=195.0)
+    assert is_evaluation_due(config, 195.0, 1, running_return=195.1)
+    assert not is_evaluation_due(config, None, 1, running_return=1e9)
