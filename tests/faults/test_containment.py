@@ -129,7 +129,12 @@ def test_too_few_processes_are_named_at_the_start(models: Path, tmp_path: Path) 
 def test_every_line_of_a_json_log_is_json_without_tmp_and_to_the_end(
     models: Path, tmp_path: Path
 ) -> None:
-    within = with_mounts("mkdir -p /tmp && mount -t tmpfs -o ro none /tmp")
+    # The checkout stays where it is, though that may be in /tmp.
+    script = (
+        'mount --bind "$1" /mnt && mount -t tmpfs none /tmp && mkdir -p "$1"'
+        ' && mount --bind /mnt "$1" && mount -o remount,ro /tmp'
+    )
+    within = with_mounts(script, ROOT)
     outside = Path("/var/tmp") / tmp_path.name
     shutil.copytree(models, outside)
     try:
