@@ -1,9 +1,20 @@
 """Advantages and returns against values worked out by hand."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from training.advantages import generalized_advantages, monte_carlo_returns, standardize
+from training.advantages import (
+    explained_variance,
+    generalized_advantages,
+    make_batch,
+    monte_carlo_returns,
+    standardize,
+)
+from training.config import PRESETS
+from training.model import ActorCritic, Dense, Policy
+from training.rollout import Rollout
 from training.types import BoolArray, FloatArray
 
 
@@ -94,4 +105,68 @@ def test_monte_carlo_returns_by_hand_restart_at_an_episodes_end() -> None:
 
 def test_standardize_uses_valid_samples_only() -> None:
     standardized = standardize(column(1, 3, 1000), flags(1, 1, 0))
-    np.testing.assert_allclose(standardized[:2], column(-1, 1), atol=1e-6)  # mean 2, deviation 1
+    np.testing.assert_allclose(standardized[:2], column(-1, 1), atol=1e-6)  # mean 2, std 1
+
+
+def test_explained_variance_by_hand() -> None:
+    # of 1 and 3 the variance is 1; the errors -1 and 0 leave 1/4 of it, the third is not valid
+    explained = explained_variance(column(2, 3, 9), column(1, 3, 99), flags(1, 1, 0))
+    assert explained == pytest.approx(0.75)
+    assert explained_variance(column(1, 2), column(5, 5), flags(1, 1)) == 0.0
+
+
+# The value of an observation is itself, and the actions have probabilities 3/4 and 1/4.
+READS_VALUES = Policy(
+    ActorCritic(
+        hidden=Dense(np.ones((1, 1), np.float32), np.zeros(1, np.float32)),
+        actor=Dense(np.zeros((1, 2), np.float32), np.log([0.75, 0.25]).astype(np.float32)),
+        critic=Dense(np.ones((1, 1), np.float32), np.zeros(1, np.float32)),
+    ),
+    "linear",
+)
+# Two steps of two environments; the second terminates at once, so its next row only resets it.
+ROLLOUT = Rollout(
+    observations=np.array([[[10], [4]], [[20], [8]], [[40], [16]]], np.float32),
+    actions=np.array([[1, 0], [0, 1]]),
+    rewards=np.array([[1, 0], [2, 0]], np.float32),
+    terminated=np.array([[False, True], [False, False]]),
+    truncated=np.zeros((2, 2), bool),
+    valid=np.array([[True, True], [True, False]]),
+    episode_returns=np.zeros(1),
+)
+PLAIN = dataclasses.replace(
+    PRESETS["a2c"], num_envs=2, num_steps=2, gamma=0.5, gae_lambda=0.5, normalize_advantages=False
+)
+
+
+def test_a_batch_of_gae_by_hand() -> None:
+    batch, explained = make_batch(PLAIN, READS_VALUES, ROLLOUT)
+    # step by step: environment 0, environment 1, and the same of the second step
+    np.testing.assert_array_equal(batch.observations, column(10, 4, 20, 8))
+    np.testing.assert_array_equal(batch.actions, [1, 0, 0, 1])
+    np.testing.assert_allclose(batch.log_probs, np.log([0.25, 0.75, 0.75, 0.25]), rtol=1e-6)
+    # environment 0 as in the first test; environment 1: 0 - 4, then 0.5*16 - 8
+    np.testing.assert_allclose(batch.advantages, [1.5, -4, 2, 0])
+    np.testing.assert_allclose(batch.returns, [11.5, 0, 22, 8])  # advantages + values
+    assert batch.valid.tolist() == [1, 1, 1, 0]
+    # valid returns 11.5, 0 and 22, missed by 1.5, -4 and 2
+    missed = (1.5**2 + 4**2 + 2**2) / 3 - (0.5 / 3) ** 2
+    assert explained == pytest.approx(1 - missed / ((11.5**2 + 22**2) / 3 - (33.5 / 3) ** 2))
+
+
+def test_only_advantages_are_standardized_and_by_the_valid_samples() -> None:
+    config = dataclasses.replace(PLAIN, normalize_advantages=True)
+    batch, _ = make_batch(config, READS_VALUES, ROLLOUT)
+    mean, variance = -0.5 / 3, (1.5**2 + 4**2 + 2**2) / 3 - (0.5 / 3) ** 2
+    expected = (np.array([1.5, -4, 2]) - mean) / np.sqrt(variance)
+    np.testing.assert_allclose(batch.advantages[:3], expected, rtol=1e-5)
+    np.testing.assert_allclose(batch.returns, [11.5, 0, 22, 8])
+
+
+def test_a_batch_of_monte_carlo_returns_by_hand() -> None:
+    config = dataclasses.replace(PLAIN, estimator="monte_carlo")
+    batch, _ = make_batch(config, READS_VALUES, ROLLOUT)
+    # valid returns 1 + 0.5*2, 0 and 2: their mean is 4/3 and their variance 8/9
+    expected = (np.array([2, 0, 2]) - 4 / 3) / np.sqrt(8 / 9)
+    np.testing.assert_allclose(batch.returns[:3], expected, rtol=1e-5)
+    np.testing.assert_allclose(batch.advantages[:3], expected - [10, 4, 20], rtol=1e-5)

@@ -134,8 +134,9 @@ def test_a_stop_right_after_a_checkpoint_does_not_write_over_it(tmp_path: Path) 
     assert index.stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("interval", [1, 7])  # saved within the run, and where it stops
 def test_a_checkpoint_and_its_rows_are_synced_before_it_is_named_the_latest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    interval: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A crash of the machine could else leave a latest checkpoint that is an empty file.
     checkpoints = tmp_path / "checkpoints"
@@ -149,7 +150,7 @@ def test_a_checkpoint_and_its_rows_are_synced_before_it_is_named_the_latest(
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", noted)
-    stopped_after(SMALL, tmp_path, 1)
+    stopped_after(dataclasses.replace(SMALL, checkpoint_interval=interval), tmp_path, 1)
     files = [*checkpoints.glob("update-1.*"), checkpoints, tmp_path / "metrics.csv"]
     assert len(files) == 4
     assert {path.stat().st_ino for path in files} <= before

@@ -105,27 +105,86 @@ def test_the_default_preset_solves_cartpole_with_a_margin(seed: int) -> None:
     assert trainer.state.env_steps == reports[-1].env_steps < PRESETS["ppo"].max_env_steps
 
 
+class MadeUp:
+    """Evaluations that are made up: of means, or of means and their worst episodes."""
+
+    def __init__(self, *results: float | tuple[float, float]) -> None:
+        self.results = iter(results)
+        self.evaluated: list[Policy] = []
+
+    def __call__(self, policy: Policy, _env_id: str, **_: object) -> Evaluation:
+        self.evaluated.append(policy)
+        result = next(self.results)
+        mean, minimum = result if isinstance(result, tuple) else (result, 1.0)  # far below
+        return Evaluation(1, mean, 0.0, minimum, (mean, mean))
+
+
+def run_on(
+    made_up: MadeUp, env_id: str, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Trainer, TrainingResult]:
+    """A run that evaluates after every update, and three times after the first that passes."""
+    monkeypatch.setattr("training.trainer.evaluate", made_up)
+    config = dataclasses.replace(
+        PRESETS["ppo"],
+        env_id=env_id,
+        num_envs=2,
+        evaluation_interval=1,
+        patience=3,
+        endurance_steps=None,
+    )
+    trainer, result, _ = run(config)
+    assert next(made_up.results, None) is None
+    return trainer, result
+
+
 def test_the_exported_policy_is_the_best_and_not_the_last(
     tiny_env: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Evaluations are made up here: 7.6, then 8.0, then worse until patience is spent."""
-    means = iter([7.6, 7.6, 8.0, 8.0, 7.7, 7.7, 7.7, 7.7, 7.9, 7.9])
-    evaluated: list[Policy] = []
-
-    def made_up(policy: Policy, _env_id: str, **_: object) -> Evaluation:
-        evaluated.append(policy)
-        mean = next(means)
-        return Evaluation(1, mean, 0.0, 1.0, (mean, mean))  # the worst episode is far below
-
-    monkeypatch.setattr("training.trainer.evaluate", made_up)
-    config = dataclasses.replace(
-        PRESETS["ppo"], env_id=tiny_env, num_envs=2, evaluation_interval=1, patience=3
-    )
-    trainer, result, _ = run(config)
+    # 7.6, then 8.0, then worse until patience is spent; sampled first, then greedy
+    made_up = MadeUp(7.6, 7.6, 8.0, 8.0, 7.7, 7.7, 7.7, 7.7, 7.9, 7.9)
+    trainer, result = run_on(made_up, tiny_env, monkeypatch)
     assert trainer.state.update == 4  # the first pass and three more
-    assert result.policy is evaluated[2]  # sampled and greedy for each update: the second
-    assert evaluated[8] is evaluated[9] is result.policy  # evaluated once more, at the end
+    assert result.policy is made_up.evaluated[2]
+    assert made_up.evaluated[8] is made_up.evaluated[9] is result.policy  # once more, at the end
     assert result.greedy.mean == 7.9
+
+
+def test_a_policy_with_a_margin_ends_the_run_even_if_another_has_a_larger_mean(
+    tiny_env: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the threshold is 7.5: the first has the larger means, but no margin
+    made_up = MadeUp(8.0, 8.0, (7.6, 7.5), (7.6, 7.5), 7.6, 7.6)
+    trainer, result = run_on(made_up, tiny_env, monkeypatch)
+    assert trainer.state.update == 2
+    assert result.policy is made_up.evaluated[2]
+
+
+@pytest.mark.parametrize("worst", ["sampled", "greedy"])
+def test_a_margin_needs_every_episode_of_both_evaluations(
+    worst: str, tiny_env: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short, whole = (7.6, 7.4), (7.6, 7.6)
+    first = (short, whole) if worst == "sampled" else (whole, short)
+    made_up = MadeUp(*first, whole, whole, 7.6, 7.6)
+    trainer, result = run_on(made_up, tiny_env, monkeypatch)
+    assert trainer.state.update == 2
+    assert result.policy is made_up.evaluated[2]
+
+
+def test_a_policy_that_fails_its_final_evaluation_is_forgotten_and_the_run_goes_on(
+    tiny_env: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_up = MadeUp(
+        *((8.0, 8.0), (8.0, 8.0)),  # update 1: a margin
+        *(7.0, 8.0),  # but the fresh greedy episodes fail
+        *(7.6, 7.6, 7.0, 7.0, 7.0),  # updates 2 to 5: one passes, then patience is spent
+        *(7.6, 7.6),
+    )
+    trainer, result = run_on(made_up, tiny_env, monkeypatch)
+    assert trainer.state.update == 5
+    assert result.solved
+    assert result.policy is made_up.evaluated[4]  # of update 2, worse than the forgotten one
+    assert (trainer.state.best, trainer.state.evaluations_since_pass) == (None, 0)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,51 @@
+"""The layers of `training/`: a run uses a trainer, the trainer its stages, and never back."""
+
+from pathlib import Path
+
+from tests.test_architecture import imported, loaded_by, trees
+
+# From top to bottom: each file imports only what stands below its own line.
+LAYERS = [
+    {"__main__"},
+    {"cli"},
+    {"commands"},
+    {"options"},
+    {"run", "benchmark"},
+    {"card", "checkpoint", "metrics", "reporting"},  # what a run leaves, and what it shows
+    {"trainer"},
+    {"advantages", "selection", "robustness", "export", "pictures"},
+    {"rollout", "learner", "evaluation", "warmup"},
+    {"model"},
+    {"envs", "config", "types", "files"},
+]
+
+
+def imports_of_training() -> dict[str, set[str]]:
+    """Which files of `training` each of them imports, inside functions too."""
+    return {
+        Path(path).stem: {
+            name.split(".")[1] for name in imported(path, tree) if name.startswith("training.")
+        }
+        for path, tree in trees("training").items()
+    }
+
+
+def test_every_file_of_training_imports_only_what_stands_below_it() -> None:
+    rank = {name: number for number, layer in enumerate(LAYERS) for name in layer}
+    found = imports_of_training()
+    assert set(found) == {"__init__", *rank}
+    upward = {
+        f"{name} imports {other}"
+        for name, others in found.items()
+        for other in others
+        if rank[other] <= rank.get(name, len(LAYERS))
+    }
+    assert not upward
+
+
+def test_mistakes_are_reported_before_tensorflow_is_imported() -> None:
+    assert "tensorflow" not in loaded_by("training.cli")
+
+
+def test_acting_and_evaluating_need_no_tensorflow() -> None:
+    assert "tensorflow" not in loaded_by("training.rollout", "training.evaluation")
