@@ -17,6 +17,7 @@ from tests.conftest import ENVIRONMENT, ROOT
 from tests.runs import SMALL, new_run, small_settings
 from training.config import PRESETS, Preset, TrainingConfig
 from training.files import write_json
+from training.metrics import MetricsFile
 from training.run import RunError, claim, read_settings, run, train
 from training.trainer import Progress, Trainer, TrainingResult
 
@@ -171,6 +172,30 @@ def test_a_runs_settings_are_synced_before_the_rename(
     monkeypatch.setattr(Path, "replace", watched)
     write_json(tmp_path / "run.json", {})
     assert synced[1:] == [tmp_path.stat().st_ino]
+
+
+def test_the_rows_that_a_resumed_run_keeps_are_synced_before_the_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A crash of the machine could else leave a checkpoint of 7 updates beside no row at all.
+    stopped_after(SMALL, tmp_path, 7)
+    rows = (tmp_path / "metrics.csv").read_bytes()
+    synced: list[int] = []
+    replaced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    replace = Path.replace
+
+    def watched(self: Path, target: Path) -> Path:
+        assert self.read_bytes() == rows
+        assert synced == [self.stat().st_ino]
+        replaced.append(self.stat().st_ino)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", watched)
+    with MetricsFile(tmp_path / "metrics.csv", 7):
+        pass
+    assert synced == [*replaced, tmp_path.stat().st_ino]
+    assert (tmp_path / "metrics.csv").read_bytes() == rows
 
 
 def short_run(folder: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import tensorflow as tf
 
+from training.files import sync
 from training.trainer import Progress
 
 COLUMNS = (
@@ -57,7 +58,10 @@ class MetricsFile:
             writer = csv.DictWriter(kept, COLUMNS, lineterminator="\n")
             writer.writeheader()
             kept.writelines(lines[1 : updates + 1])
+        # A crash must not lose rows that a checkpoint counts: none can be computed again.
+        sync(aside)
         aside.replace(path)
+        sync(path.parent)
         self._file = path.open("a", newline="")
         self._writer = csv.DictWriter(self._file, COLUMNS, lineterminator="\n")
 
