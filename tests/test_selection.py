@@ -8,7 +8,14 @@ import pytest
 from training.config import PRESETS
 from training.evaluation import Evaluation
 from training.model import Policy, initialize
-from training.selection import Candidate, better, is_budget_spent, is_evaluation_due, reaches
+from training.selection import (
+    Candidate,
+    better,
+    is_budget_spent,
+    is_evaluation_due,
+    is_patience_spent,
+    reaches,
+)
 
 POLICY = Policy(initialize(np.random.default_rng(0), 1, 2, 3, "orthogonal"), "tanh")
 
@@ -60,6 +67,27 @@ def test_the_budget_is_of_steps_and_where_set_of_episodes() -> None:
     both = dataclasses.replace(steps_only, max_episodes=7)
     assert not is_budget_spent(both, env_steps=99, episodes=6)
     assert is_budget_spent(both, env_steps=0, episodes=7)
+
+
+def test_patience_counts_the_evaluations_after_the_first_pass() -> None:
+    config = dataclasses.replace(PRESETS["ppo"], patience=3)
+    # the first pass is the first of them: three more make four
+    assert [count for count in range(6) if is_patience_spent(config, count)] == [4, 5]
+
+
+@pytest.mark.parametrize(
+    ("greedy", "sampled", "expected"),
+    [(475.0, 475.0, True), (474.0, 500.0, False), (500.0, 474.0, False)],
+)
+def test_a_margin_is_that_every_episode_reaches_the_threshold(
+    greedy: float, sampled: float, expected: bool
+) -> None:
+    def of_minimum(minimum: float) -> Evaluation:
+        return Evaluation(10, 490.0, 0.0, minimum, (490.0, 490.0))
+
+    found = Candidate(POLICY, of_minimum(greedy), of_minimum(sampled))
+    assert found.has_margin(475.0) is expected
+    assert not found.has_margin(None)
 
 
 def test_an_evaluation_is_due_at_its_interval() -> None:

@@ -1,4 +1,4 @@
-"""When a run evaluates, which of its policies it keeps, and when its budget is spent."""
+"""When a run evaluates, which of its policies it keeps, and when it stops."""
 
 from typing import NamedTuple
 
@@ -18,6 +18,10 @@ class Candidate(NamedTuple):
         """The worse of both means: serving offers both ways to act."""
         return min(self.greedy.mean, self.sampled.mean)
 
+    def has_margin(self, threshold: float | None) -> bool:
+        """Whether every evaluated episode reaches the threshold, and not the means alone."""
+        return reaches(threshold, self.greedy.minimum, self.sampled.minimum)
+
 
 def better(best: Candidate | None, candidate: Candidate) -> Candidate:
     """The one with the larger score, the later of equals."""
@@ -34,6 +38,16 @@ def is_budget_spent(config: TrainingConfig, env_steps: int, episodes: int) -> bo
     return env_steps >= config.max_env_steps or (
         config.max_episodes is not None and episodes >= config.max_episodes
     )
+
+
+def is_patience_spent(config: TrainingConfig, evaluations_since_pass: int) -> bool:
+    """Whether a run has looked long enough for a policy with a margin.
+
+    Args:
+        config: of the run.
+        evaluations_since_pass: the first that reached the threshold is one of them.
+    """
+    return evaluations_since_pass > config.patience
 
 
 def is_evaluation_due(

@@ -14,7 +14,14 @@ from training.evaluation import Evaluation, evaluate
 from training.learner import Learner, Losses
 from training.model import Policy, initialize
 from training.rollout import EnvState, Rollout, collect, reset
-from training.selection import Candidate, better, is_budget_spent, is_evaluation_due, reaches
+from training.selection import (
+    Candidate,
+    better,
+    is_budget_spent,
+    is_evaluation_due,
+    is_patience_spent,
+    reaches,
+)
 from training.types import FloatArray
 
 GOLDEN_OBSERVATIONS = 16
@@ -171,12 +178,12 @@ class Trainer:
             greedy = self._evaluate(policy, deterministic=True)
             if reaches(threshold, greedy.mean):
                 candidate = Candidate(policy, greedy, sampled)
-                minima = greedy.minimum, sampled.minimum
-                with_margin = reaches(threshold, *minima) and self._endures(policy)
+                with_margin = candidate.has_margin(threshold) and self._endures(policy)
                 state.best = candidate if with_margin else better(state.best, candidate)
         if state.best is not None:
             state.evaluations_since_pass += 1
-        if exhausted or with_margin or state.evaluations_since_pass > config.patience:
+        out_of_patience = is_patience_spent(config, state.evaluations_since_pass)
+        if exhausted or with_margin or out_of_patience:
             self._end(policy, exhausted=exhausted)
         return sampled, greedy
 
