@@ -268,7 +268,7 @@ def test_half_of_a_runs_settings_are_none(content: str, tmp_path: Path) -> None:
 
 def test_a_new_run_needs_an_empty_folder(tmp_path: Path) -> None:
     folder, models = new_run(tmp_path)
-    with pytest.raises(RunError, match=r"run is not empty: --resume goes on"):
+    with pytest.raises(RunError, match=r"run is not empty: --resume continues"):
         claim(folder, small_settings(models))
 
 

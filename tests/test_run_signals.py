@@ -174,7 +174,7 @@ def test_a_signal_stops_with_a_checkpoint_to_go_on_from(
             errors = run.stderr.read()
             assert run.stdout.read() == ""
             assert run.process.wait() == status, errors
-        _, _, options = errors.splitlines()[-1].partition("go on with: ")
+        _, _, options = errors.splitlines()[-1].partition("resume with: ")
         # nothing is lost: the checkpoint is of the last row
         rows = (folder / "metrics.csv").read_text().splitlines()
         assert int(rows[-1].split(",")[0]) == len(rows) - 1 == last_checkpoint(folder)

@@ -1,4 +1,4 @@
-"""From a rollout to samples to learn from, with estimates of how good its actions were.
+"""Advantages and returns of a rollout, and the batch that is learned from.
 
 Pure functions on NumPy arrays.
 """
@@ -23,9 +23,9 @@ def generalized_advantages(
 ) -> FloatArray:
     """Generalized advantage estimation (Schulman et al. 2016, equation 16).
 
-    A terminated episode is worth nothing afterwards; a truncated one would have gone on, so
-    its last observation is bootstrapped from (Pardo et al. 2018). Neither hands anything to
-    the episode before it.
+    After termination the value is 0. A truncated episode would have continued, so its final
+    observation is bootstrapped from (Pardo et al. 2018). The recursion stops at both, so that
+    no episode changes the advantages of the one before it.
 
     Args:
         rewards: `[T, N]`.
@@ -33,18 +33,18 @@ def generalized_advantages(
         truncated: `[T, N]`.
         values: `[T + 1, N]`, row `t + 1` of the observation that followed step `t`.
         gamma: discount per step.
-        gae_lambda: 0 trusts the values, 1 the rewards.
+        gae_lambda: 0 gives one-step TD errors, 1 Monte-Carlo returns minus the values.
 
     Returns:
         Advantages `[T, N]`.
     """
-    errors = rewards + gamma * values[1:] * ~terminated - values[:-1]
+    td_errors = rewards + gamma * values[1:] * ~terminated - values[:-1]
     decay = np.float32(gamma * gae_lambda) * ~(terminated | truncated)
     advantages = np.empty_like(rewards)
-    following = np.zeros_like(rewards[0])
+    advantage = np.zeros_like(rewards[0])
     for t in reversed(range(len(rewards))):
-        following = errors[t] + decay[t] * following
-        advantages[t] = following
+        advantage = td_errors[t] + decay[t] * advantage
+        advantages[t] = advantage
     return advantages
 
 
@@ -57,13 +57,13 @@ def monte_carlo_returns(rewards: FloatArray, ended: BoolArray, *, gamma: float) 
         gamma: discount per step.
 
     Returns:
-        Returns `[T, N]`. An episode that goes on after the rollout counts as ending there.
+        Returns `[T, N]`. An episode that continues after the rollout counts as ending there.
     """
     returns = np.empty_like(rewards)
-    following = np.zeros_like(rewards[0])
+    discounted = np.zeros_like(rewards[0])
     for t in reversed(range(len(rewards))):
-        following = rewards[t] + np.float32(gamma) * ~ended[t] * following
-        returns[t] = following
+        discounted = rewards[t] + np.float32(gamma) * ~ended[t] * discounted
+        returns[t] = discounted
     return returns
 
 
@@ -75,11 +75,11 @@ def standardize(samples: FloatArray, valid: BoolArray) -> FloatArray:
 
 
 def explained_variance(values: FloatArray, returns: FloatArray, valid: BoolArray) -> float:
-    """Share of the returns' variance that the values explain: 1 is perfect, 0 a constant's.
+    """Share of the returns' variance that the values explain: 1 is perfect, 0 a constant.
 
     Args:
         values: `[T, N]`, predicted.
-        returns: `[T, N]`, what they were to predict.
+        returns: `[T, N]`, their targets.
         valid: `[T, N]`, which samples count.
 
     Returns:

@@ -1,4 +1,4 @@
-"""How certain a preset is: the same training with many seeds."""
+"""How reliably a preset learns: the same training with many seeds."""
 
 import csv
 import statistics

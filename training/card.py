@@ -1,4 +1,4 @@
-"""The policy card: what a version is, where it comes from and how good it is."""
+"""The policy card: what a version is, how it was trained and how well it performs."""
 
 import importlib.metadata
 import platform
@@ -47,7 +47,7 @@ def policy_card(settings: RunSettings, trainer: Trainer, result: TrainingResult)
         result.policy.weights.actor.kernel.shape[1],
     )
     low, high = observation_bounds(state.env)
-    # Of its own generator: a resumed run must make the card of one that was never stopped.
+    # Its own generator: a resumed run must write the same card as one that was never stopped.
     tested = robustness(result.policy, config.env_id, np.random.default_rng(settings.seed))
     return {
         "environment": config.env_id,
@@ -81,7 +81,7 @@ def policy_card(settings: RunSettings, trainer: Trainer, result: TrainingResult)
 
 
 def provenance() -> dict[str, Any]:
-    """When this is, and with which code and libraries it runs, in JSON values."""
+    """The time, and the versions of the code and its libraries, in JSON values."""
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "git_commit": _git_commit(),
@@ -103,7 +103,7 @@ def evaluation_to_json(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def names(env_id: str, observation_size: int, num_actions: int) -> tuple[list[str], list[str]]:
-    """Names of the observations and actions; numbered ones for environments unknown here."""
+    """Names of the observations and actions; numbered for environments without a table here."""
     known = _NAMES.get(gym.spec(env_id).name)
     if known is not None:
         return known

@@ -1,4 +1,4 @@
-"""Checkpoints: everything that a run needs to go on as if it had never been stopped."""
+"""Checkpoints: everything that a run needs to resume as if it had never been stopped."""
 
 from pathlib import Path
 
@@ -14,11 +14,11 @@ class Checkpoints:
 
     The learner's variables are stored as such; the rest of the trainer's state (random
     states, environments, counters, the best policy) as one pickled string beside them,
-    because Gymnasium's environments have no other way to be stored. Loading a pickle can
+    because Gymnasium's environments can be stored in no other way. Loading a pickle can
     run code: resume only runs that you trust.
 
-    TensorFlow names a checkpoint as the latest once it is written, and we sync it to disk
-    (fsync) before that, so that one that a crash has cut short is never restored.
+    TensorFlow names a checkpoint as the latest once it is written. It is synced to disk
+    (fsync) before that, so a checkpoint that a crash truncated is never restored.
     """
 
     def __init__(self, folder: Path, trainer: Trainer) -> None:
@@ -34,9 +34,9 @@ class Checkpoints:
         )
 
     def save(self) -> None:
-        """Store the trainer as it is now, unless that is stored already.
+        """Store the trainer's state, unless its latest checkpoint is of this update.
 
-        Writing over the latest checkpoint could leave none.
+        A kill while the only checkpoint is overwritten would leave none.
 
         Raises:
             OSError: the folder cannot be written.
@@ -49,11 +49,11 @@ class Checkpoints:
             experimental_write_callbacks=[lambda: sync_tree(self._folder)]
         )
         self._manager.save(checkpoint_number=state.update, options=sync_first)
-        sync_tree(self._folder)  # and now the name of the latest
+        sync_tree(self._folder)  # and now the file that names the latest
         self._stored_update = state.update
 
     def restore(self) -> None:
-        """Bring the trainer back to the latest checkpoint, if there is one."""
+        """Restore the trainer from the latest checkpoint, if there is one."""
         if self._manager.restore_or_initialize() is not None:
             self._trainer.state = cloudpickle.loads(self._pickled_state.numpy())
             self._stored_update = self._trainer.state.update

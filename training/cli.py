@@ -34,10 +34,10 @@ NOT_SOLVED = 3
 )
 def commands() -> None:
     """Learn a policy on a Gymnasium environment and export it for serving."""
-    # Before TensorFlow is imported. We use no Keras: naming the legacy one, which is not
-    # installed, spares the import of the other, a fifth of TensorFlow's start-up.
+    # Before TensorFlow is imported. We use no Keras: choosing the legacy one, which is not
+    # installed, skips the import of Keras 3, a fifth of TensorFlow's start-up.
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    # And neither of these libraries shall print what nobody asked for.
+    # Silence the banners and notices of these libraries.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
@@ -54,7 +54,7 @@ def main() -> None:
     try:
         sys.exit(commands.main(prog_name="python -m training", standalone_mode=False))
     except click.ClickException as mistake:
-        # Not click's own way to show it: its usage lines would bury the error.
+        # Not by click itself: its usage lines would bury the error.
         click.echo(f"Error: {mistake.format_message()}", err=True)
         sys.exit(mistake.exit_code)
     except click.Abort:
@@ -77,19 +77,19 @@ def _model_name(_context: click.Context, _parameter: click.Parameter, name: str)
 @click.option("--name", default="cartpole", callback=_model_name, help="Name of the model.")
 @preset_option
 @click.option("--env-id", help="Gymnasium environment.  [default: the preset's]")
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Makes a run repeatable.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Makes a run reproducible.")
 @click.option(
     "--max-env-steps",
     type=click.IntRange(min=1),
-    help="Give up after this many environment steps.  [default: the preset's]",
+    help="Stop after this many environment steps.  [default: the preset's]",
 )
 @click.option(
     "--run-dir",
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of the run: metrics, checkpoints, pictures.  [default: runs/<name>/<next number>]",
 )
-@click.option("--resume", is_flag=True, help="Go on with the stopped run in --run-dir.")
-@click.option("--allow-unsolved", is_flag=True, help="Export even what is not solved.")
+@click.option("--resume", is_flag=True, help="Resume the stopped run in --run-dir.")
+@click.option("--allow-unsolved", is_flag=True, help="Export the policy even if it is not solved.")
 @json_option
 @click.pass_context
 def train(
@@ -140,7 +140,7 @@ def train(
         raise Mistake(str(error)) from error
     if summary is None:
         options = f"--resume --run-dir {shlex.quote(str(run_dir))}"
-        click.echo(f"stopped, go on with: {options}", err=True)
+        click.echo(f"stopped, resume with: {options}", err=True)
         sys.exit(128 + received[0])
     if as_json:
         click.echo(json.dumps(summary))
@@ -160,7 +160,7 @@ def train(
 
 def _settings_to_resume(context: click.Context, run_dir: Path | None) -> RunSettings:
     if run_dir is None:
-        raise Mistake("--resume needs the --run-dir to go on with")
+        raise Mistake("--resume needs the --run-dir of the run")
     for parameter in context.params.keys() - {"run_dir", "resume", "as_json"}:
         if context.get_parameter_source(parameter) is ParameterSource.COMMANDLINE:
             option = f"--{parameter.replace('_', '-')}"
@@ -185,7 +185,7 @@ def _require_solvable(env_id: str, allow_unsolved: bool) -> None:
 
 
 def _note_signals() -> list[int]:
-    """Collect SIGTERM and the first Ctrl-C in a list; a second Ctrl-C stops at once."""
+    """Record SIGTERM and the first Ctrl-C in a list; a second Ctrl-C interrupts at once."""
     received: list[int] = []
 
     def note(number: int, _frame: object) -> None:

@@ -26,8 +26,15 @@ model_dir_argument = click.argument(
 
 @click.command()
 @model_dir_argument
-@click.option("--episodes", type=click.IntRange(min=1), default=100, help="Greedy and sampled.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Makes it repeatable.")
+@click.option(
+    "--episodes",
+    type=click.IntRange(min=1),
+    default=100,
+    help="How many to play greedily, and as many sampled.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, help="Makes the evaluation reproducible."
+)
 @json_option
 def evaluate(model_dir: Path, episodes: int, seed: int, as_json: bool) -> None:
     """Play full episodes with the exported version MODEL_DIR."""
@@ -58,7 +65,9 @@ def evaluate(model_dir: Path, episodes: int, seed: int, as_json: bool) -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="GIF to write, such as episode.gif.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the episode's start.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, help="Of the episode's initial state."
+)
 def render(model_dir: Path, output: Path, seed: int) -> None:
     """Record a greedy episode of the exported version MODEL_DIR, without a screen."""
     from training.pictures import record_episode
@@ -72,18 +81,26 @@ def render(model_dir: Path, output: Path, seed: int) -> None:
 
 
 @click.command()
-@click.option("--seeds", type=click.IntRange(min=1), required=True, help="How many runs.")
-@click.option("--first-seed", type=click.IntRange(min=0), default=100, help="And those after it.")
+@click.option("--seeds", type=click.IntRange(min=1), required=True, help="Number of runs.")
+@click.option(
+    "--first-seed",
+    type=click.IntRange(min=0),
+    default=100,
+    help="Seed of the first run; the next ones follow.",
+)
 @preset_option
 @click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("benchmarks/results"),
-    help="Folder for the table as CSV and as a plot.",
+    help="Folder for the results as CSV and as a plot.",
 )
 @json_option
 def benchmark(seeds: int, first_seed: int, preset: Preset, output: Path, as_json: bool) -> None:
-    """Train once a seed and tell how certain the preset is. Tuning used the seeds 0 to 9."""
+    """Train once per seed and report how reliably the preset learns.
+
+    The presets were tuned on the seeds 0 to 9.
+    """
     require_writable(output)
     with many_imports():
         from training.benchmark import benchmark as run_benchmark

@@ -14,7 +14,7 @@ class TrainingConfig:
 
     Collecting
         env_id: Gymnasium id of the environment.
-        num_envs: environments stepped side by side (`N`).
+        num_envs: environments stepped in parallel (`N`).
         num_steps: steps of each environment in one rollout (`T`).
         whole_episodes: end a rollout when every environment has finished one episode; the
             steps from there to `num_steps` are padding.
@@ -46,9 +46,9 @@ class TrainingConfig:
     Stopping
         evaluation_interval: rollouts between two evaluations.
         evaluation_episodes: episodes of one evaluation, each for greedy and sampled.
-        endurance_steps: time limit of the endurance test, if any: greedy episodes that pay 1
-            a step, none of which may end before.
-        patience: evaluations that a run goes on after the first one that reaches the
+        endurance_steps: time limit of the endurance test, if any: greedy episodes with a
+            reward of 1 per step, all of which must last to the limit.
+        patience: evaluations for which a run continues after the first one that reaches the
             threshold, to find a policy with a margin: every single evaluated episode
             reaches it, and the endurance test is passed.
         wait_for_running_return: evaluate only once the running return exceeds the threshold.
@@ -100,19 +100,19 @@ class TrainingConfig:
         return self.rollout_size // self.num_minibatches
 
 
-# Options that runs of commit 0cabd54 have stored, with the only value that these ever had.
+# Options that commit 0cabd54 stored in run.json, with the only value that each ever had.
 REMOVED_OPTIONS = {"anneal_learning_rate": False, "running_return_rate": 0.01}
 
 
 class RunSettings(NamedTuple):
-    """What a run is: together with the code, this decides everything that it does."""
+    """Settings of a run: together with the code, they determine everything that it does."""
 
-    run_id: str  # no other run has it; the card of the exported version does
+    run_id: str  # unique; also on the card of the exported version
     config: TrainingConfig
     preset: str
     seed: int
     models: str  # folder in which the exported version gets its number
-    allow_unsolved: bool  # export whatever was learned
+    allow_unsolved: bool  # export the policy even if it is not solved
 
 
 # Schulman et al. 2017, "Proximal Policy Optimization Algorithms".
@@ -157,7 +157,7 @@ PRESETS: dict[Preset, TrainingConfig] = {
         evaluation_interval=100,
         checkpoint_interval=500,
     ),
-    # PPO for Acrobot-v1, whose reward of -1 a step asks for a longer horizon.
+    # PPO for Acrobot-v1, whose reward of -1 per step needs a longer rollout.
     "acrobot": replace(
         _PPO,
         env_id="Acrobot-v1",

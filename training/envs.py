@@ -18,7 +18,7 @@ class UnsupportedEnvironmentError(ValueError):
 def make_vector_env(env_id: str, num_envs: int, max_episode_steps: int | None = None) -> VectorEnv:
     """Make `num_envs` copies of an environment, stepped together.
 
-    `max_episode_steps` takes the place of the environment's own time limit, if given.
+    `max_episode_steps` replaces the environment's own time limit, if given.
 
     Gymnasium's own vectorised implementation is used where there is one. Every environment
     made here resets on the step after an episode's end (`AutoresetMode.NEXT_STEP`): that
@@ -41,7 +41,7 @@ def make_vector_env(env_id: str, num_envs: int, max_episode_steps: int | None = 
                 vectorization_mode="vector_entry_point" if vectorised else "sync",
                 **time_limit,
             )
-    # An environment is somebody else's code: whatever it raises, it cannot be used.
+    # An environment is third-party code and can raise anything: then it cannot be used.
     except Exception as error:
         raise UnsupportedEnvironmentError(f"{env_id} cannot be made: {error}") from error
     observation_space, action_space = env.single_observation_space, env.single_action_space
@@ -58,7 +58,7 @@ def make_vector_env(env_id: str, num_envs: int, max_episode_steps: int | None = 
 
 
 def make_rendered_env(env_id: str) -> gym.Env[np.ndarray, np.int64]:
-    """Make one environment that draws itself as RGB arrays.
+    """Make one environment that renders RGB arrays.
 
     Raises:
         Exception: whatever an environment that cannot be drawn raises.
@@ -69,7 +69,7 @@ def make_rendered_env(env_id: str) -> gym.Env[np.ndarray, np.int64]:
 
 @contextmanager
 def _without_deprecations() -> Iterator[None]:
-    """Gymnasium calls CartPole-v0 out of date; who asks for it means it."""
+    """Gymnasium warns that CartPole-v0 is out of date; a user who names it wants it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is out of date")
         yield
@@ -88,7 +88,7 @@ def num_actions(env: VectorEnv) -> int:
 
 
 def reward_threshold(env: VectorEnv) -> float | None:
-    """Mean return from which Gymnasium calls the environment solved, if it says one."""
+    """Mean return from which Gymnasium calls the environment solved, if it names one."""
     return None if env.spec is None else env.spec.reward_threshold
 
 

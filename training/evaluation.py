@@ -48,7 +48,7 @@ def evaluate(
         rng: of the environments' seed and the sampled actions.
         max_episode_steps: the time limit, if not the environment's own.
         reset_options: handed to the environment's reset.
-        disturb: called with the environment and the number of the step before each step.
+        disturb: called before each step with the environment and the number of the step.
     """
     env = make_vector_env(env_id, episodes, max_episode_steps)
     observations, _ = env.reset(seed=int(rng.integers(2**31)), options=reset_options)
@@ -74,8 +74,8 @@ def evaluate(
 def summarize(returns: DoubleArray, rng: np.random.Generator) -> Evaluation:
     """Mean, spread and interval of episode returns `[E]`.
 
-    The interval is the percentile bootstrap's (Efron 1979): unlike the normal one it stays
-    within the returns that are possible, which pile up at the time limit.
+    The interval is a percentile bootstrap (Efron 1979): unlike the normal one it stays within
+    the possible returns, many of which are equal to the time limit.
     """
     resampled_means = rng.choice(returns, (BOOTSTRAP_SAMPLES, len(returns))).mean(axis=1)
     low, high = np.quantile(resampled_means, [0.025, 0.975])

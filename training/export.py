@@ -1,7 +1,7 @@
 """The artefact: a SavedModel with its policy card and golden values.
 
-A version is written aside, loaded back, checked, and only then renamed to its number, so
-that whoever watches the folder never sees half of one.
+A version is written to a hidden folder, loaded back, checked, and only then renamed to its
+number, so that a program that watches the folder never sees an incomplete one.
 """
 
 import hashlib
@@ -23,15 +23,15 @@ from training.types import FloatArray
 from training.warmup import FILE as WARMUP
 from training.warmup import write_warmup
 
-# Matrix kernels choose their code path by the number of rows, and vectorised functions by
-# what is left over at the end: with whole blocks of rows every row takes the same path, so
-# its outputs do not depend on the rows beside it. Measured with oneDNN on.
+# Matrix kernels choose their code path by the number of rows, and vectorised functions treat
+# the remainder differently. Padded to whole blocks, every row takes the same path, so that its
+# outputs do not depend on the rest of the batch. Measured with oneDNN on.
 ROW_BLOCK = 16
 
 GOLDEN_TOLERANCE = 1e-5
 
 CARD = "assets.extra/policy.json"
-# Stands in the card for the card's own checksum while that is computed.
+# Placeholder for the card's own checksum while that is computed.
 NO_CHECKSUM = "0" * 64
 
 
@@ -48,7 +48,7 @@ class LoadedPolicy:
 
 
 class ExportError(Exception):
-    """What was written does not compute what was trained."""
+    """The written version differs from its checksums or from the trained policy."""
 
 
 def export(
@@ -65,8 +65,8 @@ def export(
         policy: what to export.
         card: the policy card; JSON values. `checksums` is added: the SHA-256 of every file,
             its own with `NO_CHECKSUM` in the place of that checksum.
-        golden_observations: `[G, O]`, whose outputs are stored for others to recompute.
-        extra_files: name to path of what is copied to `assets.extra` besides.
+        golden_observations: `[G, O]`; their outputs are stored, so that others can verify theirs.
+        extra_files: name to path of further files to copy to `assets.extra`.
 
     Returns:
         The version's folder, `base/<number>`.
@@ -77,11 +77,11 @@ def export(
         OSError: `base` cannot be written.
     """
     base.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=".writing-", dir=base))
+    staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=base))
     try:
-        _save(aside, policy)
+        _save(staging, policy)
         logits, values = policy(golden_observations)
-        extra = aside / "assets.extra"
+        extra = staging / "assets.extra"
         extra.mkdir()
         for name, path in extra_files.items():
             shutil.copyfile(path, extra / name)
@@ -93,15 +93,15 @@ def export(
         }
         (extra / "golden.json").write_text(_to_json(golden))
         write_warmup(extra / WARMUP, base.name, golden_observations)
-        checksums = {**_checksums(aside), CARD: NO_CHECKSUM}
+        checksums = {**_checksums(staging), CARD: NO_CHECKSUM}
         unsigned = _to_json({**card, "checksums": checksums})
         own_checksum = hashlib.sha256(unsigned.encode()).hexdigest()
-        (aside / CARD).write_text(unsigned.replace(NO_CHECKSUM, own_checksum))
-        _verify(aside, golden_observations, logits, values)
-        aside.chmod(0o755)
-        return _rename_to_next_version(aside, base)
+        (staging / CARD).write_text(unsigned.replace(NO_CHECKSUM, own_checksum))
+        _verify(staging, golden_observations, logits, values)
+        staging.chmod(0o755)
+        return _rename_to_next_version(staging, base)
     except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
         raise
 
 
@@ -124,11 +124,11 @@ def _save(folder: Path, policy: Policy) -> None:
     observation_size = policy.weights.hidden.kernel.shape[0]
 
     def decide(observations: Any, uniforms: Any, deterministic: Any) -> dict[str, Any]:
-        """Everything about a decision, from one pass; uniforms are numbers in [0, 1)."""
+        """All outputs from one forward pass; uniforms are in [0, 1)."""
         batch = tf.shape(observations)[0]
         padded = tf.pad(observations, [[0, -batch % ROW_BLOCK], [0, 0]])
         logits, values = weights(padded, activation)
-        # By hand: with oneDNN the operation for softmax costs 50 us, as much as all the rest.
+        # Written out: with oneDNN the softmax operation takes 50 us, as long as all the rest.
         shifted = logits - tf.reduce_max(logits, axis=1, keepdims=True)
         exponentials = tf.exp(shifted)
         total = tf.reduce_sum(exponentials, axis=1, keepdims=True)
@@ -195,15 +195,15 @@ def _checksums(folder: Path) -> dict[str, str]:
     }
 
 
-def _rename_to_next_version(aside: Path, base: Path) -> Path:
+def _rename_to_next_version(staging: Path, base: Path) -> Path:
     # Before the rename: a crash must not leave a version with empty files.
-    sync_tree(aside)
+    sync_tree(staging)
     while True:
         taken = [int(path.name) for path in base.iterdir() if path.name.isdecimal()]
         target = base / str(max(taken, default=0) + 1)
         try:
             # Fails if another run has taken the number: a version's folder is never empty.
-            aside.rename(target)
+            staging.rename(target)
         except OSError:
             if not target.exists():
                 raise

@@ -1,4 +1,4 @@
-"""Files that are whole after a crash of the machine, or are not there."""
+"""Atomic and durable writes: after a crash of the machine a file is complete or absent."""
 
 import json
 import os
@@ -7,11 +7,11 @@ from typing import Any
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a file that is never seen half written."""
-    aside = path.with_name(f".{path.name}.writing")
-    aside.write_text(json.dumps(content, indent=2) + "\n")
-    sync(aside)
-    aside.replace(path)
+    """Write a file atomically: a reader sees the old content or the new."""
+    temporary = path.with_name(f".{path.name}.writing")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    sync(temporary)
+    temporary.replace(path)
     sync(path.parent)
 
 

@@ -1,4 +1,4 @@
-"""The losses and the one compiled function that improves the weights.
+"""The losses, and the one compiled function that updates the weights.
 
 PPO, A2C and the notebook's method differ only in the config: A2C is PPO with one pass over
 one minibatch (Huang et al. 2022, "A2C is a special case of PPO").
@@ -27,7 +27,10 @@ class Batch(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """What one minibatch says: scalars. The config reduces the losses; the rest are means."""
+    """Losses and diagnostics of a minibatch: scalars.
+
+    `config.reduction` applies to the two losses; the rest are means over the valid samples.
+    """
 
     policy_loss: Any
     value_loss: Any
@@ -64,14 +67,14 @@ def losses(config: TrainingConfig, logits: Any, values: Any, batch: Batch) -> Lo
         clipped = tf.cast((ratio < low) | (ratio > high), tf.float32)
 
     error = tf.abs(values - batch.returns)
-    squared = 0.5 * tf.square(error)
+    value_losses = 0.5 * tf.square(error)
     if config.value_loss == "huber":
-        squared = tf.where(error <= 1.0, squared, error - 0.5)
+        value_losses = tf.where(error <= 1.0, value_losses, error - 0.5)
 
     entropy = -tf.reduce_sum(tf.exp(all_log_probs) * all_log_probs, axis=-1)
     return Losses(
         policy_loss=-tf.reduce_sum(weights * surrogate),
-        value_loss=tf.reduce_sum(weights * squared),
+        value_loss=tf.reduce_sum(weights * value_losses),
         entropy=tf.reduce_sum(mean_weights * entropy),
         approx_kl=tf.reduce_sum(mean_weights * (ratio - 1.0 - log_ratio)),
         clip_fraction=tf.reduce_sum(mean_weights * clipped),
@@ -117,7 +120,7 @@ class Learner:
             valid=np.zeros(size, np.float32),
         )
         rng = np.random.default_rng(0)
-        # One trace: to look for the right one would take half the time of a small update.
+        # One concrete function: looking up the trace would take half the time of a small update.
         self._update = _update_function(config).get_concrete_function(
             self._state, dummy_batch, tf.constant(self._minibatches(rng)), tf.constant(0.0)
         )
@@ -126,7 +129,7 @@ class Learner:
         self._state.steps.assign(0.0)
 
     def update(self, batch: Batch, learning_rate: float, rng: np.random.Generator) -> Losses:
-        """Improve the weights with all passes over a rollout.
+        """Update the weights in all passes (epochs) over a rollout.
 
         Args:
             batch: NumPy arrays, as many samples as `config.rollout_size`.

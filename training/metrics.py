@@ -30,7 +30,7 @@ COLUMNS = (
 
 
 def row(progress: Progress) -> dict[str, float]:
-    """The metrics of one update by column; without the evaluations that did not take place."""
+    """The metrics of one update by column; an evaluation only if one took place."""
     metrics: dict[str, float] = {
         "update": progress.update,
         "env_steps": progress.env_steps,
@@ -48,19 +48,19 @@ def row(progress: Progress) -> dict[str, float]:
 
 
 class MetricsFile:
-    """`metrics.csv`: one row an update, nothing in it that depends on the clock."""
+    """`metrics.csv`: one row per update, and nothing that depends on the clock."""
 
     def __init__(self, path: Path, updates: int) -> None:
         """Open the file and keep the rows of the first `updates` updates."""
         lines = path.read_text().splitlines(keepends=True) if updates else []
-        aside = path.with_name(f".{path.name}.writing")
-        with aside.open("w", newline="") as kept:
+        temporary = path.with_name(f".{path.name}.writing")
+        with temporary.open("w", newline="") as kept:
             writer = csv.DictWriter(kept, COLUMNS, lineterminator="\n")
             writer.writeheader()
             kept.writelines(lines[1 : updates + 1])
         # A crash must not lose rows that a checkpoint counts: none can be computed again.
-        sync(aside)
-        aside.replace(path)
+        sync(temporary)
+        temporary.replace(path)
         sync(path.parent)
         self._file = path.open("a", newline="")
         self._writer = csv.DictWriter(self._file, COLUMNS, lineterminator="\n")
@@ -76,7 +76,7 @@ class MetricsFile:
         self._writer.writerow(row(progress))
 
     def flush(self) -> None:
-        """Sync all rows to disk (fsync), so that no crash loses those before a checkpoint."""
+        """Sync all rows to disk (fsync), so that no crash loses rows older than a checkpoint."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -98,7 +98,7 @@ class EventWriter:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Begin a file; a run that is resumed has one for each time it was started."""
+        """Create a file; a resumed run has one for each time it was started."""
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
         self._writer = tf.io.TFRecordWriter(str(folder / name))
         self._write(tf.compat.v1.Event(wall_time=time.time(), file_version="brain.Event:2"))
@@ -114,7 +114,7 @@ class EventWriter:
         """Add the metrics of an update."""
         now, steps = time.time(), progress.env_steps
         if self._before is None:
-            # Tells TensorBoard to drop what a killed run wrote after its last checkpoint.
+            # Makes TensorBoard discard what a killed run wrote after its last checkpoint.
             start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
             self._write(tf.compat.v1.Event(wall_time=now, step=steps, session_log=start))
         metrics = {name: value for name, value in row(progress).items() if name not in COLUMNS[:2]}

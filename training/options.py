@@ -19,7 +19,10 @@ class Mistake(click.ClickException):
 
 
 preset_option = click.option(
-    "--preset", type=click.Choice(list(PRESETS)), default="ppo", help="Method and its settings."
+    "--preset",
+    type=click.Choice(list(PRESETS)),
+    default="ppo",
+    help="Algorithm and hyperparameters.",
 )
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one JSON object."
@@ -27,7 +30,7 @@ json_option = click.option(
 
 
 def require_writable(folder: Path) -> None:
-    """Make the folder and try it for writing now, rather than after the training."""
+    """Make the folder and check that it is writable now, rather than after the training."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -37,15 +40,15 @@ def require_writable(folder: Path) -> None:
 
 @contextmanager
 def many_imports() -> Iterator[None]:
-    """Import TensorFlow without the garbage collector, whose rounds are a quarter of it."""
+    """Import TensorFlow with garbage collection off, which takes a quarter of the import."""
     gc.disable()
     yield
-    gc.freeze()  # what was imported stays: no later round shall look through it either
+    gc.freeze()  # imported objects stay alive: later collections need not scan them
     gc.enable()
 
 
 def print_evaluations(summary: dict[str, Any]) -> None:
-    """Show both evaluations of a summary in a line each."""
+    """Print both evaluations of a summary, one line each."""
     for kind in ("greedy", "sampled"):
         evaluation = summary[kind]
         low, high = evaluation["confidence_interval"]

@@ -1,4 +1,4 @@
-"""What a run looks like: its learning curve, and an episode of the learned policy."""
+"""Pictures of a run: its learning curve, and an episode of the learned policy."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def draw_learning_curve(
     metrics: list[dict[str, float]], reward_threshold: float | None, path: Path
 ) -> None:
     """Draw returns by environment steps as a PNG."""
-    # Only here: it takes a third of a second to import, and recording does without.
+    # Imported here: it takes a third of a second, and recording an episode does not need it.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")
@@ -71,7 +71,7 @@ def _frame(env: gym.Env[np.ndarray, np.int64]) -> Image.Image:
     assert isinstance(pixels, np.ndarray)
     frame = Image.fromarray(pixels)
     size = GIF_WIDTH, round(frame.height * GIF_WIDTH / frame.width)
-    # One palette for all frames: finding one for each would take most of the time.
+    # One palette for all frames: computing one per frame would take most of the time.
     return frame.resize(size, Image.Resampling.BOX).convert(
         "P", palette=Image.Palette.WEB, dither=Image.Dither.NONE
     )

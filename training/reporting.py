@@ -1,4 +1,4 @@
-"""What a person sees of a run: a progress bar on a terminal, plain lines elsewhere."""
+"""Progress of a run: a progress bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -14,7 +14,7 @@ from training.trainer import Progress
 def progress_reporter(max_env_steps: int) -> Iterator[Callable[[Progress], None]]:
     """Report to standard error; nothing but results goes to standard output.
 
-    The time left is that until the budget of steps is spent: most runs are solved before.
+    The time left assumes that the whole step budget is spent; most runs are solved earlier.
     """
     speed = _Speed()
     if not sys.stderr.isatty():
@@ -32,7 +32,7 @@ def progress_reporter(max_env_steps: int) -> Iterator[Callable[[Progress], None]
 
 
 class _Speed:
-    """Environment steps a second since the first report, which a resumed run makes late."""
+    """Environment steps per second since the first report: a resumed run does not begin at 0."""
 
     def __init__(self) -> None:
         self.start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""How a policy does beyond what it was trained for: CartPole made harder.
+"""How a policy performs outside its training distribution: CartPole made harder.
 
 All episodes are greedy. Other environments have no such tests here.
 """
@@ -12,7 +12,7 @@ from training.types import PolicyFunction
 
 EPISODES = 100
 
-# Gymnasium draws each number of the first state from -0.05 to 0.05.
+# Gymnasium draws each number of the initial state from -0.05 to 0.05.
 WIDER_STARTS = {"low": -0.15, "high": 0.15}
 
 # Every half second both velocities change by a normal number, in m/s and rad/s.
@@ -29,7 +29,7 @@ def robustness(
     """Evaluate a CartPole policy in wider starts, under pushes, and far beyond the time limit.
 
     Returns:
-        `wider_starts`, `pushes` and `long_episodes`; nothing for other environments.
+        `wider_starts`, `pushes` and `long_episodes`; empty for other environments.
     """
     if gym.spec(env_id).name != "CartPole":
         return {}

@@ -10,7 +10,7 @@ from training.types import BoolArray, DoubleArray, FloatArray, IntArray
 
 
 class EnvState(NamedTuple):
-    """Where the environments stand between two rollouts."""
+    """State of the environments between two rollouts."""
 
     observations: FloatArray  # [N, O]
     resetting: BoolArray  # [N], the next step only resets this environment
@@ -20,9 +20,9 @@ class EnvState(NamedTuple):
 class Rollout(NamedTuple):
     """`T` steps of `N` environments.
 
-    Row `t + 1` of `observations` is what followed row `t`, at an episode's end its last
-    observation. Where `valid` is false nothing was learned: the step only reset the
-    environment, or stands after the end of a rollout of whole episodes.
+    Row `t + 1` of `observations` is the observation after step `t`: at an episode's end its
+    final observation. Where `valid` is false the step is masked: it only reset the
+    environment, or is padding at the end of a rollout of whole episodes.
     """
 
     observations: FloatArray  # [T + 1, N, O]

@@ -1,7 +1,7 @@
-"""One run and its folder: train, checkpoint, record; stop and go on at any moment.
+"""One run and its folder: train, checkpoint, record; stop and resume at any time.
 
-A run's folder holds `run.json` (the config, seed and versions), `metrics.csv` (a row an
-update, of numbers that a seed repeats), TensorBoard events, `checkpoints/`, and at the end
+A run's folder holds `run.json` (the config, seed and versions), `metrics.csv` (a row per
+update, reproduced by the same seed), TensorBoard events, `checkpoints/`, and at the end
 `learning_curve.png`, `episode.gif` and, after the export, `result.json`.
 """
 
@@ -26,7 +26,7 @@ from training.trainer import Progress, Trainer
 
 
 class RunError(Exception):
-    """A run's folder cannot be used as it was asked to; says why."""
+    """A run's folder cannot be used as requested; the message says why."""
 
 
 def claim(folder: Path, settings: RunSettings) -> None:
@@ -38,12 +38,12 @@ def claim(folder: Path, settings: RunSettings) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(not path.name.startswith(".") for path in folder.iterdir()):
-            raise RunError(f"{folder} is not empty: --resume goes on with the run in it")
+            raise RunError(f"{folder} is not empty: --resume continues the run in it")
         write_json(
             folder / "run.json",
             {
                 **settings._asdict(),
-                "models": str(Path(settings.models).absolute()),  # --resume may be elsewhere
+                "models": str(Path(settings.models).absolute()),  # --resume may be called elsewhere
                 "config": dataclasses.asdict(settings.config),
                 **provenance(),
             },
@@ -64,7 +64,7 @@ def claim_next(base: Path, settings: RunSettings) -> Path:
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
-            continue  # another run that was started now has taken the number
+            continue  # another run that started at the same time has taken the number
         except OSError as error:
             raise RunError(f"{folder} cannot be written: {error.strerror}") from error
         claim(folder, settings)
@@ -72,7 +72,7 @@ def claim_next(base: Path, settings: RunSettings) -> Path:
 
 
 def read_settings(folder: Path) -> RunSettings:
-    """What the run in a folder is.
+    """Read the settings of the run in a folder.
 
     Raises:
         RunError: there is no run to resume in it.
@@ -93,7 +93,7 @@ def read_settings(folder: Path) -> RunSettings:
 def run(
     settings: RunSettings, folder: Path, stop_requested: Callable[[], bool]
 ) -> dict[str, Any] | None:
-    """Train in a claimed folder, from its latest checkpoint if any; export what is solved.
+    """Train in a claimed folder, from its latest checkpoint if any; export if solved.
 
     Args:
         settings: of the run; for a folder that is resumed, those read from it.
@@ -140,10 +140,10 @@ def run(
 def draw_pictures(
     trainer: Trainer, policy: Policy, settings: RunSettings, folder: Path
 ) -> dict[str, Path]:
-    """Draw how a run has learned, and what, in its folder.
+    """Draw the learning curve and record an episode in the run's folder.
 
     Returns:
-        The pictures by their names; a policy that cannot be shown is exported all the same.
+        The pictures by their names. One that cannot be drawn does not prevent the export.
     """
     pictures: dict[str, Path] = {}
     try:
@@ -153,14 +153,14 @@ def draw_pictures(
         path = folder / "episode.gif"
         record_episode(policy, settings.config.env_id, settings.seed, path)
         pictures[path.name] = path
-    # Drawing is the environment's own code, and not every one can.
+    # Rendering is the environment's own code, and not every environment can.
     except Exception as error:
         click.echo(f"a picture could not be drawn: {error}", err=True)
     return pictures
 
 
 def exported_before(settings: RunSettings) -> Path | None:
-    """The version that this run has exported already, if it was killed right after."""
+    """The version that this run has already exported, if it was killed right after that."""
     for card in Path(settings.models).glob("[0-9]*/assets.extra/policy.json"):
         if settings.run_id in card.read_text():
             return card.parent.parent
@@ -173,7 +173,7 @@ def train(
     report: Callable[[Progress], None],
     stop_requested: Callable[[], bool],
 ) -> None:
-    """Go on from the latest checkpoint in the folder, to the end or until asked to stop.
+    """Resume from the latest checkpoint in the folder; train to the end or until asked to stop.
 
     Raises:
         RunError: the checkpoint cannot be restored.
@@ -181,7 +181,7 @@ def train(
     checkpoints = Checkpoints(folder / "checkpoints", trainer)
     try:
         checkpoints.restore()
-    # A damaged file can fail in TensorFlow, in pickle or in whatever is unpickled.
+    # A damaged file can raise in TensorFlow, in pickle or in what is unpickled.
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RunError(f"the checkpoint in {folder} cannot be restored: {reason}") from error

@@ -41,7 +41,7 @@ def is_budget_spent(config: TrainingConfig, env_steps: int, episodes: int) -> bo
 
 
 def is_patience_spent(config: TrainingConfig, evaluations_since_pass: int) -> bool:
-    """Whether a run has looked long enough for a policy with a margin.
+    """Whether a run has searched long enough for a policy with a margin.
 
     Args:
         config: of the run.
@@ -53,6 +53,6 @@ def is_patience_spent(config: TrainingConfig, evaluations_since_pass: int) -> bo
 def is_evaluation_due(
     config: TrainingConfig, threshold: float | None, update: int, running_return: float
 ) -> bool:
-    """Whether the policy after an update is evaluated, budget or not."""
+    """Whether an evaluation is due after an update, whatever is left of the budget."""
     waiting = config.wait_for_running_return and (threshold is None or running_return <= threshold)
     return not waiting and update % config.evaluation_interval == 0

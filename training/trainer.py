@@ -30,7 +30,7 @@ RUNNING_RETURN_RATE = 0.01
 
 
 class Progress(NamedTuple):
-    """How far a run has come after one update."""
+    """Counts, metrics and evaluations of one update."""
 
     update: int  # from 1
     env_steps: int
@@ -44,7 +44,7 @@ class Progress(NamedTuple):
 
 
 class TrainingResult(NamedTuple):
-    """What a run has learned, and how good it is on episodes that selected nothing."""
+    """The policy that a run chose, and its evaluations on fresh episodes."""
 
     policy: Policy
     solved: bool  # both evaluations reach the environment's threshold
@@ -54,7 +54,7 @@ class TrainingResult(NamedTuple):
 
 @dataclass(slots=True)
 class TrainingState:
-    """Where a run stands, besides the learner's variables: what it needs to go on exactly."""
+    """The state of a run besides the learner's variables: all that it takes to resume exactly."""
 
     rng: np.random.Generator  # of everything but the environments, which have their own
     env: VectorEnv
@@ -79,7 +79,7 @@ class Trainer:
 
     Attributes:
         config: what is run.
-        learner: the weights and their optimiser's state.
+        learner: the weights and the state of their optimiser.
         state: everything else that changes.
         reward_threshold: mean return from which the environment counts as solved, if any.
     """
@@ -112,7 +112,7 @@ class Trainer:
         return Policy(self.learner.numpy_weights(), self.config.activation)
 
     def step(self) -> Progress:
-        """Collect one rollout and learn from it; evaluate where it is due.
+        """Collect one rollout and learn from it; evaluate if an evaluation is due.
 
         The run has ended when `state.result` is set.
         """
@@ -162,8 +162,8 @@ class Trainer:
     def _evaluate_where_due(self) -> tuple[Evaluation | None, Evaluation | None]:
         """Evaluate, remember the best policy, and end the run when it is good enough.
 
-        The greedy episodes are played only where the sampled ones reach the threshold: most
-        evaluations of a run are of policies that do not, and half the time is saved.
+        The greedy episodes are played only if the sampled ones reach the threshold. In most
+        evaluations of a run they do not, which saves half the time.
         """
         config, state, threshold = self.config, self.state, self.reward_threshold
         exhausted = is_budget_spent(config, state.env_steps, state.episodes)

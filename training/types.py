@@ -1,4 +1,4 @@
-"""Types that several files name."""
+"""Type aliases that several modules share."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Requests with which TensorFlow Serving warms a version up before it serves it.
+"""Requests with which TensorFlow Serving warms up a version before serving it.
 
 It reads them from `assets.extra/tf_serving_warmup_requests`, a TFRecord of `PredictionLog`. Those
 messages come with the package tensorflow-serving-api, which asks for the package `tensorflow`,
