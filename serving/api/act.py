@@ -62,7 +62,7 @@ def encode_act(policy: "Policy", result: ActResult, columns: Columns) -> Answer:
         columns.numbers("log_probabilities", result),
         columns.numbers("state_values", result),
         result.seed,
-        encode(policy.identity()),
+        policy.identity_json,
         encode(result.warnings) if result.warnings else b"[]",
     )
     return Answer(200, body, "application/json")

@@ -25,8 +25,12 @@ class Columns(dict[str, list[bytes]]):
 
     def numbers(self, name: str, result: ActResult) -> bytes:
         """The numbers of an output for a request's rows, without brackets."""
+        if result.stop - result.start == 1:
+            return self[name][result.start]
         return b",".join(self[name][result.start : result.stop])
 
     def rows(self, name: str, result: ActResult) -> bytes:
         """The rows of a matrix for a request, without the outer brackets."""
+        if result.stop - result.start == 1:
+            return b"[%b]" % self[name][result.start]
         return b"[%b]" % b"],[".join(self[name][result.start : result.stop])

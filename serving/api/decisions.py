@@ -9,7 +9,6 @@ import os
 import re
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import NamedTuple, Protocol
 
 from flask import Flask, Response
@@ -138,9 +137,11 @@ class DecisionRoutes:
 
     def decide(self, calls: Sequence[Call]) -> list[Answer]:
         """Decode all, decide together, encode each; one that fails leaves the others alone."""
-        is_large = any(len(call.request.body) > LARGE_BYTES for call in calls)
-        with collection.paused() if is_large else nullcontext():
-            return self._decide(calls)
+        for call in calls:
+            if len(call.request.body) > LARGE_BYTES:
+                with collection.paused():
+                    return self._decide(calls)
+        return self._decide(calls)
 
     def _decide(self, calls: Sequence[Call]) -> list[Answer]:
         answers: dict[int, Answer] = {}

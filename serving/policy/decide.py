@@ -1,5 +1,6 @@
 """Decisions of one policy about the rows of several requests. Pure: nothing is counted here."""
 
+import math
 from collections.abc import Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -100,8 +101,11 @@ def decide_many(requests: Sequence[DecisionRequest], max_rows: int) -> Decisions
         observations, _uniforms(sampling, seeds, rows), _deterministic(sampling, rows)
     )
     # Observations near the end of float32's range can overflow inside the network.
-    finite = np.isfinite(outputs.action_logits).all(axis=1) & np.isfinite(outputs.state_values)
-    all_finite = finite.all()
+    # A sum is finite only if all of its terms are.
+    total = outputs.action_logits.sum(dtype=np.float64) + outputs.state_values.sum(dtype=np.float64)
+    all_finite = math.isfinite(total)
+    if not all_finite:
+        finite = np.isfinite(outputs.action_logits).all(axis=1) & np.isfinite(outputs.state_values)
     all_inside = not is_outside(observations, policy.ranges).any()
     start = total_outside = 0
     for index, size, seed in zip(good, rows, seeds, strict=True):

@@ -12,6 +12,8 @@ from serving.errors import InvalidRequestError
 FloatArray = npt.NDArray[np.float32]
 
 MAX_WARNINGS = 10
+# The least number that rounds to infinity: half a step above the largest float32.
+FLOAT32_OVERFLOW = 2.0**128 - 2.0**103
 
 
 def to_array(
@@ -57,15 +59,13 @@ def from_numbers(numbers: npt.NDArray[Any], names: list[str], max_rows: int) -> 
     require_shape(numbers.shape, names, max_rows)
     if numbers.dtype != np.float32:
         numbers = numbers.astype(np.float64, copy=False)
-    with np.errstate(over="ignore"):
-        observations = numbers.astype(np.float32, copy=False)
-    finite = np.isfinite(observations)
-    if not finite.all():
-        row, column = np.argwhere(~finite)[0]
+    # One reduction: the largest of numbers with a NaN among them is NaN.
+    if not float(np.abs(numbers).max()) < FLOAT32_OVERFLOW:
+        row, column = np.argwhere(~(np.abs(numbers, dtype=np.float64) < FLOAT32_OVERFLOW))[0]
         value = numbers[row, column].item()
         what = "beyond float32" if math.isfinite(value) else "not finite"
         raise InvalidRequestError(f"observations[{row}].{names[column]}: {value!r} is {what}")
-    return observations
+    return numbers.astype(np.float32, copy=False)
 
 
 def require_shape(shape: Sequence[int], names: list[str], max_rows: int) -> None:

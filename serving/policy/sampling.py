@@ -1,6 +1,6 @@
 """The random numbers of a request, derived from its seed so that it can be replayed."""
 
-import secrets
+import os
 import threading
 from collections.abc import Sequence
 
@@ -29,7 +29,7 @@ _generator = _Generator()
 
 def draw_seed() -> int:
     """Draw a seed for a request without one, from all 53 bits."""
-    return secrets.randbits(MAX_SEED.bit_length())
+    return int.from_bytes(os.urandom(8)) & MAX_SEED
 
 
 def uniforms(seed: int, rows: int) -> npt.NDArray[np.float32]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
@@ -28,6 +29,7 @@ class Policy:
         card_json: the whole policy card as it stands in the file.
         ranges: what training saw of the observations.
         pictures: of the run that made it, by name.
+        identity_json: `identity` as JSON.
         signatures: all of the SavedModel, as protobuf writes a `SignatureDef` in JSON.
     """
 
@@ -50,6 +52,7 @@ class Policy:
             np.array(known.seen_low, np.float32),
             np.array(known.seen_high, np.float32),
         )
+        self.identity_json = msgspec.json.encode(self.identity())
         self._lock = threading.Lock()
         try:
             # A session calls a graph in a third of the time that eager TensorFlow takes.

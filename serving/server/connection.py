@@ -137,11 +137,11 @@ class Connection:
         """Send an answer, as far as its client takes it now."""
         if self._state is State.CLOSED or self._state is State.LINGERING:
             return  # the watchdog has answered
-        self._wait(State.SENDING, self._limits.client_timeout)
-        self._keep = keep
-        self._hold(len(data) + len(self._rest))
-        self._unsent = memoryview(data)
+        self._keep, self._unsent = keep, memoryview(data)
         self.send()
+        if self._unsent and self._state is not State.SENDING:
+            self._wait(State.SENDING, self._limits.client_timeout)
+            self._hold(len(data) + len(self._rest))
 
     def send(self) -> None:
         """Send more of an answer."""

@@ -12,12 +12,10 @@ import msgspec
 
 from serving.api.openapi.protocols import protocols
 from serving.policy.artefact import Card
+from serving.policy.observations import FLOAT32_OVERFLOW
 from serving.schemas import ActRequest, ActResponse, Health, ModelCard, ModelsReport, Problem
 
 Schema = dict[str, Any]
-
-# The least number that rounds to infinity: half a step above the largest float32.
-FLOAT32_OVERFLOW = 2.0**128 - 2.0**103
 
 PROBLEMS = {
     400: "The body is not JSON.",
