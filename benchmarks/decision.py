@@ -55,7 +55,7 @@ class Loopback:
 class NoOwner:
     """Of a connection that refuses nothing."""
 
-    def check_head(self, _head: object) -> None:
+    def admit(self, _head: object) -> None:
         """Every head is welcome."""
 
     def refusal(self, error: Exception, _head: object) -> bytes:
@@ -104,17 +104,16 @@ def parts(model_dir: Path) -> dict[str, Callable[[], object]]:
     lines += [f"{name}: {text}" for name, text in body.headers.items()]
     raw = "\r\n".join([*lines, "", ""]).encode() + body.content
 
-    def parse() -> RequestParser:
-        parser = RequestParser(settings.max_body_bytes)
-        parser.feed(raw)
-        return parser
+    def parse() -> Received | None:
+        return RequestParser(settings.max_body_bytes).feed(raw)
 
-    head = parse().head
-    assert head is not None
+    received = parse()
+    assert received is not None
+    head = received.head
     found = api.decisions.match(head.method, head.path)
     assert found is not None
     request = Request(head.method, head.path, head.headers, body.content, address[0])
-    call, received = Call(*found, request), Received(head, body.content)
+    call = Call(*found, request)
     decoded = protocol.decode(request)
     decision, encode_result = decoded
     (result,) = decide_many([decision], 1).results

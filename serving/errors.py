@@ -82,3 +82,9 @@ class NotReadyError(ProblemError):
 
 class TooBusyError(NotReadyError):
     """There is no memory or thread left for the request now."""
+
+
+class StuckError(TooBusyError):
+    """The request takes longer than is allowed."""
+
+    status = HTTPStatus.GATEWAY_TIMEOUT

@@ -4,15 +4,12 @@ import selectors
 import socket
 from collections.abc import Callable
 from enum import IntEnum, auto
-from http import HTTPStatus
 
+from serving.errors import ProblemError
 from serving.server.owner import Limits, Owner
-from serving.server.parser import Head, Received, RefusedError, RequestParser
+from serving.server.parser import Received, RequestParser
 
 _RECEIVE_BYTES = 64 * 1024
-_MAX_RECEIVE_BYTES = 1024 * 1024
-# A longer head is parsed again each time: what an idle connection holds is small.
-_MAX_KEPT_HEAD_BYTES = 4 * 1024
 LINGER_SECONDS = 2.0
 _NOTHING = memoryview(b"")
 
@@ -69,14 +66,11 @@ class Connection:
         self._state = State.IDLE
         self._owner = owner
         self._limits = limits
-        self._parser: RequestParser | None = None
+        self._parser = RequestParser(limits.max_body_bytes)
         self._request: Received | None = None
-        self._rest = b""  # received after the request that is being answered
         self._unsent = _NOTHING
         self._keep = True
         self._was_answered = False
-        # The bytes of the last good head and what they mean, while the client sends nothing else.
-        self._kept: tuple[bytes, Head] | None = None
         self._wait(State.IDLE, limits.client_timeout)
 
     def is_ready(self) -> bool:
@@ -104,17 +98,12 @@ class Connection:
         """What to wait for: `selectors.EVENT_READ`, `selectors.EVENT_WRITE` or nothing."""
         return _EVENTS[self._state]
 
-    def gives_way(self) -> bool:
-        """Whether it can be ended to free what it holds."""
-        return self._state in (State.IDLE, State.RECEIVING, State.SENDING)
-
     def receive(self) -> None:
         """Read what the client has sent."""
         if self.events() != _READ:
             return
-        missing = 0 if self._parser is None else self._parser.missing_bytes()
         try:
-            data = self.socket.recv(min(max(_RECEIVE_BYTES, missing), _MAX_RECEIVE_BYTES))
+            data = self.socket.recv(_RECEIVE_BYTES)
         except BlockingIOError:
             return
         except OSError:
@@ -122,7 +111,7 @@ class Connection:
         if not data:
             self.close()
         elif self._state is not State.LINGERING:
-            self._parse(self._rest + data if self._rest else data, may_keep=not self._rest)
+            self._parse(data)
 
     def take(self) -> Received:
         """The request that is ready, to be handled now."""
@@ -141,7 +130,7 @@ class Connection:
         self.send()
         if self._unsent and self._state is not State.SENDING:
             self._wait(State.SENDING, self._limits.client_timeout)
-            self._hold(len(data) + len(self._rest))
+            self._hold(len(data) + self._parser.held_bytes)
 
     def send(self) -> None:
         """Send more of an answer."""
@@ -157,13 +146,18 @@ class Connection:
             return
         self._unsent = _NOTHING  # a memoryview of nothing keeps what it is a view of
         self._was_answered = True
-        if not self._keep:
-            self._linger()
+        if self._keep:
+            self._wait(State.IDLE, self._limits.keep_alive)
+            self._hold(0)
+            if self._parser.rest:
+                self._parse(b"")
             return
-        self._wait(State.IDLE, self._limits.keep_alive)
-        self._hold(0)
-        if self._rest:
-            self._parse(self._rest, may_keep=False)
+        self._forget()
+        self._wait(State.LINGERING, LINGER_SECONDS)
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.close()
 
     def last_chance(self) -> None:
         """Give a new connection two seconds to send its request; close one that was answered."""
@@ -172,19 +166,10 @@ class Connection:
         elif self._state is State.IDLE:
             self._wait(State.IDLE, LINGER_SECONDS)
 
-    def expire(self) -> None:
-        """Give up waiting: a request that began to arrive is refused, all else is closed."""
+    def give_up(self, error: ProblemError) -> None:
+        """Refuse the request that is arriving; where there is none, close the connection."""
         if self._state is State.RECEIVING:
-            late = RefusedError(HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")
-            self._refuse(late)
-        else:
-            self.close()
-
-    def give_way(self) -> None:
-        """Free what it holds, because others need it."""
-        if self._state is State.RECEIVING:
-            detail = "too many large requests at once"
-            self._refuse(RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, detail))
+            self._refuse(error)
         else:
             self.close()
 
@@ -213,87 +198,39 @@ class Connection:
         self.since = self._limits.clock.now
         self._deadline = self.since + seconds
 
-    def _parse(self, data: bytes, *, may_keep: bool) -> None:
-        self._rest = b""
-        if self._parser is None:
-            if self._kept is not None:
-                raw, known = self._kept
-                if data.startswith(raw) and len(data) == len(raw) + (known.body_bytes or 0):
-                    self._become_ready(known, data[len(raw) :])
-                    return
-                self._kept = None
-            # Empty lines before a request line are ignored (RFC 9112, section 2.2).
-            while data.startswith(b"\r\n"):
-                data = data[2:]
-            if data in (b"", b"\r"):
-                self._rest = data
-                return
-            self._parser = RequestParser(self._limits.max_body_bytes)
-            self._wait(State.RECEIVING, self._limits.client_timeout)
-        else:
-            may_keep = False
-        parser = self._parser
-        had_head = parser.head is not None
+    def _parse(self, data: bytes) -> None:
+        had_head = self._parser.head is not None
         try:
-            is_complete = parser.feed(data)
-        except RefusedError as error:
+            self._request = self._parser.feed(data)
+            head = self._parser.head
+            if head is not None and not had_head:
+                self._owner.admit(head)
+        except ProblemError as error:
             self._refuse(error)
             return
-        head = parser.head
-        if is_complete:
-            assert head is not None
-            self._rest = parser.rest
-            if may_keep and not self._rest and head.body_bytes is not None and head.keep_alive:
-                raw = data[: len(data) - head.body_bytes]
-                if len(raw) <= _MAX_KEPT_HEAD_BYTES:
-                    self._kept = raw, head
-            body = parser.body()
-            self._drop_parser()
-            self._become_ready(head, body)
+        if self._request is not None:
+            self._state = State.READY
+            self._hold(len(self._request.body) + self._parser.held_bytes)
             return
-        self._hold(parser.held_bytes())
-        if head is not None and not had_head:
-            refusal = self._owner.check_head(head)
-            if refusal is not None:
-                self._end_with(refusal)
-            elif head.expects_continue:
-                try:
-                    self.socket.send(b"HTTP/1.1 100 Continue\r\n\r\n")
-                except OSError:
-                    self.close()
+        if self._parser.has_begun and self._state is not State.RECEIVING:
+            self._wait(State.RECEIVING, self._limits.client_timeout)
+        self._hold(self._parser.held_bytes)
+        if head is not None and not had_head and head.expects_continue:
+            try:
+                self.socket.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            except OSError:
+                self.close()
 
-    def _become_ready(self, head: Head, body: bytes) -> None:
-        self._state = State.READY
-        self._request = Received(head, body)
-        self._hold(len(body) + len(self._rest))
-
-    def _refuse(self, error: RefusedError) -> None:
-        head = None if self._parser is None else self._parser.head
-        self._end_with(self._owner.refusal(error, head))
-
-    def _end_with(self, answer: bytes) -> None:
+    def _refuse(self, error: ProblemError) -> None:
         """Answer a request that is not whole, and end the connection."""
+        answer = self._owner.refusal(error, self._parser.head)
         self._forget()
         self.answer(answer, keep=False)
 
-    def _linger(self) -> None:
-        self._forget()
-        self._wait(State.LINGERING, LINGER_SECONDS)
-        try:
-            self.socket.shutdown(socket.SHUT_WR)
-        except OSError:
-            self.close()
-
     def _forget(self) -> None:
-        self._drop_parser()
-        self._request = self._kept = None
-        self._rest, self._unsent = b"", _NOTHING
+        self._parser.clear()
+        self._request, self._unsent = None, _NOTHING
         self._hold(0)
-
-    def _drop_parser(self) -> None:
-        if self._parser is not None:
-            self._parser.close()
-            self._parser = None
 
     def _hold(self, size: int) -> None:
         self._limits.budget.held += size - self.held_bytes

@@ -15,12 +15,15 @@ from urllib.parse import unquote_to_bytes
 
 from gunicorn_h1c import H1CProtocol
 
+from serving.errors import ProblemError
+
 MAX_REQUEST_LINE_BYTES = 4094
 MAX_FIELDS = 100
 MAX_FIELD_BYTES = 8190
 MAX_HEAD_BYTES = 128 * 1024
-# For every chunk the parser moves what is left of the piece that it was given.
 _PIECE_BYTES = 8 * 1024
+# A longer head is parsed again each time: what an idle connection holds is small.
+_MAX_KNOWN_BYTES = 4 * 1024
 
 # uri-host [":" port] of RFC 3986, section 3.2.2, with names of DNS; it may be empty.
 _HOST = re.compile(
@@ -35,13 +38,12 @@ _STATUSES = {
 }
 
 
-class RefusedError(Exception):
-    """A request that is answered with an error, after which its connection ends."""
+class RefusedError(ProblemError):
+    """A request that breaks the rules or a limit; its connection ends with the answer."""
 
     def __init__(self, status: HTTPStatus, detail: str) -> None:
         super().__init__(detail)
         self.status = status
-        self.detail = detail
 
 
 @dataclass(slots=True)
@@ -79,39 +81,84 @@ class Received(NamedTuple):
 
 
 class RequestParser:
-    """Reads one request.
+    """Reads the requests of one connection, one after the other.
+
+    Between requests it holds little: what followed the last one, and the bytes of its head with
+    what they mean, while the client sends nothing else. A request with that very head is not
+    parsed again.
 
     Attributes:
-        head: None until it is parsed.
-        rest: what followed the request, once it is complete.
+        head: of the request that is being read; None until it is parsed.
+        rest: what followed the last request.
     """
 
     def __init__(self, max_body_bytes: int) -> None:
-        self.head: Head | None = None
-        self._head_bytes = 0  # and what came with its end
-        self.rest = b""
         self._max_body_bytes = max_body_bytes
-        self._body = bytearray()
-        self._whole: bytes | None = None  # a body that came in one piece, which is not copied
-        self._parser = H1CProtocol(
-            on_headers_complete=self._on_head,
-            on_body=self._on_body,
-            limit_request_line=MAX_REQUEST_LINE_BYTES,
-            limit_request_fields=MAX_FIELDS,
-            limit_request_field_size=MAX_FIELD_BYTES,
-            limit_remaining=0,
-        )
+        self.clear()
 
-    def feed(self, data: bytes) -> bool:
-        """Read more; whether the request is complete.
+    def clear(self) -> None:
+        """Forget all that was received."""
+        self._known: tuple[bytes, Head] | None = None
+        self.rest = b""
+        self._end_request()
+
+    def _end_request(self) -> None:
+        # The parser in C refers to this object: both are freed at once without it.
+        self.head: Head | None = None
+        self._parser: Any = None
+        self._head_bytes = 0
+        self._body = bytearray()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a part of a request has arrived."""
+        return self._parser is not None
+
+    @property
+    def held_bytes(self) -> int:
+        """How much is held of what was received."""
+        return self._head_bytes + len(self._body) + len(self.rest)
+
+    def feed(self, data: bytes) -> Received | None:
+        """Read more, behind what followed the last request; a request once it is whole.
 
         Raises:
             RefusedError: it breaks the rules or a limit.
         """
+        is_alone = not self.rest and self._parser is None
+        data, self.rest = self.rest + data, b""
+        if self._parser is None:
+            if self._known is not None:
+                raw, head = self._known
+                if data.startswith(raw) and len(data) == len(raw) + (head.body_bytes or 0):
+                    return Received(head, data[len(raw) :])
+                self._known = None
+            # Empty lines before a request line are ignored (RFC 9112, section 2.2).
+            while data.startswith(b"\r\n"):
+                data = data[2:]
+            if data in (b"", b"\r"):
+                self.rest = data
+                return None
+            self._parser = H1CProtocol(
+                on_headers_complete=self._on_head,
+                on_body=self._on_body,
+                limit_request_line=MAX_REQUEST_LINE_BYTES,
+                limit_request_fields=MAX_FIELDS,
+                limit_request_field_size=MAX_FIELD_BYTES,
+                limit_remaining=0,
+            )
+        for start in range(0, len(data), _PIECE_BYTES):
+            self._feed(data[start : start + _PIECE_BYTES])
+            if self._parser.is_complete:
+                self.rest = self._parser.remaining() + data[start + _PIECE_BYTES :]
+                return self._finish(data if is_alone else b"")
+        return None
+
+    def _feed(self, piece: bytes) -> None:
         if self.head is None:
-            self._head_bytes += len(data)
+            self._head_bytes += len(piece)
         try:
-            self._feed(data)
+            self._parser.feed(piece)
         except ValueError as error:
             status = _STATUSES.get(type(error).__name__, HTTPStatus.BAD_REQUEST)
             # Not the parser's own words, which quote the request: it may hold a key.
@@ -121,37 +168,17 @@ class RequestParser:
             raise RefusedError(
                 HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the head is longer than allowed"
             )
-        return bool(self._parser.is_complete)
 
-    def _feed(self, data: bytes) -> None:
-        if self.head is not None and self.head.body_bytes is None:
-            for start in range(0, len(data), _PIECE_BYTES):
-                self._parser.feed(data[start : start + _PIECE_BYTES])
-                if self._parser.is_complete:
-                    self.rest = self._parser.remaining() + data[start + _PIECE_BYTES :]
-                    return
-        else:
-            self._parser.feed(data)
-            if self._parser.is_complete:
-                self.rest = self._parser.remaining()
-
-    def body(self) -> bytes:
-        """The body of the complete request, without its chunks."""
-        return self._whole if self._whole is not None else bytes(self._body)
-
-    def close(self) -> None:
-        """Let go of the parser, which refers to this object, so that both are freed at once."""
-        del self._parser
-
-    def held_bytes(self) -> int:
-        """How much of the request is held."""
-        return self._head_bytes + len(self._body)
-
-    def missing_bytes(self) -> int:
-        """How many bytes of the body are known to be missing."""
-        if self.head is None or self.head.body_bytes is None:
-            return 0
-        return self.head.body_bytes - len(self._body)
+    def _finish(self, data: bytes) -> Received:
+        """The request that is complete; `data` if nothing came before it and not in pieces."""
+        head, body = self.head, bytes(self._body)
+        assert head is not None
+        self._end_request()
+        size = len(data) - len(body)
+        is_known = data and not self.rest and head.keep_alive and head.body_bytes is not None
+        if is_known and size <= _MAX_KNOWN_BYTES:
+            self._known = data[:size], head
+        return Received(head, body)
 
     def _on_head(self) -> bool:
         self.head = _checked_head(self._parser)
@@ -160,9 +187,6 @@ class RequestParser:
         return False  # read the body
 
     def _on_body(self, piece: bytes) -> None:
-        if self.head is not None and len(piece) == self.head.body_bytes:
-            self._whole = piece
-            return
         if len(self._body) + len(piece) > self._max_body_bytes:
             raise _too_large()
         self._body += piece

@@ -7,11 +7,14 @@ import socket
 import time
 from collections.abc import Callable
 from functools import partial
+from http import HTTPStatus
 
+from serving.errors import ProblemError, TooBusyError
 from serving.server.balancing import ConnectionBalancer
 from serving.server.connection import Connection
 from serving.server.draining import accept_all_packets, stop_new_connections
 from serving.server.owner import Limits, Owner
+from serving.server.parser import RefusedError
 
 logger = logging.getLogger(__name__)
 
@@ -99,19 +102,22 @@ class ConnectionPool:
 
     def expire(self) -> None:
         """Give up waiting for clients that take too long."""
+        late = RefusedError(HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")
         for conn in self.all():
             if conn.is_overdue():
-                conn.expire()
-                self.update(conn)
+                self._give_up(conn, late)
 
     def relieve(self) -> None:
         """End the connections that hold most, until all that is held is within the budget."""
         for conn in sorted(self._connections, key=lambda conn: conn.held_bytes, reverse=True):
             if not self._limits.budget.is_exceeded():
                 break
-            if conn.gives_way():
-                conn.give_way()
-                self.update(conn)
+            if conn.events():  # else its request is being handled
+                self._give_up(conn, TooBusyError("too many large requests at once"))
+
+    def _give_up(self, conn: Connection, error: ProblemError) -> None:
+        conn.give_up(error)
+        self.update(conn)
 
     def begin_to_drain(self) -> None:
         """Leave new connections to other workers, if there are any."""

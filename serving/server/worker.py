@@ -11,23 +11,23 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from http import HTTPStatus
 
 from gunicorn.workers.base import Worker as BaseWorker
 
+from serving.api.app import Api
 from serving.api.decisions import Call
 from serving.api.exchange import HEADERS, HEALTH, request_id
 from serving.api.messages import Answer, Request
 from serving.api.problems import from_error, problem
-from serving.errors import ProblemError, TooLargeError
+from serving.errors import ProblemError, StuckError, TooBusyError, TooLargeError
 from serving.server.clock import Clock
 from serving.server.connection import LINGER_SECONDS, Connection
 from serving.server.gunicorn_adapter import WORKER_BOOT_ERROR
 from serving.server.owner import Limits
-from serving.server.parser import Head, Received, RefusedError
+from serving.server.parser import Head, Received
 from serving.server.pool import ConnectionPool
 from serving.server.responses import call_wsgi, serialize
 from serving.server.watchdog import Watchdog
@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 # A request of that many bytes, 1,500 rows of four numbers, takes about two milliseconds.
 INLINE_BYTES = 128 * 1024
 KEEP_ALIVE_SECONDS = 75.0
+
+Waiting = tuple[Connection, Received]
 
 
 class Worker(BaseWorker):
@@ -71,8 +73,7 @@ class Worker(BaseWorker):
     def run(self) -> None:
         """Serve until told to stop, then answer what is still to be answered."""
         settings = self.app.settings
-        self._api = self.app.api
-        self._metrics = self.app.metrics
+        self._api: Api = self.app.api
         self._clock = Clock()
         limits = Limits(
             self._api.budget,
@@ -127,41 +128,40 @@ class Worker(BaseWorker):
         with contextlib.suppress(BlockingIOError):
             os.read(self.PIPE[0], 4096)
         while self._finished:
+            self._in_threads -= 1
             self._finished.popleft()()
 
-    def check_head(self, head: Head) -> bytes | None:
-        """Whether to refuse a request before its body has arrived: with this answer."""
-        try:
-            if head.path in HEALTH:
-                raise TooLargeError("health takes no body")
-            self._api.exchange.admit(head.path, head.headers.get("authorization"))
-        except ProblemError as error:
-            own_id = request_id(head.headers.get("x-request-id"))
-            finished = (head.method, head.path, "", own_id)
-            self._api.exchange.finish("none", error.status, [finished], 0.0)
-            return serialize(from_error(head.path, error), keep=False, own_id=own_id)
-        return None
+    def admit(self, head: Head) -> None:
+        """Let a request in whose body has not arrived.
 
-    def refusal(self, error: RefusedError, head: Head | None) -> bytes:
-        """The answer to a request that breaks the rules or a limit, which is counted."""
-        return self._problem(error.status, error.detail, "" if head is None else head.path)
+        Raises:
+            TooLargeError: nobody reads its body.
+            UnauthorizedError: it needs a key and has none.
+        """
+        if head.path in HEALTH:
+            raise TooLargeError("health takes no body")
+        self._api.exchange.admit(head.path, head.headers.get("authorization"))
 
-    def _problem(self, status: HTTPStatus, detail: str, path: str, *, keep: bool = False) -> bytes:
-        """An answer of the worker itself."""
-        self._metrics.answered_by_worker(status)
-        is_busy = status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
-        headers = (*HEADERS, ("Retry-After", "1")) if is_busy else HEADERS
-        return serialize(problem(path, status, detail, headers), keep=keep)
+    def refusal(self, error: ProblemError, head: Head | None) -> bytes:
+        """The answer to a request that is not whole, which is counted; and logged with its head."""
+        if head is None:
+            return self._problem(error)
+        own_id = request_id(head.headers.get("x-request-id"))
+        self._api.exchange.finish("none", error.status, [(head.method, head.path, "", own_id)], 0.0)
+        return serialize(from_error(head.path, error), keep=False, own_id=own_id)
+
+    def _problem(self, error: ProblemError, path: str = "", *, keep: bool = False) -> bytes:
+        """The answer to a request of which nothing is known, or one of too many to log each."""
+        self.app.metrics.answered_by_worker(error.status)
+        answer = problem(path, error.status, error.detail, (*HEADERS, *error.headers))
+        return serialize(answer, keep=keep)
 
     def _dispatch(self) -> None:
         """Answer all requests that are ready: health first, then all decisions together."""
         ready, self._pool.ready = [conn for conn in self._pool.ready if conn.is_ready()], {}
-        if not ready:
-            return
-        health: list[tuple[Connection, Received]] = []
-        others: list[tuple[Connection, Received]] = []
-        decisions: list[tuple[Connection, Received]] = []
-        calls: list[Call] = []
+        health: list[Waiting] = []
+        decisions: list[Waiting] = []
+        others: list[Waiting] = []
         for conn in ready:
             received = conn.take()
             head = received.head
@@ -171,29 +171,32 @@ class Worker(BaseWorker):
             if is_large or (head.route and "content-encoding" in head.headers):
                 self._hand_over(conn, received)
             elif head.route:
-                self._watchdog.begin(conn)
                 decisions.append((conn, received))
-                calls.append(_call(conn, received))
             else:
                 (health if head.path in HEALTH else others).append((conn, received))
-        for conn, received in health:
-            self._answer_by_wsgi(conn, received)
-        if calls:
-            answers = self._api.decisions.answer(calls)
-            for (conn, received), (answer, own_id) in zip(decisions, answers, strict=True):
-                self._send(conn, received.head, answer, own_id)
-        for number, (conn, received) in enumerate(others):
-            if number < self.app.settings.max_in_flight:
-                self._answer_by_wsgi(conn, received)
-            else:
-                self._reject(conn, received.head)
+        for one in health:
+            self._answer([one])
+        if decisions:
+            self._answer(decisions)
+        max_others = self.app.settings.max_in_flight
+        for one in others[:max_others]:
+            self._answer([one])
+        for conn, received in others[max_others:]:
+            self._reject(conn, received.head)
 
-    def _answer_by_wsgi(self, conn: Connection, received: Received) -> None:
-        self._watchdog.begin(conn)
-        self._send(conn, received.head, self._call_wsgi(conn, received))
+    def _answer(self, requests: list[Waiting]) -> None:
+        answers = self._answers(requests)
+        for (conn, received), (answer, own_id) in zip(requests, answers, strict=True):
+            self._send(conn, received.head, answer, own_id)
 
-    def _call_wsgi(self, conn: Connection, received: Received) -> Answer:
-        return call_wsgi(self.wsgi, received, conn.remote, conn.socket.getsockname())
+    def _answers(self, requests: list[Waiting]) -> Sequence[tuple[Answer, str | None]]:
+        """Answers to decisions, or to one other request, from any thread; each with its own id."""
+        for conn, _ in requests:
+            self._watchdog.begin(conn)
+        if requests[0][1].head.route:
+            return self._api.decisions.answer([_call(*request) for request in requests])
+        ((conn, received),) = requests
+        return [(call_wsgi(self.wsgi, received, conn.remote, conn.socket.getsockname()), None)]
 
     def _hand_over(self, conn: Connection, received: Received) -> None:
         """Have a request answered in a thread."""
@@ -205,29 +208,17 @@ class Worker(BaseWorker):
         self._threads.submit(self._answer_large, conn, received)
 
     def _answer_large(self, conn: Connection, received: Received) -> None:
-        self._watchdog.begin(conn)
-        own_id = None
-        if received.head.route:
-            ((answer, own_id),) = self._api.decisions.answer([_call(conn, received)])
-        else:
-            answer = self._call_wsgi(conn, received)
-        self._finished.append(partial(self._send_large, conn, received.head, answer, own_id))
+        ((answer, own_id),) = self._answers([(conn, received)])
+        self._finished.append(partial(self._send, conn, received.head, answer, own_id))
         os.write(self.PIPE[1], b"1")
 
-    def _send_large(self, conn: Connection, head: Head, answer: Answer, own_id: str | None) -> None:
-        self._in_threads -= 1
-        self._send(conn, head, answer, own_id)
-
     def _reject(self, conn: Connection, head: Head) -> None:
-        self._metrics.shed.inc()
+        self.app.metrics.shed.inc()
         keep = head.keep_alive and self.alive
-        status = HTTPStatus.SERVICE_UNAVAILABLE
-        conn.answer(self._problem(status, "too busy", head.path, keep=keep), keep=keep)
+        conn.answer(self._problem(TooBusyError("too busy"), head.path, keep=keep), keep=keep)
         self._pool.update(conn)
 
-    def _send(
-        self, conn: Connection, head: Head, answer: Answer, own_id: str | None = None
-    ) -> None:
+    def _send(self, conn: Connection, head: Head, answer: Answer, own_id: str | None) -> None:
         self._watchdog.end(conn)
         keep = head.keep_alive and self.alive
         is_head = head.method == "HEAD"
@@ -237,17 +228,17 @@ class Worker(BaseWorker):
     def stop(self, stuck: list[Connection]) -> None:
         """Answer the requests that are stuck, and end when the others have ended."""
         for conn in stuck:
-            self._abandon(conn, HTTPStatus.GATEWAY_TIMEOUT, "the policy took too long")
+            self._abandon(conn, StuckError("the policy took too long"))
         self.alive = False
 
     def abandon_all(self) -> None:
         """Answer every request of which a part has arrived: the process ends then."""
         for conn in self._pool.all():
-            self._abandon(conn, HTTPStatus.SERVICE_UNAVAILABLE, "this worker is stuck")
+            self._abandon(conn, TooBusyError("this worker is stuck"))
 
-    def _abandon(self, conn: Connection, status: HTTPStatus, detail: str) -> None:
+    def _abandon(self, conn: Connection, error: ProblemError) -> None:
         with contextlib.suppress(OSError):
-            conn.abandon(partial(self._problem, status, detail, ""))
+            conn.abandon(partial(self._problem, error))
 
 
 def _call(conn: Connection, received: Received) -> Call:
