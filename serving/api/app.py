@@ -40,16 +40,14 @@ def create_api(settings: Settings, repository: Repository, metrics: Metrics, key
     budget = Budget(8 * settings.max_body_bytes)
     bodies = BodyReader(settings, budget, repository.widest)
     exchange = Exchange(settings, metrics, keys)
-    decisions = DecisionRoutes(
-        [
-            ActProtocol(repository, bodies),
-            InferProtocol(repository, bodies, settings.max_rows),
-            PredictProtocol(repository, bodies, settings.max_rows),
-        ],
-        DecisionService(settings.max_rows, metrics),
-        exchange,
-        bodies,
+    protocols = (
+        ActProtocol(repository, bodies),
+        InferProtocol(repository, bodies, settings.max_rows),
+        PredictProtocol(repository, bodies, settings.max_rows),
     )
+    table = {rule: protocol.decode for protocol in protocols for rule in protocol.rules}
+    service = DecisionService(settings.max_rows, metrics)
+    decisions = DecisionRoutes(table, service, exchange, bodies)
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.url_map.converters.update(CONVERTERS)

@@ -5,11 +5,10 @@ that are ready, which is the same but for Flask and faster.
 """
 
 import logging
-import os
 import re
 import time
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from flask import Flask, Response
 from flask import request as flask_request
@@ -17,7 +16,7 @@ from flask import request as flask_request
 from serving.api.body import LARGE_BYTES, BodyReader
 from serving.api.budget import collection
 from serving.api.columns import Columns
-from serving.api.exchange import Exchange, Finished, is_request_id
+from serving.api.exchange import Exchange, Finished, request_id
 from serving.api.messages import Answer, Request, from_flask, to_flask
 from serving.api.problems import from_error, unexpected
 from serving.errors import ProblemError
@@ -29,34 +28,20 @@ logger = logging.getLogger(__name__)
 # What a part of a path may be, by the name of Flask's converter.
 _PARTS = {"": "[^/]+", "tfname": "[^/:]+", "tfnumber": "[0-9]+"}
 
-
 # What to decide, and how to write the result.
 Encode = Callable[[ActResult, Columns], Answer]
 Decoded = tuple[DecisionRequest, Encode]
-
-
-class DecisionProtocol(Protocol):
-    """How requests to decide are written in one protocol."""
-
-    @property
-    def rules(self) -> Sequence[str]:
-        """Its routes, as Flask writes them."""
-
-    @property
-    def decode(self) -> Callable[..., Decoded]:
-        """Decodes a `Request`, with the parts of its path by their names in the rule.
-
-        Raises:
-            ProblemError: it is wrong, or no policy is served that it asks for.
-        """
+# Decodes a `Request`, with the parts of its path by their names in the rule; raises `ProblemError`
+# where it is wrong, or no policy is served that it asks for.
+Decode = Callable[..., Decoded]
 
 
 class Route(NamedTuple):
     """One route of the table."""
 
-    rule: str
+    rule: str  # as Flask writes it
     path: re.Pattern[str]
-    protocol: DecisionProtocol
+    decode: Decode
 
 
 class Call(NamedTuple):
@@ -72,7 +57,7 @@ class DecisionRoutes:
 
     def __init__(
         self,
-        protocols: Sequence[DecisionProtocol],
+        table: Mapping[str, Decode],
         service: DecisionService,
         exchange: Exchange,
         bodies: BodyReader,
@@ -80,11 +65,7 @@ class DecisionRoutes:
         self._service = service
         self._exchange = exchange
         self._bodies = bodies
-        self._table = [
-            Route(rule, _pattern(rule), protocol)
-            for protocol in protocols
-            for rule in protocol.rules
-        ]
+        self._table = [Route(rule, _pattern(rule), decode) for rule, decode in table.items()]
 
     def register(self, app: Flask) -> None:
         """Add the routes to a Flask application."""
@@ -111,29 +92,16 @@ class DecisionRoutes:
     def answer(self, calls: Sequence[Call]) -> list[tuple[Answer, str]]:
         """Answer requests that arrived together; each answer comes with the request's id."""
         started = time.perf_counter()
-        refused: dict[int, Answer] = {}
-        for index, (_, _, request) in enumerate(calls):
-            try:
-                self._exchange.admit(request.path, request.headers.get("authorization"))
-            except ProblemError as error:
-                refused[index] = from_error(request.path, error)
-        admitted = [call for index, call in enumerate(calls) if index not in refused]
-        decided = iter(self.decide(admitted))
+        answers = self.decide(calls)
         seconds = time.perf_counter() - started
-        new_ids = os.urandom(8 * len(calls)).hex()
-        answers: list[tuple[Answer, str]] = []
+        ids = [request_id(call.request.headers.get("x-request-id")) for call in calls]
         routes: dict[tuple[str, int], list[Finished]] = {}
-        for index, (route, _, request) in enumerate(calls):
-            answer = refused[index] if index in refused else next(decided)
-            own_id = request.headers.get("x-request-id")
-            if own_id is None or not is_request_id(own_id):
-                own_id = new_ids[16 * index : 16 * index + 16]
-            answers.append((answer, own_id))
+        for (route, _, request), answer, own_id in zip(calls, answers, ids, strict=True):
             finished = (request.method, request.path, request.remote, own_id)
             routes.setdefault((route.rule, answer.status), []).append(finished)
         for (rule, status), together in routes.items():
             self._exchange.finish(rule, status, together, seconds)
-        return answers
+        return list(zip(answers, ids, strict=True))
 
     def decide(self, calls: Sequence[Call]) -> list[Answer]:
         """Decode all, decide together, encode each; one that fails leaves the others alone."""
@@ -146,37 +114,38 @@ class DecisionRoutes:
     def _decide(self, calls: Sequence[Call]) -> list[Answer]:
         answers: dict[int, Answer] = {}
         decoded: dict[int, Decoded] = {}
-        for index, call in enumerate(calls):
+        for index, (route, parts, request) in enumerate(calls):
             try:
-                decoded[index] = call.route.protocol.decode(call.request, **call.parts)
+                self._exchange.admit(request.path, request.headers.get("authorization"))
+                decoded[index] = route.decode(request, **parts)
             except ProblemError as error:
-                answers[index] = from_error(call.request.path, error)
+                answers[index] = from_error(request.path, error)
             except Exception:
-                answers[index] = _failed(call)
+                answers[index] = _failed(request)
         try:
             by_batch: dict[int, Columns] = {}
-            results = self._service.decide_many([request for request, _ in decoded.values()])
-            for index, result in zip(decoded, results, strict=True):
+            results = self._service.decide_many([decision for decision, _ in decoded.values()])
+            for (index, (_, encode)), result in zip(decoded.items(), results, strict=True):
                 if isinstance(result, ProblemError):
                     answers[index] = from_error(calls[index].request.path, result)
                 else:
                     columns = by_batch.get(id(result.batch))
                     if columns is None:
                         columns = by_batch[id(result.batch)] = Columns(result.batch)
-                    answers[index] = decoded[index][1](result, columns)
+                    answers[index] = encode(result, columns)
         except Exception:
             if len(calls) > 1:
                 return [answer for call in calls for answer in self._decide([call])]
-            answers[0] = _failed(calls[0])
+            answers[0] = _failed(calls[0].request)
         for call in calls:
             if call.request.unpacked_bytes:
                 self._bodies.release(call.request)
         return [answers[index] for index in range(len(calls))]
 
 
-def _failed(call: Call) -> Answer:
-    logger.exception("%s %s failed", call.request.method, call.request.path)
-    return unexpected(call.request.path)
+def _failed(request: Request) -> Answer:
+    logger.exception("%s %s failed", request.method, request.path)
+    return unexpected(request.path)
 
 
 def _pattern(rule: str) -> re.Pattern[str]:

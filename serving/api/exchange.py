@@ -50,21 +50,18 @@ class Exchange:
         if status < 400 and not self._logs_all:
             return
         for method, path, remote, own_id in requests:
+            fields = {
+                "method": method,
+                "path": path,
+                "status": status,
+                "milliseconds": round(1000 * seconds, 3),
+                "remote": remote,
+                "request_id": own_id,
+            }
             logger.info(
-                "%s %s %d in %.1f ms, request %s",
-                method,
-                path,
-                status,
-                1000 * seconds,
-                own_id,
-                extra={
-                    "method": method,
-                    "path": path,
-                    "status": status,
-                    "milliseconds": round(1000 * seconds, 3),
-                    "remote": remote,
-                    "request_id": own_id,
-                },
+                "%(method)s %(path)s %(status)d in %(milliseconds).1f ms, request %(request_id)s",
+                fields,
+                extra=fields,
             )
 
     def register(self, app: Flask) -> None:
@@ -99,14 +96,9 @@ class Exchange:
             return response
 
 
-def is_request_id(given: str) -> bool:
-    """Whether the id that a client gives is a plain word, which can be logged and sent back."""
-    return _REQUEST_ID.fullmatch(given) is not None
-
-
 def request_id(given: str | None) -> str:
-    """The client's own id where it is a plain word, else a new one."""
-    return given if given is not None and is_request_id(given) else os.urandom(8).hex()
+    """The client's own id where it is a plain word, which can be logged, else a new one."""
+    return given if given is not None and _REQUEST_ID.fullmatch(given) else os.urandom(8).hex()
 
 
 def _is_page(endpoint: str | None) -> bool:

@@ -36,14 +36,11 @@ class ConnectionBalancer:
         self.report(slot, _NONE)
 
     def accept_delay(self, connections: int, now: float) -> float:
-        """How long to leave a new connection to workers that have fewer.
+        """Seconds to leave a new connection to workers that have fewer; 0 to accept it now.
 
         Args:
             connections: of the worker that asks.
             now: seconds, by any clock that goes on.
-
-        Returns:
-            Seconds until it should ask again; 0 to accept the connection now.
         """
         least = min(self._counts)
         if connections <= least + least // 8:

@@ -52,7 +52,6 @@ class Connection:
         socket: of the client.
         remote: the client's address and port.
         held_bytes: of memory, counted in the budget.
-        since: on the worker's clock, when it began to wait for its client.
     """
 
     def __init__(
@@ -86,9 +85,9 @@ class Connection:
 
         None for those that waited for less than a second, or do not wait for a request.
         """
-        if self.events() != _READ or self._limits.clock.now - self.since < 1.0:
+        if self.events() != _READ or self._limits.clock.now - self._since < 1.0:
             return None
-        return self._state is State.RECEIVING, self._was_answered, self.since
+        return self._state is State.RECEIVING, self._was_answered, self._since
 
     def is_closed(self) -> bool:
         """Whether the socket is closed."""
@@ -195,8 +194,8 @@ class Connection:
     def _wait(self, state: State, seconds: float) -> None:
         """Enter a state that ends with something that the client does, or with that time."""
         self._state = state
-        self.since = self._limits.clock.now
-        self._deadline = self.since + seconds
+        self._since = self._limits.clock.now
+        self._deadline = self._since + seconds
 
     def _parse(self, data: bytes) -> None:
         had_head = self._parser.head is not None

@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 
 from gunicorn_h1c import H1CProtocol
 
-from serving.errors import ProblemError
+from serving.errors import ProblemError, TooLargeError
 
 MAX_REQUEST_LINE_BYTES = 4094
 MAX_FIELDS = 100
@@ -30,10 +30,12 @@ _HOST = re.compile(
     r"(?:(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?|\[[0-9A-Fa-f:.]+\])?(?::[0-9]{0,5})?"
 )
 _ABSOLUTE = re.compile(r"https?://[^/?]*", re.IGNORECASE)
+_FIELDS_TOO_LARGE = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+_TOO_LONG = "the body is longer than allowed"
 # By name: the classes that H1CProtocol raises are not those of these names in its package.
 _STATUSES = {
     "LimitRequestLine": HTTPStatus.REQUEST_URI_TOO_LONG,
-    "LimitRequestHeaders": HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    "LimitRequestHeaders": _FIELDS_TOO_LARGE,
     "InvalidHTTPVersion": HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,
 }
 
@@ -48,29 +50,17 @@ class RefusedError(ProblemError):
 
 @dataclass(slots=True)
 class Head:
-    """A request's head, parsed and checked.
-
-    Attributes:
-        method: as sent.
-        path: percent-decoded, as latin-1 like PATH_INFO of PEP 3333.
-        query: what follows the question mark, as sent.
-        version: "HTTP/1.0" or "HTTP/1.1".
-        headers: values by names in lower case; several of one name are joined with commas.
-        body_bytes: the length of the body, None for chunks.
-        keep_alive: whether another request may follow.
-        expects_continue: whether the client waits for 100 before it sends the body.
-        route: what the worker has found for it, so that a head that is kept is routed once.
-    """
+    """A request's head, parsed and checked."""
 
     method: str
-    path: str
-    query: str
-    version: str
-    headers: Mapping[str, str]
-    body_bytes: int | None
-    keep_alive: bool
-    expects_continue: bool
-    route: Any = None
+    path: str  # percent-decoded, as latin-1 like PATH_INFO of PEP 3333
+    query: str  # what follows the question mark, as sent
+    version: str  # "HTTP/1.0" or "HTTP/1.1"
+    headers: Mapping[str, str]  # names in lower case; values of one name are joined with commas
+    body_bytes: int | None  # None for chunks
+    keep_alive: bool  # whether another request may follow
+    expects_continue: bool  # whether the client waits for 100 before it sends the body
+    route: Any = None  # what the worker has found, so that a head that is known is routed once
 
 
 class Received(NamedTuple):
@@ -123,7 +113,7 @@ class RequestParser:
         """Read more, behind what followed the last request; a request once it is whole.
 
         Raises:
-            RefusedError: it breaks the rules or a limit.
+            ProblemError: it breaks the rules or a limit.
         """
         is_alone = not self.rest and self._parser is None
         data, self.rest = self.rest + data, b""
@@ -165,9 +155,7 @@ class RequestParser:
             detail = "the request is not HTTP/1.1" if status == 400 else status.phrase
             raise RefusedError(status, detail) from error
         if self.head is None and self._head_bytes > MAX_HEAD_BYTES:
-            raise RefusedError(
-                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the head is longer than allowed"
-            )
+            raise RefusedError(_FIELDS_TOO_LARGE, "the head is longer than allowed")
 
     def _finish(self, data: bytes) -> Received:
         """The request that is complete; `data` if nothing came before it and not in pieces."""
@@ -183,17 +171,13 @@ class RequestParser:
     def _on_head(self) -> bool:
         self.head = _checked_head(self._parser)
         if (self.head.body_bytes or 0) > self._max_body_bytes:
-            raise _too_large()
+            raise TooLargeError(_TOO_LONG)
         return False  # read the body
 
     def _on_body(self, piece: bytes) -> None:
         if len(self._body) + len(piece) > self._max_body_bytes:
-            raise _too_large()
+            raise TooLargeError(_TOO_LONG)
         self._body += piece
-
-
-def _too_large() -> RefusedError:
-    return RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is longer than allowed")
 
 
 def _checked_head(parser: H1CProtocol) -> Head:

@@ -1,6 +1,7 @@
 """The connections of a worker: accepting them, polling them, and making room."""
 
 import logging
+import math
 import resource
 import selectors
 import socket
@@ -26,14 +27,7 @@ _COMPLAINT_SECONDS = 60.0
 
 
 class ConnectionPool:
-    """Accepts connections and finds out which can be read or written.
-
-    Args:
-        listeners: sockets that all workers share.
-        balancer: shares new connections out among the workers.
-        slot: of this worker.
-        owner: of the connections.
-        limits: of the connections.
+    """Accepts connections from the socket that all workers share, and finds out which are ready.
 
     Attributes:
         ready: connections with a whole request, ordered, and each once.
@@ -41,14 +35,14 @@ class ConnectionPool:
 
     def __init__(
         self,
-        listeners: list[socket.socket],
+        listener: socket.socket,
         balancer: ConnectionBalancer,
         slot: int,
         owner: Owner,
         limits: Limits,
     ) -> None:
         self.ready: dict[Connection, None] = {}
-        self._listeners = listeners
+        self._listener = listener
         self._balancer = balancer
         self._slot = slot
         self._owner = owner
@@ -75,7 +69,7 @@ class ConnectionPool:
 
     def poll(self, timeout: float) -> None:
         """Wait for something to happen, seconds at most, and let it."""
-        if timeout and self._listeners:
+        if timeout:
             pause = self._accept_from - time.monotonic()
             self._set_accepting(pause <= 0)
             timeout = min(timeout, pause) if pause > 0 else timeout
@@ -125,22 +119,18 @@ class ConnectionPool:
         self._balancer.withdraw(self._slot)
 
     def stop_accepting(self, parent: int) -> None:
-        """Accept what the kernel has completed, and close the listening sockets.
+        """Accept what the kernel has completed, and close the listening socket.
 
-        New connections have two seconds to send a request; idle ones are closed.
-
-        Args:
-            parent: the process that goes on, if it still listens.
+        New connections have two seconds to send a request; idle ones are closed. The process
+        `parent` goes on, if it still listens.
         """
-        for listener in self._listeners:
-            stop_new_connections(listener, parent)
+        stop_new_connections(self._listener, parent)
         self.poll(0.1)
         self._set_accepting(False)
-        for listener in self._listeners:
-            while self._take(listener):
-                pass
-            listener.close()
-        self._listeners = []
+        while self._take():
+            pass
+        self._listener.close()
+        self._accept_from = math.inf
         for conn in self.all():
             conn.last_chance()
             self.update(conn)
@@ -148,14 +138,12 @@ class ConnectionPool:
     def _set_accepting(self, accepts: bool) -> None:
         if accepts is not self._accepts:
             self._accepts = accepts
-            for listener in self._listeners:
-                if accepts:
-                    accept = partial(self._accept, listener)
-                    self._poller.register(listener, selectors.EVENT_READ, accept)
-                else:
-                    self._poller.unregister(listener)
+            if accepts:
+                self._poller.register(self._listener, selectors.EVENT_READ, self._accept)
+            else:
+                self._poller.unregister(self._listener)
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _accept(self) -> None:
         """Accept one connection, if it is this worker's turn; the next iteration takes the next."""
         now = time.monotonic()
         if delay := self._balancer.accept_delay(len(self._connections), now):
@@ -163,11 +151,11 @@ class ConnectionPool:
         elif len(self._connections) >= self._max_connections and not self._evict():
             self._accept_from = now + _PAUSE_SECONDS
         else:
-            self._take(listener)
+            self._take()
 
-    def _take(self, listener: socket.socket) -> bool:
+    def _take(self) -> bool:
         try:
-            sock, remote = listener.accept()
+            sock, remote = self._listener.accept()
         except BlockingIOError:
             return False
         except OSError as error:
@@ -211,13 +199,12 @@ class ConnectionPool:
 
     def _evict(self) -> bool:
         """Close the connection that has waited longest without sending a request, if one has."""
-        waiting = [(order, conn) for conn in self._connections if (order := conn.eviction_order())]
-        if not waiting:
-            return False
-        _, oldest = min(waiting, key=lambda one: one[0])
-        oldest.close()
-        self.update(oldest)
-        return True
+        waiting = {conn: order for conn in self._connections if (order := conn.eviction_order())}
+        if waiting:
+            oldest = min(waiting, key=waiting.__getitem__)
+            oldest.close()
+            self.update(oldest)
+        return bool(waiting)
 
 
 def _max_connections() -> int:

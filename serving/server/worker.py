@@ -14,10 +14,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TYPE_CHECKING
 
 from gunicorn.workers.base import Worker as BaseWorker
 
-from serving.api.app import Api
 from serving.api.decisions import Call
 from serving.api.exchange import HEADERS, HEALTH, request_id
 from serving.api.messages import Answer, Request
@@ -31,6 +31,9 @@ from serving.server.parser import Head, Received
 from serving.server.pool import ConnectionPool
 from serving.server.responses import call_wsgi, serialize
 from serving.server.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from serving.api.app import Api  # imports TensorFlow
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +85,8 @@ class Worker(BaseWorker):
             settings.client_timeout,
             KEEP_ALIVE_SECONDS,
         )
-        self._pool = ConnectionPool(self.sockets, self.app.balancer, self.slot, self, limits)
+        (listener,) = self.sockets
+        self._pool = ConnectionPool(listener, self.app.balancer, self.slot, self, limits)
         self._pool.on_readable(self.PIPE[0], self._on_wake_up)
         self._in_threads = 0
         self._finished: deque[Callable[[], None]] = deque()

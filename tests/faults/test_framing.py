@@ -22,7 +22,7 @@ from serving.errors import ProblemError
 from serving.server.clock import Clock
 from serving.server.connection import Connection
 from serving.server.owner import Limits
-from serving.server.parser import MAX_HEAD_BYTES, Head, RefusedError, RequestParser
+from serving.server.parser import MAX_HEAD_BYTES, Head, RequestParser
 
 MAX_BODY_BYTES = 1_000
 STREAMS = 5_000
@@ -118,7 +118,7 @@ def ours_of(listener: socket.socket, pieces: list[bytes]) -> Outcome:
 
 def refused(data: bytes) -> HTTPStatus:
     """The status with which the parser refuses what it is given; fails if it does not."""
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(ProblemError) as caught:
         RequestParser(MAX_BODY_BYTES).feed(data)
     return HTTPStatus(caught.value.status)
 
@@ -357,7 +357,7 @@ def test_a_body_of_the_greatest_length_is_read(ours: Ours) -> None:
 def test_chunks_beyond_the_limit_are_too_large(chunk: bytes) -> None:
     parser = RequestParser(MAX_BODY_BYTES)
     parser.feed(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(ProblemError) as caught:
         any(parser.feed(chunk) for _ in range(MAX_BODY_BYTES + 1))
     assert caught.value.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
