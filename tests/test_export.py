@@ -124,7 +124,23 @@ def test_versions_count_up_and_nothing_else_is_left(tmp_path: Path) -> None:
     assert export.export(base, POLICY, CARD, OBSERVATIONS) == base / "8"
     assert export.export(base, POLICY, CARD, OBSERVATIONS) == base / "9"
     assert sorted(path.name for path in base.iterdir()) == ["7", "8", "9"]
-    assert (base / "8").stat().st_mode & 0o055 == 0o055  # another user can read it
+
+
+def test_another_user_can_read_a_version_whatever_the_umask_is(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        version = export.export(tmp_path / "cartpole", POLICY, CARD, OBSERVATIONS)
+    finally:
+        os.umask(before)
+    for path in [version, *version.rglob("*")]:
+        readable = 0o055 if path.is_dir() else 0o044
+        assert path.stat().st_mode & readable == readable, path
+
+
+def test_what_is_a_pattern_elsewhere_is_a_name_in_a_path(tmp_path: Path) -> None:
+    version = export.export(tmp_path / "m[4]" / "q*?", POLICY, CARD, OBSERVATIONS)
+    logits, _ = export.load(version)[0](OBSERVATIONS)
+    np.testing.assert_allclose(logits, POLICY(OBSERVATIONS)[0], rtol=1e-5, atol=1e-5)
 
 
 def with_other(part: str) -> Policy:

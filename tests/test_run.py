@@ -125,6 +125,16 @@ def test_a_run_stopped_before_its_first_update_goes_on(tmp_path: Path) -> None:
     ]
 
 
+def test_a_run_goes_on_in_a_folder_whose_name_would_be_a_pattern(tmp_path: Path) -> None:
+    config, folder = dataclasses.replace(SMALL, max_env_steps=1_000), tmp_path / "q[ab]*"
+    folder.mkdir()
+    stopped_after(config, folder, 9)
+    trainer = Trainer(config, seed=0)
+    first: list[int] = []
+    train(trainer, folder, lambda progress: first.append(progress.update), lambda: bool(first))
+    assert first == [10]
+
+
 def test_a_stop_right_after_a_checkpoint_does_not_write_over_it(tmp_path: Path) -> None:
     # A kill while the only checkpoint is written over would leave none.
     config = dataclasses.replace(SMALL, max_env_steps=1_000)
@@ -227,6 +237,16 @@ def test_another_run_with_the_same_seed_exports_its_own_version(tmp_path: Path) 
     other = tmp_path / "other"
     claim(other, small_settings(models)._replace(run_id="another run"))
     assert short_run(other)["model_dir"] == str(models / "novice" / "2")
+
+
+def test_the_card_of_another_version_may_be_anything(tmp_path: Path) -> None:
+    folder, models = new_run(tmp_path)
+    for version, content in (("1", b"\xff{"), ("2", b"")):
+        card = models / "novice" / version / "assets.extra" / "policy.json"
+        card.parent.mkdir(parents=True)
+        card.write_bytes(content)
+    (models / "novice" / "3" / "assets.extra" / "policy.json").mkdir(parents=True)
+    assert short_run(folder)["model_dir"] == str(models / "novice" / "4")
 
 
 def test_what_cannot_be_drawn_is_exported_all_the_same(

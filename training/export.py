@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from training.files import sync, sync_tree
+from training.files import make_readable, plain_path, sync, sync_tree
 from training.model import Policy, activation_function
 from training.types import FloatArray
 from training.warmup import FILE as WARMUP
@@ -98,7 +98,7 @@ def export(
         own_checksum = hashlib.sha256(unsigned.encode()).hexdigest()
         (staging / CARD).write_text(unsigned.replace(NO_CHECKSUM, own_checksum))
         _verify(staging, golden_observations, logits, values)
-        staging.chmod(0o755)
+        make_readable(staging)
         return _rename_to_next_version(staging, base)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
@@ -115,7 +115,8 @@ def load(model_dir: Path) -> tuple[LoadedPolicy, dict[str, Any]]:
         OSError: there is no SavedModel, or no card.
     """
     card = json.loads((model_dir / CARD).read_text())
-    return LoadedPolicy(tf.saved_model.load(model_dir).signatures["serving_default"]), card
+    with plain_path(model_dir) as path:
+        return LoadedPolicy(tf.saved_model.load(path).signatures["serving_default"]), card
 
 
 def _save(folder: Path, policy: Policy) -> None:
@@ -163,7 +164,8 @@ def _save(folder: Path, policy: Policy) -> None:
             decide, input_signature=[rows, uniforms, deterministic], autograph=False
         ),
     }
-    tf.saved_model.save(module, folder, signatures=signatures)
+    with plain_path(folder) as path:
+        tf.saved_model.save(module, path, signatures=signatures)
 
 
 def _verify(folder: Path, observations: FloatArray, logits: FloatArray, values: FloatArray) -> None:

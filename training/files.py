@@ -1,7 +1,10 @@
 """Atomic and durable writes: after a crash of the machine a file is complete or absent."""
 
+import contextlib
 import json
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,21 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     sync(temporary)
     temporary.replace(path)
     sync(path.parent)
+
+
+@contextlib.contextmanager
+def plain_path(folder: Path) -> Iterator[Path]:
+    """Another path of a folder, for TensorFlow: in its own `[`, `*` and `?` would be patterns."""
+    with tempfile.TemporaryDirectory() as parent:
+        link = Path(parent) / "folder"
+        link.symlink_to(folder.absolute())
+        yield link
+
+
+def make_readable(folder: Path) -> None:
+    """Let every user read a folder and all in it, whatever the umask was."""
+    for path in [*folder.rglob("*"), folder]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def sync_tree(folder: Path) -> None:

@@ -5,6 +5,7 @@ update, reproduced by the same seed), TensorBoard events, `checkpoints/`, and at
 `learning_curve.png`, `episode.gif` and, after the export, `result.json`.
 """
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from training.card import evaluation_to_json, policy_card, provenance
 from training.checkpoint import Checkpoints
 from training.config import REMOVED_OPTIONS, RunSettings, TrainingConfig
 from training.export import export
-from training.files import write_json
+from training.files import plain_path, write_json
 from training.metrics import EventWriter, MetricsFile, read_metrics
 from training.model import Policy
 from training.pictures import draw_learning_curve, record_episode
@@ -162,8 +163,9 @@ def draw_pictures(
 def exported_before(settings: RunSettings) -> Path | None:
     """The version that this run has already exported, if it was killed right after that."""
     for card in Path(settings.models).glob("[0-9]*/assets.extra/policy.json"):
-        if settings.run_id in card.read_text():
-            return card.parent.parent
+        with contextlib.suppress(OSError):  # it is another run's, and may be anything
+            if settings.run_id.encode() in card.read_bytes():
+                return card.parent.parent
     return None
 
 
@@ -178,18 +180,17 @@ def train(
     Raises:
         RunError: the checkpoint cannot be restored.
     """
-    checkpoints = Checkpoints(folder / "checkpoints", trainer)
-    try:
-        checkpoints.restore()
-    # A damaged file can raise in TensorFlow, in pickle or in what is unpickled.
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RunError(f"the checkpoint in {folder} cannot be restored: {reason}") from error
-    state = trainer.state
-    with (
-        MetricsFile(folder / "metrics.csv", state.update) as metrics,
-        EventWriter(folder) as events,
-    ):
+    with contextlib.ExitStack() as opened:
+        checkpoints = Checkpoints(opened.enter_context(plain_path(folder)) / "checkpoints", trainer)
+        try:
+            checkpoints.restore()
+        # A damaged file can raise in TensorFlow, in pickle or in what is unpickled.
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise RunError(f"the checkpoint in {folder} cannot be restored: {reason}") from error
+        state = trainer.state
+        metrics = opened.enter_context(MetricsFile(folder / "metrics.csv", state.update))
+        events = opened.enter_context(EventWriter(folder))
         while state.result is None and not stop_requested():
             progress = trainer.step()
             metrics.write(progress)
