@@ -81,8 +81,7 @@ def parts(model_dir: Path) -> dict[str, Callable[[], object]]:
     from serving.policy.sampling import uniforms_of
     from serving.registry.repository import Repository
     from serving.server.clock import Clock
-    from serving.server.connection import Connection
-    from serving.server.owner import Limits
+    from serving.server.connection import Connection, Limits
     from serving.server.parser import Received, RequestParser
     from serving.server.responses import call_wsgi, serialize
     from serving.service import DecisionService

@@ -12,9 +12,8 @@ from http import HTTPStatus
 
 from serving.errors import ProblemError, TooBusyError
 from serving.server.balancing import ConnectionBalancer
-from serving.server.connection import Connection
+from serving.server.connection import Connection, Limits, Owner
 from serving.server.draining import accept_all_packets, stop_new_connections
-from serving.server.owner import Limits, Owner
 from serving.server.parser import RefusedError
 
 logger = logging.getLogger(__name__)
@@ -48,7 +47,8 @@ class ConnectionPool:
         self._owner = owner
         self._limits = limits
         self._is_draining = False
-        self._max_connections = _max_connections()
+        open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._max_connections = max(1, min(MAX_CONNECTIONS, open_files - _OTHER_FILES))
         self._connections: dict[Connection, int] = {}  # and what the poller waits for
         self._accepts = False
         self._accept_from = 0.0
@@ -205,9 +205,3 @@ class ConnectionPool:
             oldest.close()
             self.update(oldest)
         return bool(waiting)
-
-
-def _max_connections() -> int:
-    """As many as the limit of open files has room for."""
-    open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(1, min(MAX_CONNECTIONS, open_files - _OTHER_FILES))

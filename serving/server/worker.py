@@ -24,9 +24,8 @@ from serving.api.messages import Answer, Request
 from serving.api.problems import from_error, problem
 from serving.errors import ProblemError, StuckError, TooBusyError, TooLargeError
 from serving.server.clock import Clock
-from serving.server.connection import LINGER_SECONDS, Connection
+from serving.server.connection import LINGER_SECONDS, Connection, Limits
 from serving.server.gunicorn_adapter import WORKER_BOOT_ERROR
-from serving.server.owner import Limits
 from serving.server.parser import Head, Received
 from serving.server.pool import ConnectionPool
 from serving.server.responses import call_wsgi, serialize
@@ -58,18 +57,14 @@ class Worker(BaseWorker):
     def init_process(self) -> None:
         """Make what must be there before the first request; gunicorn calls it after the fork."""
         self.iterations = 0
-        self._threads = ThreadPoolExecutor(self.app.settings.threads, "request")
-        all_started = threading.Barrier(self.app.settings.threads + 1)
+        count = self.app.settings.threads
+        self._threads = ThreadPoolExecutor(count, "request")
         try:
-            for _ in range(self.app.settings.threads):
-                self._threads.submit(all_started.wait)
-            all_started.wait()
+            # Each waits for the others, so that none is given a second task.
+            list(self._threads.map(threading.Barrier(count).wait, [None] * count))
         except RuntimeError as error:
-            logger.error(
-                "the %d threads of --threads cannot be started: %s; is there a limit of processes?",
-                self.app.settings.threads,
-                error,
-            )
+            reason = f"{error}; is there a limit of processes?"
+            logger.error("the %d threads of --threads cannot be started: %s", count, reason)
             os._exit(WORKER_BOOT_ERROR)
         super().init_process()
 

@@ -20,8 +20,7 @@ from hypothesis import strategies as st
 from serving.api.budget import Budget
 from serving.errors import ProblemError
 from serving.server.clock import Clock
-from serving.server.connection import Connection
-from serving.server.owner import Limits
+from serving.server.connection import Connection, Limits
 from serving.server.parser import MAX_HEAD_BYTES, Head, RequestParser
 
 MAX_BODY_BYTES = 1_000
