@@ -13,7 +13,8 @@ if __name__ == "__main__":
         # As the images ask, every few seconds: half the time goes into importing click.
         from serving.healthcheck import report
 
-        sys.exit(report(host, int(port)))
-    from serving.cli import main
+        report(host, int(port))
+    else:
+        from serving.cli import main
 
-    main()
+        main()

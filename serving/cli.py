@@ -1,22 +1,19 @@
 """The command line of the service and its demo player; mistakes become one clear line."""
 
-import contextlib
 import os
-import re
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from serving.settings import Settings, finite, settings_options
+from serving.settings import URL, Settings, finite, settings_options
 
-
-class Mistake(click.ClickException):
-    """Wrong use: one line on standard error and exit status 2."""
-
-    exit_code = 2
+# What `play` reports of an episode, as JSON and as a row of its table.
+RESULT = ("episode", "episode_return", "steps", "mean_latency_ms")
+RESULT_LINE = "{episode:7}  {episode_return:8.1f}  {mean_latency_ms:9.2f} ms"
 
 
 @click.group(
@@ -55,14 +52,12 @@ def run(**options: Any) -> None:
 
     try:
         keys = read_keys(settings.api_keys_file)
-    except KeysError as error:
-        raise Mistake(str(error)) from error
-    try:
         listener = bind(settings.host, settings.port)
+    except KeysError as error:
+        raise click.UsageError(str(error)) from error
     except OSError as error:
-        raise Mistake(
-            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}"
-        ) from error
+        where = f"{settings.host} port {settings.port}"
+        raise click.UsageError(f"cannot listen on {where}: {error.strerror}") from error
     host, port = listener.getsockname()[:2]
     click.echo(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
     set_up_logs(settings.log_format)
@@ -77,7 +72,7 @@ def health(host: str, port: int) -> None:
     """Ask the service at this address whether it is ready; exit status 1 and the reason if not."""
     from serving.healthcheck import report
 
-    sys.exit(report(host, port))
+    report(host, port)
 
 
 @commands.command()
@@ -90,7 +85,7 @@ def verify(model_dir: Path) -> None:
     Exit status 1 says that the service would refuse it.
     """
     if not model_dir.name.isdecimal():
-        raise Mistake(f"{model_dir} is not a version: its name is not a whole number")
+        raise click.UsageError(f"{model_dir} is not a version: its name is not a whole number")
     from serving.policy.artefact import ArtefactError, read
     from serving.server.master import import_tensorflow
 
@@ -129,7 +124,7 @@ def promote(version: int | None, label: str | None, **options: Any) -> None:
     try:
         click.echo(promote(Settings(**options), version, label))
     except SelectionError as error:
-        raise Mistake(str(error)) from error
+        raise click.UsageError(str(error)) from error
 
 
 @commands.command()
@@ -142,17 +137,11 @@ def rollback(**options: Any) -> None:
     try:
         click.echo(rollback(Settings(**options)))
     except SelectionError as error:
-        raise Mistake(str(error)) from error
-
-
-def _http_url(_context: click.Context, _parameter: click.Parameter, url: str) -> str:
-    if not re.match(r"https?://[^/]", url):
-        raise click.BadParameter(f"{url!r} is not like http://127.0.0.1:8000")
-    return url
+        raise click.UsageError(str(error)) from error
 
 
 @commands.command()
-@click.option("--url", required=True, callback=_http_url, help="Such as http://127.0.0.1:8000.")
+@click.option("--url", required=True, type=URL, help="Such as http://127.0.0.1:8000.")
 @click.option("--episodes", type=click.IntRange(min=1), default=5)
 @click.option("--deterministic", is_flag=True, help="Take the most probable actions.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, help="Repeats a run.")
@@ -196,47 +185,34 @@ def play(
     import msgspec
 
     from serving.client import PolicyClient, ServiceError
-    from serving.demo.player import Watcher
-    from serving.demo.player import play as run_episodes
-    from serving.demo.rendering import (
-        GIF_FRAMES_PER_SECOND,
-        GifRecorder,
-        RenderError,
-        TextRenderer,
-    )
+    from serving.demo import player, rendering
 
-    played = []
-    watchers: list[Watcher] = []
+    watchers: list[Callable[[player.Moment], None]] = []
+    rows = []
     try:
-        api_key = os.environ.get("SERVING_API_KEY") or None
-        with PolicyClient(url, api_key=api_key) as client, contextlib.ExitStack() as opened:
-            client.wait_until_ready(wait)
-            env_id = client.policy_card()["environment"]
-            env = opened.enter_context(
-                gym.make(env_id, render_mode="rgb_array" if record else None)
-            )
-            frames_per_second = env.metadata.get("render_fps", GIF_FRAMES_PER_SECOND)
+        client = PolicyClient(url, api_key=os.environ.get("SERVING_API_KEY") or None)
+        client.wait_until_ready(wait)
+        env_id = client.policy_card()["environment"]
+        with client, gym.make(env_id, render_mode="rgb_array" if record else None) as env:
+            frames_per_second = env.metadata.get("render_fps", rendering.GIF_FRAMES_PER_SECOND)
             if render == "text":
-                watchers.append(TextRenderer(sys.stderr, env_id, frames_per_second))
+                watchers.append(rendering.TextRenderer(sys.stderr, env_id, frames_per_second))
             if record is not None:
-                watchers.append(GifRecorder(record, frames_per_second))
+                watchers.append(rendering.GifRecorder(record, env.render, frames_per_second))
             if not as_json:
-                click.echo(f"{'episode':>7}  {'return':>8}  {'mean latency':>12}")
-            for episode in run_episodes(
-                client,
-                env,
-                episodes=episodes,
-                deterministic=deterministic,
-                seed=seed,
-                watchers=watchers,
+                click.echo("episode    return  mean latency")
+            for moment in player.play(
+                client, env, episodes=episodes, deterministic=deterministic, seed=seed
             ):
-                played.append(episode._asdict())
+                for watch in watchers:
+                    watch(moment)
+                if not moment.ended:
+                    continue
+                row = {name: getattr(moment, name) for name in RESULT}
+                rows.append(row)
                 if not as_json:
-                    click.echo(
-                        f"{episode.episode:7}  {episode.episode_return:8.1f}"
-                        f"  {episode.mean_latency_ms:9.2f} ms"
-                    )
-    except (ServiceError, RenderError, gym.error.Error) as error:
-        raise Mistake(str(error)) from error
+                    click.echo(RESULT_LINE.format_map(row))
+    except (ServiceError, rendering.RenderError, gym.error.Error) as error:
+        raise click.UsageError(str(error)) from error
     if as_json:
-        click.echo(msgspec.json.encode({"environment": env_id, "episodes": played}))
+        click.echo(msgspec.json.encode({"environment": env_id, "episodes": rows}))

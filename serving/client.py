@@ -15,15 +15,11 @@ from serving.schemas import ActResponse, Health, ModelCard, ModelsReport, Proble
 
 
 class ServiceError(Exception):
-    """The service cannot be reached, or it answered with an error.
-
-    Attributes:
-        status: HTTP status; None if there was no response.
-    """
+    """The service cannot be reached, or it answered with an error."""
 
     def __init__(self, detail: str, status: int | None = None) -> None:
         super().__init__(detail)
-        self.status = status
+        self.status = status  # of HTTP; None if there was no response
 
 
 Answer = TypeVar("Answer")
@@ -33,28 +29,20 @@ Answer = TypeVar("Answer")
 class PolicyClient:
     """A client with persistent connections, which leaving its `with` block closes.
 
-    Attributes:
-        url: of the service, such as `http://127.0.0.1:8000`.
-        timeout: seconds until an attempt to get a response fails.
-        api_key: if the service requires one.
-
     Raises:
-        ServiceError: the key is not valid in an HTTP header.
+        ServiceError: the key is not valid in an HTTP header; by every method, its request failed.
     """
 
-    url: str
-    timeout: float = 10.0
-    api_key: str | None = field(default=None, repr=False)
+    url: str  # of the service, such as `http://127.0.0.1:8000`
+    timeout: float = 10.0  # seconds until an attempt to get a response fails
+    api_key: str | None = field(default=None, repr=False)  # if the service requires one
 
     def __post_init__(self) -> None:
-        self._pool = urllib3.PoolManager(
-            timeout=urllib3.Timeout(self.timeout),
-        )
-        self._headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json"}
         if self.api_key is not None:
             if not re.fullmatch(r"[\x21-\x7e]+", self.api_key):
                 raise ServiceError("an API key has only visible ASCII characters")
-            self._headers["Authorization"] = f"Bearer {self.api_key}"
+            headers["Authorization"] = f"Bearer {self.api_key}"
         # POST /act is idempotent, so a retry is safe.
         self._retries = urllib3.Retry(
             3,
@@ -63,6 +51,7 @@ class PolicyClient:
             allowed_methods=None,
             raise_on_status=False,
         )
+        self._pool = urllib3.PoolManager(headers=headers, timeout=urllib3.Timeout(self.timeout))
 
     def __enter__(self) -> Self:
         return self
@@ -85,67 +74,44 @@ class PolicyClient:
             deterministic: take the most probable action instead of sampling.
             seed: replays the response that has this seed.
             model: name of a model; by default the default model of the service.
-
-        Raises:
-            ServiceError: the request failed.
         """
         body = {"observations": observations, "deterministic": deterministic, "seed": seed}
         encoded = msgspec.json.encode(body, enc_hook=np.ndarray.tolist)
         path = "/act" if model is None else f"/models/{quote(model, safe='')}/act"
-        return self._request("POST", path, ActResponse, encoded)
+        return self._request(path, ActResponse, encoded)
 
     def policy_card(self) -> dict[str, Any]:
-        """Get the policy card of the default model.
-
-        Raises:
-            ServiceError: the request failed.
-        """
+        """Get the policy card of the default model; a ServiceError if it serves no version."""
         default = self.models().models[0].name
-        served = self._request("GET", f"/models/{default}", ModelCard)
+        served = self._request(f"/models/{default}", ModelCard)
         if served.policy is None:
             raise ServiceError(f"{self.url} serves no version of {default} yet")
         return served.policy
 
     def models(self) -> ModelsReport:
-        """List every model with its versions, which one is served, and why.
-
-        Raises:
-            ServiceError: the request failed.
-        """
-        return self._request("GET", "/models", ModelsReport)
+        """List every model with its versions, which one is served, and why."""
+        return self._request("/models", ModelsReport)
 
     def wait_until_ready(self, seconds: float) -> None:
-        """Return as soon as the service is ready.
-
-        Raises:
-            ServiceError: it was not ready in time; the message says why.
-        """
+        """Return as soon as the service is ready; a ServiceError says why it was not in time."""
         deadline = time.monotonic() + seconds
         while True:
             try:
-                self._request("GET", "/health/ready", Health, retries=urllib3.Retry(0))
+                self._request("/health/ready", Health, retry=False)
+                return
             except ServiceError:
                 if time.monotonic() >= deadline:
                     raise
-                time.sleep(0.1)
-            else:
-                return
+            time.sleep(0.1)
 
     def _request(
-        self,
-        method: str,
-        path: str,
-        answer: type[Answer],
-        body: bytes | None = None,
-        retries: urllib3.Retry | None = None,
+        self, path: str, answer: type[Answer], body: bytes | None = None, *, retry: bool = True
     ) -> Answer:
+        method = "GET" if body is None else "POST"
+        retries = self._retries if retry else urllib3.Retry(0)
         try:
             response = self._pool.request(
-                method,
-                self.url.rstrip("/") + path,
-                body=body,
-                headers=self._headers,
-                retries=retries or self._retries,
+                method, self.url.rstrip("/") + path, body=body, retries=retries
             )
         except urllib3.exceptions.HTTPError as error:
             reason = getattr(error, "reason", None) or error

@@ -81,16 +81,10 @@ def log_uncaught(what: Any) -> None:
 
 
 def set_up_logs(log_format: str) -> None:
-    """Log to standard error, and have all that Python code writes there logged.
-
-    Args:
-        log_format: "json", "text", or "auto": text on a terminal, else JSON.
-    """
+    """Log to standard error, and have all that Python code writes there logged."""
+    is_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
     handler = logging.StreamHandler()
-    if log_format == "json" or (log_format == "auto" and not sys.stderr.isatty()):
-        handler.setFormatter(JsonFormatter())
-    else:
-        handler.setFormatter(TextFormatter())
+    handler.setFormatter(JsonFormatter() if is_json else TextFormatter())
     logging.basicConfig(handlers=[handler], level=logging.INFO)
     logging.raiseExceptions = False  # else a full disk is reported on the same standard error
     logging.captureWarnings(True)

@@ -6,12 +6,10 @@ from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import click
-
-P = ParamSpec("P")
-R = TypeVar("R")
+from click.decorators import FC
 
 
 def _setting(
@@ -37,6 +35,7 @@ class Pattern(click.ParamType[str]):
 MODEL_NAME = Pattern(
     "name", r"[A-Za-z0-9_-][A-Za-z0-9._-]*", "a name of letters, digits, '.', '_' and '-'"
 )
+URL = Pattern("text", r"(?s)https?://[^/].*", "like http://127.0.0.1:8000")
 # An empty one would mean every address of the machine.
 HOST = Pattern("host", r"[A-Za-z0-9._:%-]+", "a host name or an IP address")
 # Longer than a day is a mistake, and from some length on the system calls refuse it.
@@ -114,10 +113,10 @@ class Settings:
     poll_seconds: float = _setting(1.0, SECONDS, "Seconds between checks for new versions.")
 
 
-def settings_options(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def settings_options(*names: str) -> Callable[[FC], FC]:
     """Make a decorator that adds settings as options, all where none is named, to a command."""
 
-    def add(command: Callable[P, R]) -> Callable[P, R]:
+    def add(command: FC) -> FC:
         for setting in reversed(fields(Settings)):
             if names and setting.name not in names:
                 continue

@@ -18,7 +18,8 @@ import pytest
 from PIL import Image
 
 from serving.client import PolicyClient, ServiceError
-from serving.demo.rendering import Moment, RenderError, TextRenderer, draw
+from serving.demo.player import Moment
+from serving.demo.rendering import RenderError, TextRenderer, draw
 from serving.schemas import ActResponse, ModelVersion
 from tests.conftest import ENVIRONMENT, ROOT, Service, run
 
@@ -152,7 +153,7 @@ def moment(position: float, angle: float, action: int | None = None) -> Moment:
         model = ModelVersion("cartpole", 1)
         response = ActResponse([action], [[0.0, 0.0]], [[0.25, 0.75]], [-1.0], [9.0], 7, model, [])
     observation = np.array([position, 0.0, angle, 0.0], np.float32)
-    return Moment(1, 3, observation, response, ended=False, render=lambda: None)
+    return Moment(1, 3, observation, response, False, episode_return=3.0, mean_latency_ms=1.0)
 
 
 def column(line: str) -> int:

@@ -1,16 +1,15 @@
-"""Watchers of the demo player's episodes: a text rendering and a GIF recorder."""
+"""What shows the demo player's episodes: a text rendering and a GIF recorder."""
 
 import importlib.util
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
-import numpy.typing as npt
 
-from serving.schemas import ActResponse
+from serving.demo.player import Moment
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,26 +28,11 @@ class RenderError(Exception):
     """An episode cannot be rendered or recorded; the message says why."""
 
 
-class Moment(NamedTuple):
-    """The state at the start of an episode or after one of its steps."""
-
-    episode: int  # from 1
-    steps: int
-    observation: npt.NDArray[np.float32]  # [O]
-    response: ActResponse | None  # with the last action; None at the start
-    ended: bool
-    render: Callable[[], Any]  # the environment's renderer
-
-
 class TextRenderer:
     """Draws CartPole in real time on a terminal; elsewhere prints a line every half second."""
 
     def __init__(self, out: TextIO, env_id: str, frames_per_second: float) -> None:
-        """Draw to `out`.
-
-        Raises:
-            RenderError: the environment is not CartPole.
-        """
+        """Draw to `out`; RenderError if the environment is not CartPole."""
         if not env_id.startswith("CartPole"):
             raise RenderError(f"--render text draws CartPole, not {env_id}")
         self._out = out
@@ -79,14 +63,13 @@ def draw(moment: Moment, width: int) -> list[str]:
     per_metre = (width - 1) / (2 * TRACK_HALF_WIDTH)
     centre = (width - 1) / 2 + position * per_metre
     stroke = "|" if abs(angle) < 0.05 else "/" if angle > 0 else "\\"
-    rows = []
-    for row in range(POLE_ROWS, 0, -1):
-        along = POLE_LENGTH * (row - 0.5) / POLE_ROWS
-        rows.append(_centred(stroke, centre + np.sin(angle) * along * per_metre, width))
+    lean = np.sin(angle) * POLE_LENGTH * per_metre / POLE_ROWS  # columns per row
+    rows = range(POLE_ROWS, 0, -1)
+    pole = [_centred(stroke, centre + lean * (row - 0.5), width) for row in rows]
     action = None if moment.response is None else moment.response.actions[0]
     cart = f"{'<' if action == 0 else ' '}[===]{'>' if action == 1 else ' '}"
     track = "|" + "-" * (width - 2) + "|"
-    return [*rows, _centred(cart, centre, width), track, describe(moment)[:width]]
+    return [*pole, _centred(cart, centre, width), track, describe(moment)[:width]]
 
 
 def describe(moment: Moment) -> str:
@@ -103,27 +86,23 @@ def describe(moment: Moment) -> str:
 def _centred(text: str, centre: float, width: int) -> str:
     """Centre a text on a column and clip it to the width."""
     left = round(centre - (len(text) - 1) / 2)
-    line = " " * max(left, 0) + text[max(-left, 0) :]
-    return line[:width].rstrip()
+    return (" " * left + text[max(-left, 0) :])[:width].rstrip()
 
 
 class GifRecorder:
     """Saves the first episode as a GIF, with the environment's renderer."""
 
-    def __init__(self, path: Path, frames_per_second: float) -> None:
-        """Record into `path`.
-
-        Raises:
-            RenderError: Pillow is not installed, or the file cannot be written.
-        """
+    def __init__(self, path: Path, render: Callable[[], Any], frames_per_second: float) -> None:
+        """Record into `path`; RenderError if that, or Pillow, is not there."""
         # Fail before an episode is played in vain.
         if importlib.util.find_spec("PIL") is None:
             raise RenderError("--record needs the package pillow, which is not installed")
         if not path.absolute().parent.is_dir():
             raise RenderError(f"--record: {path.parent} is not a folder")
         self._path = path
+        self._render = render
         self._every = max(1, round(frames_per_second / GIF_FRAMES_PER_SECOND))
-        self._milliseconds = 1000 * self._every / frames_per_second
+        self._frame_ms = 1000 * self._every / frames_per_second
         self._frames: list[Image] = []
 
     def __call__(self, moment: Moment) -> None:
@@ -131,29 +110,27 @@ class GifRecorder:
 
         Raises:
             RenderError: the file cannot be written.
+            gymnasium.error.Error: the environment cannot be rendered.
         """
+        from PIL import Image
+
         if moment.episode > 1:
             return
         if moment.ended or moment.steps % self._every == 0:
-            self._frames.append(_frame(moment.render()))
-        if moment.ended:
-            first, *others = self._frames
-            try:
-                first.save(
-                    self._path,
-                    "GIF",
-                    save_all=True,
-                    append_images=others,
-                    duration=self._milliseconds,
-                    loop=0,
-                )
-            except OSError as error:
-                raise RenderError(f"--record: {self._path}: {error.strerror}") from error
-
-
-def _frame(pixels: npt.NDArray[np.uint8]) -> "Image":
-    from PIL import Image
-
-    frame = Image.fromarray(pixels)
-    height = round(frame.height * GIF_WIDTH / frame.width)
-    return frame.resize((GIF_WIDTH, height)).quantize(16)
+            frame = Image.fromarray(self._render())
+            height = round(frame.height * GIF_WIDTH / frame.width)
+            self._frames.append(frame.resize((GIF_WIDTH, height)).quantize(16))
+        if not moment.ended:
+            return
+        first, *others = self._frames
+        try:
+            first.save(
+                self._path,
+                "GIF",
+                save_all=True,
+                append_images=others,
+                duration=self._frame_ms,
+                loop=0,
+            )
+        except OSError as error:
+            raise RenderError(f"--record: {self._path}: {error.strerror}") from error
