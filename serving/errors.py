@@ -9,46 +9,56 @@ class ProblemError(Exception):
     status: int = HTTPStatus.INTERNAL_SERVER_ERROR
     headers: tuple[tuple[str, str], ...] = ()
 
-    def __init_subclass__(cls, status: int | None = None) -> None:
-        cls.status = cls.status if status is None else status
-
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
 
 
-class NotJsonError(ProblemError, status=HTTPStatus.BAD_REQUEST):
+class NotJsonError(ProblemError):
     """The body cannot be parsed."""
 
+    status = HTTPStatus.BAD_REQUEST
 
-class UnauthorizedError(ProblemError, status=HTTPStatus.UNAUTHORIZED):
+
+class UnauthorizedError(ProblemError):
     """No valid API key came with the request."""
 
+    status = HTTPStatus.UNAUTHORIZED
     headers = (("WWW-Authenticate", "Bearer"),)
 
 
-class ForbiddenError(ProblemError, status=HTTPStatus.FORBIDDEN):
+class ForbiddenError(ProblemError):
     """Nobody may do that with this service."""
 
+    status = HTTPStatus.FORBIDDEN
 
-class NotFoundError(ProblemError, status=HTTPStatus.NOT_FOUND):
+
+class NotFoundError(ProblemError):
     """There is nothing of that name."""
+
+    status = HTTPStatus.NOT_FOUND
 
 
 class UnknownLabelError(NotFoundError):
     """No version has that label."""
 
 
-class ConflictError(ProblemError, status=HTTPStatus.CONFLICT):
+class ConflictError(ProblemError):
     """What is asked for does not go with how the service was set up."""
 
+    status = HTTPStatus.CONFLICT
 
-class TooLargeError(ProblemError, status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE):
+
+class TooLargeError(ProblemError):
     """The body is longer than is allowed."""
 
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
-class UnsupportedMediaTypeError(ProblemError, status=HTTPStatus.UNSUPPORTED_MEDIA_TYPE):
+
+class UnsupportedMediaTypeError(ProblemError):
     """The body is not declared to be of a kind that is understood here."""
+
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
 
 class UnsupportedCodingError(UnsupportedMediaTypeError):
@@ -57,13 +67,16 @@ class UnsupportedCodingError(UnsupportedMediaTypeError):
     headers = (("Accept-Encoding", "gzip, deflate"),)
 
 
-class InvalidRequestError(ProblemError, status=HTTPStatus.UNPROCESSABLE_ENTITY):
+class InvalidRequestError(ProblemError):
     """The body is JSON and means nothing here."""
 
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
 
-class NotReadyError(ProblemError, status=HTTPStatus.SERVICE_UNAVAILABLE):
+
+class NotReadyError(ProblemError):
     """No policy is loaded; one may be soon."""
 
+    status = HTTPStatus.SERVICE_UNAVAILABLE
     headers = (("Retry-After", "1"),)
 
 
