@@ -30,6 +30,7 @@ NAMES = {dtype: name for name, dtype in DATATYPES.items()}
 
 NUMBER = frozenset({int, float})
 BOOLEAN = frozenset({bool})
+_JSON_TYPES = {type(None): "null", bool: "boolean", str: "string", list: "array", dict: "object"}
 
 # Far more dimensions than any tensor here has, and fewer than NumPy allows.
 MAX_RANK = 32
@@ -39,39 +40,34 @@ class IrregularError(InvalidRequestError):
     """Nested lists that are no tensor."""
 
 
-def flatten(value: object) -> tuple[list[Any], tuple[int, ...]]:
+def flatten(value: object, kinds: frozenset[type]) -> tuple[list[Any], tuple[int, ...]]:
     """Take nested lists apart, level by level, without a Python loop over their elements.
 
+    Args:
+        value: nested lists, or one element.
+        kinds: types that elements may have, of which a boolean is not a number.
+
     Returns:
-        The elements, row-major, and the shape. What stands at the last level may still hold
-        lists beside other things: check with `require_kinds`.
+        The elements, row-major, and the shape.
 
     Raises:
-        IrregularError: lists beside each other differ in length, or are nested too deeply.
+        IrregularError: the lists are ragged or nested too deeply, or an element is of another
+            type, of which the first is named.
     """
-    if not isinstance(value, list):
-        return [value], ()
-    elements = value
-    shape: tuple[int, ...] = (len(value),)
-    while set(map(type, elements)) == {list}:
+    elements: list[Any] = value if isinstance(value, list) else [value]
+    shape: tuple[int, ...] = (len(value),) if isinstance(value, list) else ()
+    while (types := set(map(type, elements))) == {list}:
         lengths = set(map(len, elements))
         if len(lengths) != 1 or len(shape) == MAX_RANK:
             raise IrregularError("the lists are ragged or nested too deeply")
         shape = (*shape, lengths.pop())
         elements = list(chain.from_iterable(elements))
-    return elements, shape
-
-
-def require_kinds(elements: list[Any], kinds: frozenset[type]) -> None:
-    """Hold elements to types, of which a boolean is not a number.
-
-    Raises:
-        IrregularError: one is of another type; names the first.
-    """
-    if not kinds.issuperset(map(type, elements)):
+    if not types <= kinds:
         place, wrong = next((i, e) for i, e in enumerate(elements) if type(e) not in kinds)
         expected = "numbers" if kinds == NUMBER else "booleans"
-        raise IrregularError(f"data[{place}]: expected only {expected}, got {json_type(wrong)}")
+        found = _JSON_TYPES.get(type(wrong), "number")
+        raise IrregularError(f"data[{place}]: expected only {expected}, got {found}")
+    return elements, shape
 
 
 def numbers_from_json(data: list[Any], datatype: str, shape: Sequence[int]) -> Array:
@@ -84,8 +80,7 @@ def numbers_from_json(data: list[Any], datatype: str, shape: Sequence[int]) -> A
         InvalidRequestError: they are no numbers, not as many as the shape has, or the
             datatype cannot hold one.
     """
-    elements, nested = flatten(data)
-    require_kinds(elements, NUMBER)
+    elements, nested = flatten(data, NUMBER)
     count = math.prod(shape)
     if nested not in ((count,), tuple(shape)):
         raise InvalidRequestError(
@@ -122,11 +117,3 @@ def numbers_from_bytes(raw: memoryview, datatype: str, shape: Sequence[int]) -> 
         )
     numbers: Array = np.frombuffer(raw, dtype)
     return numbers.reshape(shape)
-
-
-def json_type(value: object) -> str:
-    """What JSON calls a value's type."""
-    if value is None:
-        return "null"
-    names = {bool: "boolean", str: "string", list: "array", dict: "object"}
-    return names.get(type(value), "number")

@@ -6,7 +6,8 @@ It reads every element in turn, as `json_tensor.cc` does, to meet the same mista
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from itertools import islice
+from typing import Any, TypeGuard
 
 from serving.api.tensors import BOOLEAN, MAX_RANK, NUMBER
 from serving.errors import InvalidRequestError
@@ -27,15 +28,14 @@ def explain_instances(instances: list[Any], dtypes: Mapping[str, str]) -> None:
             "instances is a plain list, but expecting list of objects as multiple input tensors "
             "required as per tensorinfo_map"
         )
-    are_objects = _is_instance(instances[0])
+    are_objects = has_names(instances[0])
     (first, *_) = dtypes
     shapes: dict[str, list[int]] = {}
     for item, instance in enumerate(instances):
-        if are_objects and not _is_instance(instance):
-            raise InvalidRequestError(f"Expecting object but got list at item {item} of input list")
-        if not are_objects and _is_instance(instance):
+        if has_names(instance) != are_objects:
+            expected, got = ("object", "list") if are_objects else ("value/list", "object")
             raise InvalidRequestError(
-                f"Expecting value/list but got object at item {item} of input list"
+                f"Expecting {expected} but got {got} at item {item} of input list"
             )
         for name, value in instance.items() if are_objects else [(first, instance)]:
             try:
@@ -81,9 +81,7 @@ def explain_tensor(value: object, dtype: str) -> list[int]:
         if len(shape) == MAX_RANK:
             raise InvalidRequestError("the lists are nested too deeply")
         shape.append(len(first))
-        if not first:
-            break
-        first = first[0]
+        first = first[0] if first else None
     _explain_level(value, shape, dtype, 0)
     return shape
 
@@ -92,10 +90,11 @@ def _explain_level(value: object, shape: list[int], dtype: str, level: int) -> N
     if not isinstance(value, list):
         if level != len(shape):
             reason = f"found at incorrect level: {level + 1} in the JSON DOM. Expected at level: "
-            raise InvalidRequestError(quoting(value, f"{reason}{len(shape)}"))
+            raise wrong_value(value, f"{reason}{len(shape)}")
         if type(value) not in KINDS[dtype]:
-            reason = f"Type: {_type(value)} is not of expected type: {dtype}"
-            raise InvalidRequestError(quoting(value, reason))
+            names = {type(None): "Null", str: "String", dict: "Object", bool: str(value)}
+            found = names.get(type(value), "Number")
+            raise wrong_value(value, f"Type: {found} is not of expected type: {dtype}")
         return
     if level >= len(shape):
         raise InvalidRequestError(
@@ -110,32 +109,19 @@ def _explain_level(value: object, shape: list[int], dtype: str, level: int) -> N
         _explain_level(element, shape, dtype, level + 1)
 
 
-def _is_instance(value: object) -> bool:
-    return isinstance(value, dict) and not is_base64(value)
+def has_names(value: object) -> TypeGuard[dict[str, Any]]:
+    """Whether a value is tensors by name, and not one string of bytes."""
+    if not isinstance(value, dict):
+        return False
+    return value.keys() != {"b64"} or not isinstance(value["b64"], str)
 
 
-def is_base64(value: dict[str, Any]) -> bool:
-    """Whether an object is one string of bytes, and no tensors by name."""
-    return value.keys() == {"b64"} and isinstance(value["b64"], str)
-
-
-def _type(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value)
-    names = {type(None): "Null", str: "String", dict: "Object"}
-    return names.get(type(value), "Number")
-
-
-def quoting(value: object, reason: str) -> str:
-    """A reason behind the value that it is about."""
-    return f"JSON Value: {_quoted(value)} {reason}"
+def wrong_value(value: object, reason: str) -> InvalidRequestError:
+    """The error that quotes a value before what is wrong with it."""
+    return InvalidRequestError(f"JSON Value: {_quoted(value)} {reason}")
 
 
 def _quoted(value: object) -> str:
     """A value as JSON, cut short without ever being written whole."""
-    text = ""
-    for piece in json.JSONEncoder().iterencode(value):
-        text += piece[:_QUOTED_CHARACTERS]
-        if len(text) >= _QUOTED_CHARACTERS:
-            break
-    return text[:_QUOTED_CHARACTERS]
+    pieces = islice(json.JSONEncoder().iterencode(value), _QUOTED_CHARACTERS)
+    return "".join(piece[:_QUOTED_CHARACTERS] for piece in pieces)[:_QUOTED_CHARACTERS]
