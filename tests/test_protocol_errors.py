@@ -13,13 +13,7 @@ import urllib3
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving.api.tensors import (
-    DATATYPES,
-    NUMBER,
-    flatten,
-    numbers_from_bytes,
-    numbers_from_json,
-)
+from serving.api.tensors import DATATYPES, flatten, numbers_from_bytes, numbers_from_json
 from serving.errors import InvalidRequestError
 from tests.conformance.conftest import expect_error
 from tests.test_act import ROW
@@ -188,7 +182,7 @@ def test_a_tensor_that_is_not_there_costs_no_memory() -> None:
         for _ in range(900):
             deep = [deep]
         with pytest.raises(InvalidRequestError, match="nested too deeply"):
-            flatten(deep, NUMBER)
+            flatten(deep, "float")
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

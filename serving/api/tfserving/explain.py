@@ -9,10 +9,8 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any, TypeGuard
 
-from serving.api.tensors import BOOLEAN, MAX_RANK, NUMBER
+from serving.api.tensors import KINDS, MAX_RANK
 from serving.errors import InvalidRequestError
-
-KINDS = {"float": NUMBER, "bool": BOOLEAN}
 
 _QUOTED_CHARACTERS = 256
 
@@ -37,7 +35,8 @@ def explain_instances(instances: list[Any], dtypes: Mapping[str, str]) -> None:
             raise InvalidRequestError(
                 f"Expecting {expected} but got {got} at item {item} of input list"
             )
-        for name, value in instance.items() if are_objects else [(first, instance)]:
+        named = instance if are_objects else {first: instance}
+        for name, value in named.items():
             try:
                 _explain_named(name, value, dtypes, shapes)
             except InvalidRequestError as error:
@@ -46,7 +45,7 @@ def explain_instances(instances: list[Any], dtypes: Mapping[str, str]) -> None:
                     f"Failed to process element: {item}{key} of 'instances' list. "
                     f"Error: INVALID_ARGUMENT: {error.detail}"
                 ) from error
-        if are_objects and instance.keys() != dtypes.keys():
+        if named.keys() != dtypes.keys():
             raise InvalidRequestError(
                 f"Failed to process element: {item} of 'instances' list. JSON object: "
                 f"{_quoted(instance)} keys must be equal to: {','.join(sorted(dtypes))}"
@@ -60,13 +59,12 @@ def _explain_named(
         raise InvalidRequestError(f"JSON object: does not have named input: {name}")
     shape = explain_tensor(value, dtypes[name])
     expected = shapes.setdefault(name, shape)
-    if math.prod(shape) != math.prod(expected):
-        raise InvalidRequestError(
-            f"Expecting tensor size: {math.prod(expected)} but got: {math.prod(shape)}"
-        )
+    size, expected_size = math.prod(shape), math.prod(expected)
+    if size != expected_size:
+        raise InvalidRequestError(f"Expecting tensor size: {expected_size} but got: {size}")
     if shape != expected:
-        texts = ["[" + ",".join(map(str, sizes)) + "]" for sizes in (expected, shape)]
-        raise InvalidRequestError(f"Expecting shape {texts[0]} but got: {texts[1]}")
+        reason = f"Expecting shape {expected} but got: {shape}"
+        raise InvalidRequestError(reason.replace(", ", ","))
 
 
 def explain_tensor(value: object, dtype: str) -> list[int]:
@@ -87,26 +85,25 @@ def explain_tensor(value: object, dtype: str) -> list[int]:
 
 
 def _explain_level(value: object, shape: list[int], dtype: str, level: int) -> None:
-    if not isinstance(value, list):
-        if level != len(shape):
-            reason = f"found at incorrect level: {level + 1} in the JSON DOM. Expected at level: "
-            raise wrong_value(value, f"{reason}{len(shape)}")
-        if type(value) not in KINDS[dtype]:
-            names = {type(None): "Null", str: "String", dict: "Object", bool: str(value)}
-            found = names.get(type(value), "Number")
-            raise wrong_value(value, f"Type: {found} is not of expected type: {dtype}")
-        return
-    if level >= len(shape):
-        raise InvalidRequestError(
-            f"Encountered list at unexpected level: {level} expected < {len(shape)}"
-        )
-    if len(value) != shape[level]:
-        raise InvalidRequestError(
-            f"Encountered list at unexpected size: {len(value)} at level: {level} "
-            f"expected size: {shape[level]}"
-        )
-    for element in value:
-        _explain_level(element, shape, dtype, level + 1)
+    if isinstance(value, list):
+        if level >= len(shape):
+            raise InvalidRequestError(
+                f"Encountered list at unexpected level: {level} expected < {len(shape)}"
+            )
+        if len(value) != shape[level]:
+            raise InvalidRequestError(
+                f"Encountered list at unexpected size: {len(value)} at level: {level} "
+                f"expected size: {shape[level]}"
+            )
+        for element in value:
+            _explain_level(element, shape, dtype, level + 1)
+    elif level != len(shape):
+        reason = f"found at incorrect level: {level + 1} in the JSON DOM. Expected at level: "
+        raise wrong_value(value, f"{reason}{len(shape)}")
+    elif type(value) not in KINDS[dtype]:
+        names = {type(None): "Null", str: "String", dict: "Object", bool: str(value)}
+        found = names.get(type(value), "Number")
+        raise wrong_value(value, f"Type: {found} is not of expected type: {dtype}")
 
 
 def has_names(value: object) -> TypeGuard[dict[str, Any]]:

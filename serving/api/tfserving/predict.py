@@ -18,8 +18,8 @@ from serving.registry.repository import Repository
 if TYPE_CHECKING:
     from serving.policy.savedmodel import Policy
 
-_MAX_INT64 = 2**63 - 1
-# The outputs of a row of `predictions`, and what is written before each; rows follow each other.
+# What stands before each output of a row of `predictions`, in their order; before the first one
+# the end of the row above it.
 _OPENINGS = {
     "action_logits": b'},{"action_logits":[',
     "action_probabilities": b'],"action_probabilities":[',
@@ -106,33 +106,32 @@ def find(repository: Repository, name: str, version: int | None, label: str | No
         return repository.policy(name, version=version, label=label)
     except (NotFoundError, NotReadyError) as error:
         if label is not None:
-            reason = f"Unrecognized servable version label: {label}"
-            raise InvalidRequestError(f"{reason} ({error.detail})") from error
+            reason = f"Unrecognized servable version label: {label} ({error.detail})"
+            raise InvalidRequestError(reason) from error
         which = f"Latest({name})" if version is None else f"Specific({name}, {version})"
-        reason = f"Servable not found for request: {which}"
-        raise NotFoundError(f"{reason} ({error.detail})") from error
+        reason = f"Servable not found for request: {which} ({error.detail})"
+        raise NotFoundError(reason) from error
 
 
 def to_number(version: str | None) -> int | None:
     """The version in a path.
 
     Raises:
-        InvalidRequestError: no 64 bits hold it.
+        InvalidRequestError: no int64 holds it.
     """
     if version is None:
         return None
-    if int(version) > _MAX_INT64:
+    if int(version) >= 2**63:
         raise InvalidRequestError(f"Failed to convert version: {version} to numeric.")
     return int(version)
 
 
 def _input_dtypes(policy: "Policy", signature: str) -> dict[str, str]:
     """The inputs of a signature, and "float" or "bool" for each."""
-    if signature not in policy.signatures or not policy.signatures[signature]["inputs"]:
+    inputs = policy.signatures.get(signature, {}).get("inputs")
+    if not inputs:
         raise InvalidRequestError(
             f'Serving signature name: "{signature}" not found in signature def'
         )
-    return {
-        name: tensor["dtype"].removeprefix("DT_").lower()
-        for name, tensor in sorted(policy.signatures[signature]["inputs"].items())
-    }
+    names = sorted(inputs)
+    return {name: inputs[name]["dtype"].removeprefix("DT_").lower() for name in names}

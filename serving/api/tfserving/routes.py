@@ -84,7 +84,7 @@ class TensorFlowServingRoutes:
             reports = self._repository.report(name).versions
         except NotFoundError:
             reports = []
-        # TensorFlow Serving knows no version before it tries to load it.
+        # Those that were tried: they are served, labelled or refused.
         listed = [
             _status(report)
             for report in reports
@@ -132,7 +132,7 @@ class TensorFlowServingRoutes:
             return Response(content_type="application/json")
         found = _ANY_CASE.fullmatch(f"/{prefix}/{rest}")
         if found is not None:
-            name, kind, which, what = (part or "" for part in found.groups())
+            name, kind, which, what = found.groups(default="")
             path = f"/v1/models{name}{kind.lower()}{which}{what.lower()}"
             try:
                 endpoint, parts = current_app.url_map.bind("").match(path, request.method)
@@ -144,12 +144,7 @@ class TensorFlowServingRoutes:
 
 
 def _status(report: VersionReport) -> dict[str, Any]:
-    is_available = report.state != "refused"
-    return {
-        "version": str(report.version),
-        "state": "AVAILABLE" if is_available else "END",
-        "status": {
-            "error_code": "OK" if is_available else "FAILED_PRECONDITION",
-            "error_message": "" if is_available else report.reason,
-        },
-    }
+    is_refused = report.state == "refused"
+    state, code = ("END", "FAILED_PRECONDITION") if is_refused else ("AVAILABLE", "OK")
+    status = {"error_code": code, "error_message": report.reason if is_refused else ""}
+    return {"version": str(report.version), "state": state, "status": status}

@@ -13,13 +13,7 @@ import numpy as np
 import orjson
 
 from serving.api.tensors import Array, IrregularError, flatten
-from serving.api.tfserving.explain import (
-    KINDS,
-    explain_instances,
-    explain_tensor,
-    has_names,
-    wrong_value,
-)
+from serving.api.tfserving.explain import explain_instances, explain_tensor, has_names, wrong_value
 from serving.errors import InvalidRequestError, NotJsonError
 
 
@@ -61,10 +55,7 @@ def tensors(
 ) -> tuple[dict[str, Array], bool]:
     """The inputs of a signature from `instances` (rows) or `inputs` (columns).
 
-    Args:
-        document: the request.
-        dtypes: "float" or "bool" by the name of the input.
-        max_rows: the most instances allowed.
+    `dtypes` has "float" or "bool" by the name of the input.
 
     Returns:
         Float64 or boolean arrays by name, and whether they came as rows.
@@ -89,13 +80,7 @@ def tensors(
             explain_instances(instances, dtypes)
             raise
     if "inputs" in document:
-        inputs = _named_inputs(document["inputs"], dtypes)
-        try:
-            return _arrays(inputs, dtypes), False
-        except IrregularError:
-            for name, dtype in dtypes.items():
-                explain_tensor(inputs[name], dtype)
-            raise
+        return _from_inputs(document["inputs"], dtypes), False
     raise InvalidRequestError("Missing 'inputs' or 'instances' key")
 
 
@@ -112,23 +97,28 @@ def _columns(instances: list[Any], dtypes: Mapping[str, str]) -> dict[str, list[
         raise IrregularError(f"an instance has no key {error}") from error
 
 
-def _named_inputs(inputs: object, dtypes: Mapping[str, str]) -> dict[str, Any]:
+def _from_inputs(inputs: object, dtypes: Mapping[str, str]) -> dict[str, Array]:
     if not has_names(inputs):
         if len(dtypes) > 1:
             raise InvalidRequestError(
                 "inputs is a plain value/list, but expecting an object as multiple input tensors "
                 "required as per tensorinfo_map"
             )
-        return dict.fromkeys(dtypes, inputs)
+        inputs = dict.fromkeys(dtypes, inputs)
     for name in dtypes:
         if name not in inputs:
             raise InvalidRequestError(f"Missing named input: {name} in 'inputs' object.")
-    return inputs
+    try:
+        return _arrays(inputs, dtypes)
+    except IrregularError:
+        for name, dtype in dtypes.items():
+            explain_tensor(inputs[name], dtype)
+        raise
 
 
 def _arrays(values: Mapping[str, Any], dtypes: Mapping[str, str]) -> dict[str, Array]:
     arrays: dict[str, Array] = {}
     for name, dtype in dtypes.items():
-        elements, shape = flatten(values[name], KINDS[dtype])
+        elements, shape = flatten(values[name], dtype)
         arrays[name] = np.array(elements, dtype).reshape(shape)  # NumPy's "float" has 64 bits
     return arrays
