@@ -182,7 +182,7 @@ def test_a_tensor_that_is_not_there_costs_no_memory() -> None:
         for _ in range(900):
             deep = [deep]
         with pytest.raises(InvalidRequestError, match="nested too deeply"):
-            flatten(deep)
+            flatten(deep, "float")
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

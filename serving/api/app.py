@@ -9,15 +9,13 @@ from serving.api.body import BodyReader
 from serving.api.budget import Budget
 from serving.api.decisions import DecisionRoutes
 from serving.api.exchange import Exchange
-from serving.api.health import health_blueprint
 from serving.api.keys import Keys
-from serving.api.metrics import metrics_blueprint
-from serving.api.models import models_blueprint
 from serving.api.oip.infer import InferProtocol
 from serving.api.oip.routes import InferenceProtocolRoutes
 from serving.api.openapi.routes import docs_blueprint
 from serving.api.pages import page_blueprint
 from serving.api.problems import register_error_handlers
+from serving.api.reports import health_blueprint, models_blueprint
 from serving.api.tfserving.predict import PredictProtocol
 from serving.api.tfserving.routes import CONVERTERS, TensorFlowServingRoutes
 from serving.metrics import Metrics
@@ -55,8 +53,7 @@ def create_api(settings: Settings, repository: Repository, metrics: Metrics, key
     exchange.register(app)
     decisions.register(app)
     app.register_blueprint(docs_blueprint(repository, settings))
-    app.register_blueprint(health_blueprint(repository))
-    app.register_blueprint(metrics_blueprint(metrics))
+    app.register_blueprint(health_blueprint(repository, metrics))
     app.register_blueprint(models_blueprint(repository))
     app.register_blueprint(
         InferenceProtocolRoutes(repository, settings, bodies, keys_are_set=bool(keys)).blueprint()

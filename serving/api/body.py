@@ -35,10 +35,7 @@ _OTHER_VALUES = 1024
 class BodyReader:
     """Reads bodies within the limits of the service.
 
-    Args:
-        settings: for the limits.
-        budget: counts unpacked bodies.
-        widest: the most numbers that an observation of a served policy has.
+    `widest` tells the most numbers that an observation of a served policy has.
     """
 
     def __init__(self, settings: Settings, budget: Budget, widest: Callable[[], int]) -> None:
@@ -56,7 +53,14 @@ class BodyReader:
         """
         declared = request.headers.get("content-type", "")
         if declared != "application/json":
-            _require_json(declared)
+            media_type, options = parse_options_header(declared)
+            if media_type.lower() != "application/json":
+                raise UnsupportedMediaTypeError(
+                    f"the Content-Type is {media_type or 'missing'!r}, not 'application/json'"
+                )
+            charset = options.get("charset", "utf-8")
+            if charset.lower() not in ("utf-8", "utf8"):
+                raise UnsupportedMediaTypeError(f"the charset is {charset!r}, and JSON is UTF-8")
         body = self.read(request)
         self.require_few_values(body)
         return body
@@ -73,11 +77,8 @@ class BodyReader:
         declared = request.headers.get("content-encoding")
         if declared is None:
             return request.body
-        codings = [
-            coding
-            for part in declared.split(",")
-            if (coding := part.strip().lower()) not in ("", "identity")
-        ]
+        codings = [part.strip().lower() for part in declared.split(",")]
+        codings = [coding for coding in codings if coding not in ("", "identity")]
         if not codings:
             return request.body
         if len(codings) > 1 or codings[0] not in _WINDOWS:
@@ -136,17 +137,6 @@ class BodyReader:
         if not unpacker.eof or unpacker.unused_data:
             raise NotJsonError(f"the body is not one whole {coding} stream")
         return b"".join(pieces)
-
-
-def _require_json(declared: str) -> None:
-    media_type, options = parse_options_header(declared)
-    if media_type.lower() != "application/json":
-        raise UnsupportedMediaTypeError(
-            f"the Content-Type is {media_type or 'missing'!r}, not 'application/json'"
-        )
-    charset = options.get("charset", "utf-8")
-    if charset.lower() not in ("utf-8", "utf8"):
-        raise UnsupportedMediaTypeError(f"the charset is {charset!r}, and JSON is UTF-8")
 
 
 def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:

@@ -8,10 +8,6 @@ from pathlib import Path
 
 from serving.errors import UnauthorizedError
 
-VARIABLE = "SERVING_API_KEYS"
-
-_KEY = re.compile(r"[\x21-\x7e]{16,}")
-
 
 class KeysError(Exception):
     """The keys cannot be read or are no keys; says why, never what they are."""
@@ -25,9 +21,6 @@ class Keys:
 
     def __init__(self, keys: list[str]) -> None:
         self._hashes = [_hash(key) for key in keys]
-
-    def __bool__(self) -> bool:
-        return bool(self._hashes)
 
     def __len__(self) -> int:
         return len(self._hashes)
@@ -48,15 +41,10 @@ class Keys:
 def read_keys(path: Path | None) -> Keys:
     """The keys in a file, one a line, and in the environment, with commas between them.
 
-    An empty variable is none.
-
-    Args:
-        path: of the file, None where there is none.
-
     Raises:
         KeysError: the file cannot be read or has no key, or one is too short to be one.
     """
-    variable = os.environ.get(VARIABLE)
+    variable = os.environ.get("SERVING_API_KEYS")  # an empty one is none
     keys = [key.strip() for key in variable.split(",")] if variable else []
     if path is not None:
         try:
@@ -69,7 +57,7 @@ def read_keys(path: Path | None) -> Keys:
             raise KeysError(f"{path} has no key")
         keys += in_file
     for number, key in enumerate(keys, start=1):
-        if not _KEY.fullmatch(key):
+        if not re.fullmatch(r"[\x21-\x7e]{16,}", key):
             raise KeysError(f"API key {number} is not at least 16 visible ASCII characters")
     return Keys(keys)
 

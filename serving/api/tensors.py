@@ -12,24 +12,18 @@ from serving.errors import InvalidRequestError
 
 Array = npt.NDArray[Any]
 
-# Every numeric datatype of the Open Inference Protocol; raw bytes are little-endian.
+# Every numeric datatype of the Open Inference Protocol, whose raw bytes are little-endian. NumPy
+# has the same names, but for FP.
+_DATATYPES = "UINT8 UINT16 UINT32 UINT64 INT8 INT16 INT32 INT64 FP16 FP32 FP64"
 DATATYPES: dict[str, np.dtype[Any]] = {
-    "UINT8": np.dtype("u1"),
-    "UINT16": np.dtype("<u2"),
-    "UINT32": np.dtype("<u4"),
-    "UINT64": np.dtype("<u8"),
-    "INT8": np.dtype("i1"),
-    "INT16": np.dtype("<i2"),
-    "INT32": np.dtype("<i4"),
-    "INT64": np.dtype("<i8"),
-    "FP16": np.dtype("<f2"),
-    "FP32": np.dtype("<f4"),
-    "FP64": np.dtype("<f8"),
+    name: np.dtype(name.lower().replace("fp", "float")).newbyteorder("<")
+    for name in _DATATYPES.split()
 }
 NAMES = {dtype: name for name, dtype in DATATYPES.items()}
 
-NUMBER = frozenset({int, float})
-BOOLEAN = frozenset({bool})
+# The types that JSON has for the elements of a tensor; a boolean is not a number.
+KINDS = {"float": frozenset({int, float}), "bool": frozenset({bool})}
+_JSON_TYPES = {type(None): "null", bool: "boolean", str: "string", list: "array", dict: "object"}
 
 # Far more dimensions than any tensor here has, and fewer than NumPy allows.
 MAX_RANK = 32
@@ -39,39 +33,29 @@ class IrregularError(InvalidRequestError):
     """Nested lists that are no tensor."""
 
 
-def flatten(value: object) -> tuple[list[Any], tuple[int, ...]]:
+def flatten(value: object, dtype: str) -> tuple[list[Any], tuple[int, ...]]:
     """Take nested lists apart, level by level, without a Python loop over their elements.
 
     Returns:
-        The elements, row-major, and the shape. What stands at the last level may still hold
-        lists beside other things: check with `require_kinds`.
+        The elements, row-major and all of types in `KINDS[dtype]`, and the shape.
 
     Raises:
-        IrregularError: lists beside each other differ in length, or are nested too deeply.
+        IrregularError: the lists are ragged or nested too deeply, or an element has a wrong type.
     """
-    if not isinstance(value, list):
-        return [value], ()
-    elements = value
-    shape: tuple[int, ...] = (len(value),)
-    while set(map(type, elements)) == {list}:
+    elements: list[Any] = value if isinstance(value, list) else [value]
+    shape: tuple[int, ...] = (len(value),) if isinstance(value, list) else ()
+    while (types := set(map(type, elements))) == {list}:
         lengths = set(map(len, elements))
         if len(lengths) != 1 or len(shape) == MAX_RANK:
             raise IrregularError("the lists are ragged or nested too deeply")
         shape = (*shape, lengths.pop())
         elements = list(chain.from_iterable(elements))
+    if not types <= KINDS[dtype]:
+        place, wrong = next((i, e) for i, e in enumerate(elements) if type(e) not in KINDS[dtype])
+        expected = "numbers" if dtype == "float" else "booleans"
+        found = _JSON_TYPES.get(type(wrong), "number")
+        raise IrregularError(f"data[{place}]: expected only {expected}, got {found}")
     return elements, shape
-
-
-def require_kinds(elements: list[Any], kinds: frozenset[type]) -> None:
-    """Hold elements to types, of which a boolean is not a number.
-
-    Raises:
-        IrregularError: one is of another type; names the first.
-    """
-    if not kinds.issuperset(map(type, elements)):
-        place, wrong = next((i, e) for i, e in enumerate(elements) if type(e) not in kinds)
-        expected = "numbers" if kinds == NUMBER else "booleans"
-        raise IrregularError(f"data[{place}]: expected only {expected}, got {json_type(wrong)}")
 
 
 def numbers_from_json(data: list[Any], datatype: str, shape: Sequence[int]) -> Array:
@@ -84,8 +68,7 @@ def numbers_from_json(data: list[Any], datatype: str, shape: Sequence[int]) -> A
         InvalidRequestError: they are no numbers, not as many as the shape has, or the
             datatype cannot hold one.
     """
-    elements, nested = flatten(data)
-    require_kinds(elements, NUMBER)
+    elements, nested = flatten(data, "float")
     count = math.prod(shape)
     if nested not in ((count,), tuple(shape)):
         raise InvalidRequestError(
@@ -120,13 +103,4 @@ def numbers_from_bytes(raw: memoryview, datatype: str, shape: Sequence[int]) -> 
         raise InvalidRequestError(
             f"{len(raw)} bytes, but {datatype} of shape {list(shape)} has {size}"
         )
-    numbers: Array = np.frombuffer(raw, dtype)
-    return numbers.reshape(shape)
-
-
-def json_type(value: object) -> str:
-    """What JSON calls a value's type."""
-    if value is None:
-        return "null"
-    names = {bool: "boolean", str: "string", list: "array", dict: "object"}
-    return names.get(type(value), "number")
+    return np.frombuffer(raw, dtype).reshape(shape)

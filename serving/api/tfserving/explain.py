@@ -6,12 +6,11 @@ It reads every element in turn, as `json_tensor.cc` does, to meet the same mista
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from itertools import islice
+from typing import Any, TypeGuard
 
-from serving.api.tensors import BOOLEAN, MAX_RANK, NUMBER
+from serving.api.tensors import KINDS, MAX_RANK
 from serving.errors import InvalidRequestError
-
-KINDS = {"float": NUMBER, "bool": BOOLEAN}
 
 _QUOTED_CHARACTERS = 256
 
@@ -27,17 +26,17 @@ def explain_instances(instances: list[Any], dtypes: Mapping[str, str]) -> None:
             "instances is a plain list, but expecting list of objects as multiple input tensors "
             "required as per tensorinfo_map"
         )
-    are_objects = _is_instance(instances[0])
+    are_objects = has_names(instances[0])
     (first, *_) = dtypes
     shapes: dict[str, list[int]] = {}
     for item, instance in enumerate(instances):
-        if are_objects and not _is_instance(instance):
-            raise InvalidRequestError(f"Expecting object but got list at item {item} of input list")
-        if not are_objects and _is_instance(instance):
+        if has_names(instance) != are_objects:
+            expected, got = ("object", "list") if are_objects else ("value/list", "object")
             raise InvalidRequestError(
-                f"Expecting value/list but got object at item {item} of input list"
+                f"Expecting {expected} but got {got} at item {item} of input list"
             )
-        for name, value in instance.items() if are_objects else [(first, instance)]:
+        named = instance if are_objects else {first: instance}
+        for name, value in named.items():
             try:
                 _explain_named(name, value, dtypes, shapes)
             except InvalidRequestError as error:
@@ -46,7 +45,7 @@ def explain_instances(instances: list[Any], dtypes: Mapping[str, str]) -> None:
                     f"Failed to process element: {item}{key} of 'instances' list. "
                     f"Error: INVALID_ARGUMENT: {error.detail}"
                 ) from error
-        if are_objects and instance.keys() != dtypes.keys():
+        if named.keys() != dtypes.keys():
             raise InvalidRequestError(
                 f"Failed to process element: {item} of 'instances' list. JSON object: "
                 f"{_quoted(instance)} keys must be equal to: {','.join(sorted(dtypes))}"
@@ -60,13 +59,12 @@ def _explain_named(
         raise InvalidRequestError(f"JSON object: does not have named input: {name}")
     shape = explain_tensor(value, dtypes[name])
     expected = shapes.setdefault(name, shape)
-    if math.prod(shape) != math.prod(expected):
-        raise InvalidRequestError(
-            f"Expecting tensor size: {math.prod(expected)} but got: {math.prod(shape)}"
-        )
+    size, expected_size = math.prod(shape), math.prod(expected)
+    if size != expected_size:
+        raise InvalidRequestError(f"Expecting tensor size: {expected_size} but got: {size}")
     if shape != expected:
-        texts = ["[" + ",".join(map(str, sizes)) + "]" for sizes in (expected, shape)]
-        raise InvalidRequestError(f"Expecting shape {texts[0]} but got: {texts[1]}")
+        reason = f"Expecting shape {expected} but got: {shape}"
+        raise InvalidRequestError(reason.replace(", ", ","))
 
 
 def explain_tensor(value: object, dtype: str) -> list[int]:
@@ -81,61 +79,46 @@ def explain_tensor(value: object, dtype: str) -> list[int]:
         if len(shape) == MAX_RANK:
             raise InvalidRequestError("the lists are nested too deeply")
         shape.append(len(first))
-        if not first:
-            break
-        first = first[0]
+        first = first[0] if first else None
     _explain_level(value, shape, dtype, 0)
     return shape
 
 
 def _explain_level(value: object, shape: list[int], dtype: str, level: int) -> None:
-    if not isinstance(value, list):
-        if level != len(shape):
-            reason = f"found at incorrect level: {level + 1} in the JSON DOM. Expected at level: "
-            raise InvalidRequestError(quoting(value, f"{reason}{len(shape)}"))
-        if type(value) not in KINDS[dtype]:
-            reason = f"Type: {_type(value)} is not of expected type: {dtype}"
-            raise InvalidRequestError(quoting(value, reason))
-        return
-    if level >= len(shape):
-        raise InvalidRequestError(
-            f"Encountered list at unexpected level: {level} expected < {len(shape)}"
-        )
-    if len(value) != shape[level]:
-        raise InvalidRequestError(
-            f"Encountered list at unexpected size: {len(value)} at level: {level} "
-            f"expected size: {shape[level]}"
-        )
-    for element in value:
-        _explain_level(element, shape, dtype, level + 1)
+    if isinstance(value, list):
+        if level >= len(shape):
+            raise InvalidRequestError(
+                f"Encountered list at unexpected level: {level} expected < {len(shape)}"
+            )
+        if len(value) != shape[level]:
+            raise InvalidRequestError(
+                f"Encountered list at unexpected size: {len(value)} at level: {level} "
+                f"expected size: {shape[level]}"
+            )
+        for element in value:
+            _explain_level(element, shape, dtype, level + 1)
+    elif level != len(shape):
+        reason = f"found at incorrect level: {level + 1} in the JSON DOM. Expected at level: "
+        raise wrong_value(value, f"{reason}{len(shape)}")
+    elif type(value) not in KINDS[dtype]:
+        names = {type(None): "Null", str: "String", dict: "Object", bool: str(value)}
+        found = names.get(type(value), "Number")
+        raise wrong_value(value, f"Type: {found} is not of expected type: {dtype}")
 
 
-def _is_instance(value: object) -> bool:
-    return isinstance(value, dict) and not is_base64(value)
+def has_names(value: object) -> TypeGuard[dict[str, Any]]:
+    """Whether a value is tensors by name, and not one string of bytes."""
+    if not isinstance(value, dict):
+        return False
+    return value.keys() != {"b64"} or not isinstance(value["b64"], str)
 
 
-def is_base64(value: dict[str, Any]) -> bool:
-    """Whether an object is one string of bytes, and no tensors by name."""
-    return value.keys() == {"b64"} and isinstance(value["b64"], str)
-
-
-def _type(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value)
-    names = {type(None): "Null", str: "String", dict: "Object"}
-    return names.get(type(value), "Number")
-
-
-def quoting(value: object, reason: str) -> str:
-    """A reason behind the value that it is about."""
-    return f"JSON Value: {_quoted(value)} {reason}"
+def wrong_value(value: object, reason: str) -> InvalidRequestError:
+    """The error that quotes a value before what is wrong with it."""
+    return InvalidRequestError(f"JSON Value: {_quoted(value)} {reason}")
 
 
 def _quoted(value: object) -> str:
     """A value as JSON, cut short without ever being written whole."""
-    text = ""
-    for piece in json.JSONEncoder().iterencode(value):
-        text += piece[:_QUOTED_CHARACTERS]
-        if len(text) >= _QUOTED_CHARACTERS:
-            break
-    return text[:_QUOTED_CHARACTERS]
+    pieces = islice(json.JSONEncoder().iterencode(value), _QUOTED_CHARACTERS)
+    return "".join(piece[:_QUOTED_CHARACTERS] for piece in pieces)[:_QUOTED_CHARACTERS]

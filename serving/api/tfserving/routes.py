@@ -5,7 +5,7 @@ Errors, their statuses and their words are those of its `http_rest_api_handler.c
 """
 
 import re
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from flask import Blueprint, Response, current_app, request
@@ -14,13 +14,15 @@ from werkzeug.routing import BaseConverter
 
 from serving.api.body import BodyReader
 from serving.api.messages import from_flask, json_response
-from serving.api.tfserving import tensors
-from serving.api.tfserving.predict import DEFAULT_SIGNATURE, find, to_number
+from serving.api.tfserving.explain import wrong_value
+from serving.api.tfserving.predict import find, to_number
+from serving.api.tfserving.tensors import parse
 from serving.errors import InvalidRequestError, NotFoundError
 from serving.registry.repository import Repository
 from serving.schemas import VersionReport
 
 _METHODS = ["DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT"]
+_TASKS = {"classify": "classification", "regress": "regression"}
 # Its words match in any case, the names of models and labels as they are.
 _ANY_CASE = re.compile(
     r"(?i)/v1/models(/[^/:]+)?(?:(/versions|/labels)(/[^/:]+))?(/metadata|:[a-z]+)?"
@@ -57,21 +59,17 @@ class TensorFlowServingRoutes:
     def blueprint(self) -> Blueprint:
         """The routes; the application has `CONVERTERS`."""
         blueprint = Blueprint("tfserving", __name__)
-
-        def add(method: str, rule: str, view: Callable[..., Any]) -> None:
-            # Without Flask's own answer to OPTIONS.
-            blueprint.add_url_rule(
-                rule, view_func=view, methods=method.split(), provide_automatic_options=False
-            )
-
-        add("GET", "/v1/models", self.models)
+        # Without Flask's own answer to OPTIONS.
+        add = partial(blueprint.add_url_rule, provide_automatic_options=False)
+        add("/v1/models", view_func=self.models)
         for which in ("", "/versions/<tfnumber:version>", "/labels/<tfname:label>"):
             model = f"/v1/models/<tfname:name>{which}"
-            add("GET", model, self.status)
-            add("GET", f"{model}/metadata", self.metadata)
-            add("POST", f"{model}:classify", self.classify)
-            add("POST", f"{model}:regress", self.regress)
-        add("DELETE GET OPTIONS PATCH POST PUT", "/<tfprefix:prefix>/<tfrest:rest>", self.other)
+            add(model, view_func=self.status)
+            add(f"{model}/metadata", view_func=self.metadata)
+            for method in _TASKS:
+                rule, given = f"{model}:{method}", {"method": method}
+                add(rule, view_func=self.refuse, methods=["POST"], defaults=given)
+        add("/<tfprefix:prefix>/<tfrest:rest>", view_func=self.other, methods=_METHODS)
         return blueprint
 
     def models(self) -> Response:
@@ -82,59 +80,49 @@ class TensorFlowServingRoutes:
         """The states of a model's versions."""
         del label  # TensorFlow Serving reports all versions, whatever the label
         number = to_number(version)
-        listed = self._versions(name)
-        if number is not None:
-            listed = [report for report in listed if report.version == number]
-            if not listed:
-                raise NotFoundError(f"Could not find version {number} of model {name}")
+        try:
+            reports = self._repository.report(name).versions
+        except NotFoundError:
+            reports = []
+        # Those that were tried: they are served, labelled or refused.
+        listed = [
+            _status(report)
+            for report in reports
+            if report.state != "waiting" and number in (None, report.version)
+        ]
         if not listed:
-            raise NotFoundError(f"Could not find any versions of model {name}")
-        return json_response({"model_version_status": [_status(report) for report in listed]})
+            which = "any versions" if number is None else f"version {number}"
+            raise NotFoundError(f"Could not find {which} of model {name}")
+        return json_response({"model_version_status": listed})
 
     def metadata(self, name: str, version: str | None = None, label: str | None = None) -> Response:
         """The signatures of a version."""
         policy = find(self._repository, name, to_number(version), label)
-        return json_response(
-            {
-                "model_spec": {
-                    "name": policy.name,
-                    "signature_name": "",
-                    "version": str(policy.version),
-                },
-                "metadata": {"signature_def": {"signature_def": policy.signatures}},
-            }
-        )
+        model = {"name": policy.name, "signature_name": "", "version": str(policy.version)}
+        signatures = {"signature_def": {"signature_def": policy.signatures}}
+        return json_response({"model_spec": model, "metadata": signatures})
 
-    def classify(self, name: str, version: str | None = None, label: str | None = None) -> Response:
-        """Refuse: a policy has no signature to classify by."""
-        return self._refuse("classification", "classify", name, version, label)
-
-    def regress(self, name: str, version: str | None = None, label: str | None = None) -> Response:
-        """Refuse: a policy has no signature to regress by."""
-        return self._refuse("regression", "regress", name, version, label)
-
-    def _refuse(
-        self, kind: str, method: str, name: str, version: str | None, label: str | None
+    def refuse(
+        self, method: str, name: str, version: str | None = None, label: str | None = None
     ) -> Response:
+        """Refuse: a policy has no signature to classify or regress by."""
         number = to_number(version)
-        document = tensors.parse(self._bodies.read(from_flask(request)))
-        signature = tensors.signature_name(document) or DEFAULT_SIGNATURE
-        tensors.require_examples(document)
+        document, signature = parse(self._bodies.read(from_flask(request)))
+        examples = document.get("examples")
+        if "examples" not in document:
+            reason = "When method is classify, key 'examples' is expected and was not found"
+            raise wrong_value(document, reason)
+        if not isinstance(examples, list):
+            raise wrong_value(document, "Expecting 'examples' value to be an list/array")
+        if not examples:
+            raise wrong_value(document, "'examples' value is an empty array")
         policy = find(self._repository, name, number, label)
         if signature not in policy.signatures:
             raise InvalidRequestError(f"No signature was found with the name: {signature}")
         raise InvalidRequestError(
-            f"Expected {kind} signature method_name to be tensorflow/serving/{method}. "
+            f"Expected {_TASKS[method]} signature method_name to be tensorflow/serving/{method}. "
             f"Was: {policy.signatures[signature]['method_name']}"
         )
-
-    def _versions(self, name: str) -> list[VersionReport]:
-        """Those that were tried: they are served, labelled or refused."""
-        try:
-            reports = self._repository.report(name).versions
-        except NotFoundError:
-            return []
-        return [report for report in reports if report.state != "waiting"]
 
     def other(self, prefix: str, rest: str) -> Any:
         """What no rule takes as it is: words in another case, preflights and mistakes."""
@@ -144,7 +132,7 @@ class TensorFlowServingRoutes:
             return Response(content_type="application/json")
         found = _ANY_CASE.fullmatch(f"/{prefix}/{rest}")
         if found is not None:
-            name, kind, which, what = (part or "" for part in found.groups())
+            name, kind, which, what = found.groups(default="")
             path = f"/v1/models{name}{kind.lower()}{which}{what.lower()}"
             try:
                 endpoint, parts = current_app.url_map.bind("").match(path, request.method)
@@ -156,12 +144,7 @@ class TensorFlowServingRoutes:
 
 
 def _status(report: VersionReport) -> dict[str, Any]:
-    is_available = report.state != "refused"
-    return {
-        "version": str(report.version),
-        "state": "AVAILABLE" if is_available else "END",
-        "status": {
-            "error_code": "OK" if is_available else "FAILED_PRECONDITION",
-            "error_message": "" if is_available else report.reason,
-        },
-    }
+    is_refused = report.state == "refused"
+    state, code = ("END", "FAILED_PRECONDITION") if is_refused else ("AVAILABLE", "OK")
+    status = {"error_code": code, "error_message": report.reason if is_refused else ""}
+    return {"version": str(report.version), "state": state, "status": status}

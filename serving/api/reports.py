@@ -1,17 +1,38 @@
-"""What is served, and why; for people as a page."""
+"""How the service reports on itself: its health, its metrics and its models."""
 
 import msgspec
 from flask import Blueprint, Response, request
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from serving.api.messages import json_response
 from serving.api.pages import card_page
 from serving.errors import NotFoundError, NotReadyError
+from serving.metrics import Metrics
 from serving.registry.repository import Repository
 from serving.schemas import ModelsReport
 
 
+def health_blueprint(repository: Repository, metrics: Metrics) -> Blueprint:
+    """`GET /health/live`, `GET /health/ready` and `GET /metrics`, for Prometheus."""
+    blueprint = Blueprint("health", __name__)
+
+    @blueprint.get("/health/live")
+    def live() -> Response:
+        return json_response({"status": "live"})
+
+    @blueprint.get("/health/ready")
+    def ready() -> Response:
+        return json_response({"status": "ready", "model": repository.policy().identity()})
+
+    @blueprint.get("/metrics")
+    def scrape() -> Response:
+        return Response(metrics.text(), content_type=CONTENT_TYPE_LATEST)
+
+    return blueprint
+
+
 def models_blueprint(repository: Repository) -> Blueprint:
-    """`GET /models`, `GET /models/<name>` and the pictures on that page."""
+    """`GET /models`, `GET /models/<name>` (for people a page) and the pictures on that page."""
     blueprint = Blueprint("models", __name__, url_prefix="/models")
 
     @blueprint.get("")
