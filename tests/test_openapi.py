@@ -13,10 +13,12 @@ import urllib3
 
 from serving.api.app import create_api
 from serving.api.keys import Keys
+from serving.api.openapi.description import openapi
 from serving.metrics import Metrics
+from serving.policy.artefact import read
 from serving.registry.repository import Repository
 from serving.settings import Settings
-from tests.conftest import Service
+from tests.conftest import Service, Trained
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +26,12 @@ def api(service: Service) -> Any:
     response = urllib3.request("GET", f"{service.url}/openapi.json")
     assert response.headers["Content-Type"] == "application/json"
     return response.json()
+
+
+def referenced(api: dict[str, Any], reference: dict[str, str]) -> Any:
+    """The component that a `$ref` names."""
+    _, _, kind, name = reference["$ref"].split("/")
+    return api["components"][kind][name]
 
 
 def test_every_route_of_the_application_is_described(api: dict[str, Any], tmp_path: Path) -> None:
@@ -37,7 +45,7 @@ def test_every_route_of_the_application_is_described(api: dict[str, Any], tmp_pa
         )
         for rule in app.url_map.iter_rules()
         # Not what catches the mistakes under the prefix of another protocol.
-        if rule.endpoint not in ("oip.other", "tfserving.other")
+        if rule.endpoint not in ("oip._other", "tfserving.other")
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
     described = {(path, method) for path, item in api["paths"].items() for method in item}
@@ -54,8 +62,11 @@ def test_every_route_of_the_application_is_described(api: dict[str, Any], tmp_pa
 def test_every_example_is_answered_as_described(service: Service, api: dict[str, Any]) -> None:
     asked = 0
     for path, item in api["paths"].items():
-        content = item.get("post", {}).get("requestBody", {}).get("content", {})
-        for media_type, described in content.items():
+        if "requestBody" not in item.get("post", {}):
+            continue
+        body = referenced(api, item["post"]["requestBody"])
+        answer = referenced(api, item["post"]["responses"]["200"])
+        for media_type, described in body["content"].items():
             for example in described["examples"].values():
                 schema = {**described["schema"], "components": api["components"]}
                 jsonschema_rs.validate(schema, example["value"])
@@ -66,13 +77,28 @@ def test_every_example_is_answered_as_described(service: Service, api: dict[str,
                     headers={"Content-Type": media_type},
                 )
                 assert response.status == 200
-                answer = item["post"]["responses"]["200"]["content"]["application/json"]["schema"]
-                jsonschema_rs.validate({**answer, "components": api["components"]}, response.json())
+                schema = answer["content"]["application/json"]["schema"]
+                jsonschema_rs.validate({**schema, "components": api["components"]}, response.json())
                 if path.endswith("/act"):
                     assert response.json()["warnings"] == []
                 asked += 1
     # At the two to act, the three to predict, the two to infer, and the index.
     assert asked == 2 * 2 + 3 * 3 + 2 * 1 + 1
+
+
+def test_models_of_any_name_are_described_and_those_not_yet_served(trained: Trained) -> None:
+    card = read(trained.model_dir).card
+    names = ["cartpole", '"<row>\\<default>{}', "new"]
+    api = openapi({name: None if name == "new" else card for name in names}, 8)
+    for name in names:
+        assert {f"/models/{name}/act", f"/v1/models/{name}:predict"} <= api["paths"].keys()
+        operation = api["paths"][f"/models/{name}/act"]["post"]
+        assert operation["operationId"] == f"act_{name}"
+        (content,) = referenced(api, operation["requestBody"])["content"].values()
+        assert content["schema"] == {"$ref": f"#/components/schemas/ActRequest_{name}"}
+        assert f"ActRequest_{name}" in api["components"]["schemas"]
+        assert ("examples" in content) == (name != "new")
+    assert api["paths"]["/act"]["post"]["summary"].endswith("of cartpole")
 
 
 def test_the_schema_refuses_what_the_service_refuses(api: dict[str, Any]) -> None:

@@ -1,7 +1,8 @@
-"""`infer` of the Open Inference Protocol v2: the one tensor `observations` in, outputs out."""
+"""`infer` of the Open Inference Protocol v2, with Triton's extension: raw tensors behind JSON."""
 
+import re
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import orjson
@@ -10,19 +11,16 @@ from serving.api.body import BodyReader, decode
 from serving.api.columns import Columns
 from serving.api.decisions import Decoded
 from serving.api.messages import Answer, Request, encode, json_answer
-from serving.api.oip import binary
 from serving.api.oip.schemas import InferInput, InferRequest, RequestParameters
 from serving.api.tensors import DATATYPES, NAMES, Array, numbers_from_bytes, numbers_from_json
 from serving.errors import InvalidRequestError, NotFoundError
 from serving.policy.decide import ActResult, DecisionRequest, SamplingSpec
 from serving.policy.observations import require_shape
 from serving.policy.outputs import PolicyOutputs
+from serving.policy.savedmodel import Policy
 from serving.registry.repository import Repository
 
-if TYPE_CHECKING:
-    from serving.policy.savedmodel import Policy
-
-_OBSERVATIONS = "observations"
+_LENGTH_OF_JSON = "Inference-Header-Content-Length"
 _DECODER = msgspec.json.Decoder(InferRequest)
 
 
@@ -42,25 +40,25 @@ class InferProtocol:
         Raises:
             ProblemError: a part of it is wrong, or no such policy is served.
         """
-        head, raw = binary.split(self._bodies.read(request), request.headers)
+        body = self._bodies.read(request)
+        head, raw = _split(body, request.headers.get(_LENGTH_OF_JSON.lower()))
         self._bodies.require_few_values(head)
         given = decode(head, _DECODER)
         policy = find(self._repository, name, version)
         parameters = given.parameters or RequestParameters()
         chosen = _chosen(given, parameters)
-        numbers = _observations(given.inputs, raw, policy, self._max_rows)
+        numbers = _input(given.inputs, raw, policy, self._max_rows)
         seed = None if parameters.seed is None else int(parameters.seed)
         sampling = SamplingSpec(seed, parameters.deterministic is True)
         encode_result = partial(_encode, given.id, policy, chosen)
         return DecisionRequest(policy, numbers, sampling), encode_result
 
 
-def find(repository: Repository, name: str, version: str | None) -> "Policy":
+def find(repository: Repository, name: str, version: str | None) -> Policy:
     """The policy that a path names.
 
     Raises:
-        NotFoundError: there is none.
-        NotReadyError: no version of the model is served.
+        NotFoundError, NotReadyError: there is none, or no version of the model is served.
     """
     if version is None:
         return repository.policy(name)
@@ -69,53 +67,52 @@ def find(repository: Repository, name: str, version: str | None) -> "Policy":
     return repository.policy(name, version=int(version))
 
 
-def _observations(
-    inputs: list[InferInput], raw: memoryview, policy: "Policy", max_rows: int
-) -> Array:
-    """The one input, `[B, O]`, from its JSON or from the bytes behind that.
+def _split(body: bytes, length: str | None) -> tuple[bytes, memoryview]:
+    """The JSON of a body, of that length in bytes, and what follows it, which is not copied."""
+    if length is None:
+        return body, memoryview(b"")
+    if not re.fullmatch("[0-9]{1,18}", length) or int(length) > len(body):
+        raise InvalidRequestError(
+            f"{_LENGTH_OF_JSON}: {length!r} is not a length in a body of {len(body)}"
+        )
+    return body[: int(length)], memoryview(body)[int(length) :]
 
-    Raises:
-        InvalidRequestError: it is missing or wrong, or there is another one.
-    """
-    if [tensor.name for tensor in inputs] != [_OBSERVATIONS]:
-        raise InvalidRequestError(f"inputs: expected exactly one, named {_OBSERVATIONS!r}")
+
+def _input(inputs: list[InferInput], raw: memoryview, policy: Policy, max_rows: int) -> Array:
+    """The one input, `[B, O]`, from its JSON or from the bytes behind that."""
+    if [tensor.name for tensor in inputs] != ["observations"]:
+        raise InvalidRequestError("inputs: expected exactly one, named 'observations'")
     (tensor,) = inputs
     if tensor.datatype not in DATATYPES:
         raise InvalidRequestError(
             f"inputs[0].datatype: {tensor.datatype!r} is not one of {', '.join(DATATYPES)}"
         )
-    names = policy.card.observations.names
-    require_shape(tensor.shape, names, max_rows)
+    require_shape(tensor.shape, policy.card.observations.names, max_rows)
     size = None if tensor.parameters is None else tensor.parameters.binary_data_size
     if (size or 0) != len(raw):
         raise InvalidRequestError(
             f"inputs[0]: binary_data_size is {size}, but {len(raw)} bytes follow the JSON"
         )
-    numbers: Array
     if size is not None and tensor.data is None:
-        numbers = numbers_from_bytes(raw, tensor.datatype, tensor.shape)
-    elif size is None and tensor.data is not None:
-        numbers = numbers_from_json(tensor.data, tensor.datatype, tensor.shape)
-    else:
-        raise InvalidRequestError("inputs[0]: expected data, or binary_data_size and no data")
-    return numbers
+        return numbers_from_bytes(raw, tensor.datatype, tensor.shape)
+    if size is None and tensor.data is not None:
+        return numbers_from_json(tensor.data, tensor.datatype, tensor.shape)
+    raise InvalidRequestError("inputs[0]: expected data, or binary_data_size and no data")
 
 
 def _chosen(given: InferRequest, parameters: RequestParameters) -> dict[str, bool]:
-    """The outputs to answer, and which of them as bytes.
-
-    Raises:
-        InvalidRequestError: one is unknown or comes twice.
-    """
+    """The names of the outputs to answer, and whether as bytes."""
+    names = PolicyOutputs._fields
     as_bytes = parameters.binary_data_output is True
     if not given.outputs:
-        return dict.fromkeys(PolicyOutputs._fields, as_bytes)
+        return dict.fromkeys(names, as_bytes)
     chosen: dict[str, bool] = {}
     for output in given.outputs:
-        if output.name not in PolicyOutputs._fields or output.name in chosen:
+        if output.name not in names or output.name in chosen:
             problem = "asked for twice" if output.name in chosen else "unknown"
-            names = ", ".join(PolicyOutputs._fields)
-            raise InvalidRequestError(f"outputs: {output.name!r} is {problem}; there are {names}")
+            raise InvalidRequestError(
+                f"outputs: {output.name!r} is {problem}; there are {', '.join(names)}"
+            )
         own = None if output.parameters is None else output.parameters.binary_data
         chosen[output.name] = as_bytes if own is None else own
     return chosen
@@ -123,7 +120,7 @@ def _chosen(given: InferRequest, parameters: RequestParameters) -> dict[str, boo
 
 def _encode(
     request_id: str | None,
-    policy: "Policy",
+    policy: Policy,
     chosen: dict[str, bool],
     result: ActResult,
     columns: Columns,
@@ -146,4 +143,8 @@ def _encode(
     if request_id is not None:
         answer["id"] = request_id
     answer |= {"parameters": parameters, "outputs": outputs}
-    return binary.join(encode(answer), tensors) if tensors else json_answer(answer)
+    if not tensors:
+        return json_answer(answer)
+    head = encode(answer)
+    headers = ((_LENGTH_OF_JSON, str(len(head))),)
+    return Answer(200, b"".join([head, *tensors]), "application/octet-stream", headers)

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 from flask import Blueprint, Response, current_app, request
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.exceptions import MethodNotAllowed
 
 from serving.api.body import BodyReader, decode
 from serving.api.messages import from_flask, json_response
@@ -17,21 +17,12 @@ from serving.registry.selection import SelectionError
 from serving.settings import Settings
 
 _TF_DATATYPES = {"DT_FLOAT": "FP32", "DT_INT64": "INT64"}
-_OTHERS = ["DELETE", "OPTIONS", "PATCH", "POST", "PUT"]
 _LOADED = ("served", "labelled")
 _INDEX_DECODER = msgspec.json.Decoder(IndexRequest)
 
 
 class InferenceProtocolRoutes:
-    """Everything under `/v2` that is no decision.
-
-    Args:
-        repository: of the policies.
-        settings: for the version that is pinned.
-        bodies: reads bodies.
-        keys_are_set: whether the service asks for API keys; without them nobody may load or
-            unload a model.
-    """
+    """Everything under `/v2` that is no decision."""
 
     def __init__(
         self, repository: Repository, settings: Settings, bodies: BodyReader, *, keys_are_set: bool
@@ -45,45 +36,40 @@ class InferenceProtocolRoutes:
         """The routes."""
         blueprint = Blueprint("oip", __name__, url_prefix="/v2")
         table: list[tuple[str, str, Callable[..., Response]]] = [
-            ("GET", "", self.server),
-            ("GET", "/", self.server),
-            ("GET", "/health/live", self.live),
-            ("GET", "/health/ready", self.ready),
-            ("GET", "/models/<name>", self.model),
-            ("GET", "/models/<name>/versions/<version>", self.model),
-            ("GET", "/models/<name>/ready", self.model_ready),
-            ("GET", "/models/<name>/versions/<version>/ready", self.model_ready),
-            ("POST", "/repository/index", self.index),
-            ("POST", "/repository/models/<name>/load", self.load),
-            ("POST", "/repository/models/<name>/unload", self.unload),
+            ("GET", "", self._server),
+            ("GET", "/", self._server),
+            ("GET", "/health/live", self._live),
+            ("GET", "/health/ready", self._ready),
+            ("GET", "/models/<name>", self._model),
+            ("GET", "/models/<name>/versions/<version>", self._model),
+            ("GET", "/models/<name>/ready", self._model_ready),
+            ("GET", "/models/<name>/versions/<version>/ready", self._model_ready),
+            ("POST", "/repository/index", self._index),
+            ("POST", "/repository/models/<name>/load", self._load),
+            ("POST", "/repository/models/<name>/unload", self._unload),
+            ("DELETE OPTIONS PATCH POST PUT", "", self._other),
+            ("DELETE OPTIONS PATCH POST PUT", "/", self._other),
+            ("DELETE GET OPTIONS PATCH POST PUT", "/<path:_rest>", self._other),
         ]
         # Flask's own answer to OPTIONS would count in what only tells of mistakes.
-        for method, rule, view in table:
+        for methods, rule, view in table:
             blueprint.add_url_rule(
-                rule, view_func=view, methods=[method], provide_automatic_options=False
-            )
-        for rule, methods in [("", _OTHERS), ("/", _OTHERS), ("/<path:_rest>", ["GET", *_OTHERS])]:
-            blueprint.add_url_rule(
-                rule, view_func=self.other, methods=methods, provide_automatic_options=False
+                rule, view_func=view, methods=methods.split(), provide_automatic_options=False
             )
         return blueprint
 
-    def server(self) -> Response:
-        """What serves, and the extensions that it knows."""
+    def _server(self) -> Response:
         extensions = ["binary_tensor_data", "model_repository"]
         return json_response({"name": "actor-critic", "version": "1", "extensions": extensions})
 
-    def live(self) -> Response:
-        """The process answers."""
+    def _live(self) -> Response:
         return json_response({"live": True})
 
-    def ready(self) -> Response:
-        """The default model is served."""
+    def _ready(self) -> Response:
         self._repository.policy()
         return json_response({"ready": True})
 
-    def model(self, name: str, version: str | None = None) -> Response:
-        """The versions and tensors of a model."""
+    def _model(self, name: str, version: str | None = None) -> Response:
         policy = find(self._repository, name, version)
         signature = policy.signatures["serving_default"]
         versions = self._repository.report(name).versions
@@ -97,12 +83,10 @@ class InferenceProtocolRoutes:
             }
         )
 
-    def model_ready(self, name: str, version: str | None = None) -> Response:
-        """The model is served."""
+    def _model_ready(self, name: str, version: str | None = None) -> Response:
         return json_response({"name": find(self._repository, name, version).name, "ready": True})
 
-    def index(self) -> Response:
-        """All versions of all models."""
+    def _index(self) -> Response:
         body = self._bodies.read(from_flask(request))
         only_ready = bool(body) and decode(body, _INDEX_DECODER).ready is True
         entries = [
@@ -118,22 +102,19 @@ class InferenceProtocolRoutes:
         ]
         return json_response(entries)
 
-    def load(self, name: str) -> Response:
-        """Serve the newest version of a model."""
+    def _load(self, name: str) -> Response:
         self._select(name, "newest")
         self._repository.policy(name)
         return json_response({})
 
-    def unload(self, name: str) -> Response:
-        """Serve no version of a model."""
+    def _unload(self, name: str) -> Response:
         self._select(name, "nothing")
         return json_response({})
 
     def _select(self, name: str, serve: Literal["newest", "nothing"]) -> None:
         if not self._keys_are_set:
             raise ForbiddenError("models are loaded and unloaded only where API keys are set")
-        pin = self._settings.pin
-        if pin is not None and name == self._settings.name:
+        if (pin := self._settings.pin) is not None and name == self._settings.name:
             raise ConflictError(f"{name}: the service was started with version {pin}")
         try:
             selection = msgspec.structs.replace(self._repository.selection(name), serve=serve)
@@ -142,16 +123,14 @@ class InferenceProtocolRoutes:
             # Not 503: the folder is read-only by the operator's decision, and stays so.
             raise ConflictError(str(error)) from error
 
-    def other(self, _rest: str = "") -> Response:
+    def _other(self, _rest: str = "") -> Response:
         """What no other route takes: 405 where another method is allowed, else 404."""
-        allowed = []
-        for method in ("GET", "HEAD", "POST"):
-            try:
-                endpoint, _ = current_app.url_map.bind("").match(request.path, method)
-            except HTTPException:
-                continue
-            if endpoint != request.endpoint:
-                allowed.append(method)
+        match = current_app.url_map.bind("").match
+        allowed = [
+            method
+            for method in ("GET", "HEAD", "POST")
+            if match(request.path, method)[0] != request.endpoint
+        ]
         if not allowed:
             raise NotFoundError(f"there is no {request.path}")
         if request.method == "OPTIONS":

@@ -3,7 +3,7 @@
 Clients write null for what they leave out, and parameters that only some servers know.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -74,90 +74,7 @@ class InferRequest(msgspec.Struct):
     ] = None
 
 
-class ResponseTensor(msgspec.Struct, frozen=True):
-    """An output; without `data` its bytes follow the JSON."""
-
-    name: str
-    datatype: str
-    shape: list[int]
-    data: Annotated[list[float], Meta(description="Flat, in row-major order.")] = []
-    parameters: dict[str, int] = {}
-
-
-class InferResponse(msgspec.Struct, frozen=True):
-    """Decisions."""
-
-    model_name: str
-    model_version: str
-    parameters: Annotated[
-        dict[str, int | str],
-        Meta(description="`seed` replays the actions; `warnings` where there are any."),
-    ]
-    outputs: list[ResponseTensor]
-    id: Annotated[str, Meta(description="That of the request.")] = ""
-
-
-class TensorMetadata(msgspec.Struct, frozen=True):
-    """A tensor of a model; -1 is a dimension that varies."""
-
-    name: str
-    datatype: str
-    shape: list[int]
-
-
-class ModelMetadata(msgspec.Struct, frozen=True):
-    """A model, and the versions that can be asked."""
-
-    name: str
-    versions: list[str]
-    platform: Literal["tensorflow_savedmodel"]
-    inputs: list[TensorMetadata]
-    outputs: list[TensorMetadata]
-
-
-class ServerMetadata(msgspec.Struct, frozen=True):
-    """The service, and the extensions of the protocol that it speaks."""
-
-    name: str
-    version: str
-    extensions: list[str]
-
-
-class ServerLive(msgspec.Struct, frozen=True):
-    """The process runs."""
-
-    live: Literal[True]
-
-
-class ServerReady(msgspec.Struct, frozen=True):
-    """A version can answer."""
-
-    ready: Literal[True]
-
-
-class ModelReady(msgspec.Struct, frozen=True):
-    """The model can answer."""
-
-    name: str
-    ready: Literal[True]
-
-
 class IndexRequest(msgspec.Struct):
     """Which versions to list."""
 
     ready: Annotated[bool | None, Meta(description="Only those that can answer.")] = None
-
-
-class IndexEntry(msgspec.Struct, frozen=True):
-    """A version on the disk."""
-
-    name: str
-    version: str
-    state: Literal["READY", "UNAVAILABLE"]
-    reason: Annotated[str, Meta(description="Why it is in that state.")]
-
-
-class ErrorObject(msgspec.Struct, frozen=True):
-    """Any answer that is not the one asked for."""
-
-    error: Annotated[str, Meta(description="What is wrong.")]

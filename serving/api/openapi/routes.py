@@ -1,10 +1,11 @@
 """`GET /openapi.json`, and the same for people at `GET /docs`."""
 
-import orjson
+from contextlib import suppress
+
 from flask import Blueprint, Response, render_template
 
 from serving.api.messages import json_response
-from serving.api.openapi.description import Schema, openapi
+from serving.api.openapi.description import Schema, openapi, to_json
 from serving.errors import NotReadyError
 from serving.policy.artefact import Card
 from serving.registry.repository import Repository
@@ -19,13 +20,11 @@ def docs_blueprint(repository: Repository, settings: Settings) -> Blueprint:
     blueprint = Blueprint("docs", __name__, template_folder="templates")
 
     def description() -> Schema:
-        models: list[tuple[str, Card | None]] = []
-        for name in repository.names():
-            try:
-                models.append((name, repository.policy(name).card))
-            except NotReadyError:
-                models.append((name, None))
-        return openapi(models, settings.max_rows)
+        cards: dict[str, Card | None] = dict.fromkeys(repository.names())
+        for name in cards:
+            with suppress(NotReadyError):
+                cards[name] = repository.policy(name).card
+        return openapi(cards, settings.max_rows)
 
     @blueprint.get("/openapi.json")
     def openapi_json() -> Response:
@@ -37,8 +36,3 @@ def docs_blueprint(repository: Repository, settings: Settings) -> Blueprint:
         return Response(page, headers={"Content-Security-Policy": POLICY})
 
     return blueprint
-
-
-def to_json(value: object) -> str:
-    """JSON on one line, as an example shows it."""
-    return orjson.dumps(value).decode()
