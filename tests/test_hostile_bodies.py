@@ -1,5 +1,6 @@
 """Generated bodies: none makes the service fail, and none is answered in another shape."""
 
+import gzip
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +12,12 @@ import urllib3
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import Service
+from serving.api.app import create_api
+from serving.api.keys import Keys
+from serving.metrics import Metrics
+from serving.registry.repository import Repository
+from serving.settings import Settings
+from tests.conftest import Service, Trained
 from tests.test_act import NAMES, ROW
 from tests.test_errors import expect_problem
 
@@ -107,3 +113,41 @@ def test_no_change_of_a_good_body_makes_the_service_fail(
         answers[check(pool, body)] += 1
     assert answers[400] > 1_000
     assert answers[422] > 1_000
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "status"),
+    [
+        ("/act", {"observations": [ROW]}, 200),
+        ("/act", {"observations": [[1.0]]}, 422),
+        ("/v1/models/cartpole:predict", {"instances": [ROW]}, 200),
+        ("/v1/models/cartpole:classify", {"examples": [{}]}, 400),
+        ("/v1/models/cartpole:regress", {"examples": []}, 400),
+        ("/v2/models/cartpole/infer", {"inputs": []}, 400),
+        ("/v2/repository/index", {"ready": True}, 200),
+        ("/v2/repository/index", {"ready": 1}, 400),
+    ],
+)
+def test_the_memory_of_an_unpacked_body_is_given_back(
+    trained: Trained, path: str, content: dict[str, Any], status: int
+) -> None:
+    app_settings, metrics = Settings(models=trained.models, max_body_bytes=10_000), Metrics()
+    app = create_api(app_settings, Repository(app_settings, metrics), metrics, Keys([])).flask
+    body = gzip.compress(json.dumps(content).ljust(9_000).encode())
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    # All unpacked bodies at once may have eight times the longest one's bytes.
+    with app.test_client() as client:
+        for _ in range(20):
+            assert client.post(path, data=body, headers=headers).status_code == status
+
+
+@pytest.mark.parametrize("digits", [19, 5_000])
+def test_a_version_that_64_bits_cannot_hold_is_none(trained: Trained, digits: int) -> None:
+    app_settings, metrics = Settings(models=trained.models), Metrics()
+    app = create_api(app_settings, Repository(app_settings, metrics), metrics, Keys([])).flask
+    with app.test_client() as client:
+        number = "9" * digits
+        assert client.get(f"/v2/models/cartpole/versions/{number}").status_code == 404
+        answer = client.get(f"/v1/models/cartpole/versions/{number}")
+        assert answer.status_code == 400
+        assert "to numeric" in answer.get_json()["error"]

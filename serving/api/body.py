@@ -4,13 +4,14 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import msgspec
 from werkzeug.http import parse_options_header
 
-from serving.api.budget import Budget
+from serving.api.budget import Budget, collection
 from serving.api.messages import Request
 from serving.errors import (
     InvalidRequestError,
@@ -86,6 +87,21 @@ class BodyReader:
                 f"the Content-Encoding is {', '.join(codings)!r}, not 'gzip' or 'deflate'"
             )
         return self._unpack(request, codings[0])
+
+    @contextmanager
+    def opened(self, request: Request) -> Iterator[bytes]:
+        """The bytes of a body for as long as they are needed.
+
+        Raises:
+            ProblemError: as `read` and `require_few_values`.
+        """
+        try:
+            body = self.read(request)
+            self.require_few_values(body)
+            with collection.paused() if len(body) > LARGE_BYTES else nullcontext():
+                yield body
+        finally:
+            self.release(request)
 
     def release(self, request: Request) -> None:
         """Stop counting the unpacked body of a request."""

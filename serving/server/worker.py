@@ -167,7 +167,7 @@ class Worker(BaseWorker):
             if head.route is None:
                 head.route = self._api.decisions.match(head.method, head.path) or ()
             is_large = len(received.body) > INLINE_BYTES
-            if is_large or (head.route and "content-encoding" in head.headers):
+            if is_large or (received.body and "content-encoding" in head.headers):
                 self._hand_over(conn, received)
             elif head.route:
                 decisions.append((conn, received))

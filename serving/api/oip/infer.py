@@ -62,7 +62,7 @@ def find(repository: Repository, name: str, version: str | None) -> Policy:
     """
     if version is None:
         return repository.policy(name)
-    if not (version.isascii() and version.isdecimal()):
+    if not (version.isascii() and version.isdecimal() and len(version) < 20):
         raise NotFoundError(f"versions are whole numbers, and {version!r} is none")
     return repository.policy(name, version=int(version))
 

@@ -87,8 +87,8 @@ class InferenceProtocolRoutes:
         return json_response({"name": find(self._repository, name, version).name, "ready": True})
 
     def _index(self) -> Response:
-        body = self._bodies.read(from_flask(request))
-        only_ready = bool(body) and decode(body, _INDEX_DECODER).ready is True
+        with self._bodies.opened(from_flask(request)) as body:
+            only_ready = bool(body) and decode(body, _INDEX_DECODER).ready is True
         entries = [
             {
                 "name": name,

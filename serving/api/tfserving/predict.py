@@ -121,9 +121,10 @@ def to_number(version: str | None) -> int | None:
     """
     if version is None:
         return None
-    if int(version) >= 2**63:
+    digits = version.lstrip("0") or "0"
+    if len(digits) > 19 or int(digits) >= 2**63:
         raise InvalidRequestError(f"Failed to convert version: {version} to numeric.")
-    return int(version)
+    return int(digits)
 
 
 def _input_dtypes(policy: "Policy", signature: str) -> dict[str, str]:

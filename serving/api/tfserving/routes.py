@@ -107,15 +107,16 @@ class TensorFlowServingRoutes:
     ) -> Response:
         """Refuse: a policy has no signature to classify or regress by."""
         number = to_number(version)
-        document, signature = parse(self._bodies.read(from_flask(request)))
-        examples = document.get("examples")
-        if "examples" not in document:
-            reason = "When method is classify, key 'examples' is expected and was not found"
-            raise wrong_value(document, reason)
-        if not isinstance(examples, list):
-            raise wrong_value(document, "Expecting 'examples' value to be an list/array")
-        if not examples:
-            raise wrong_value(document, "'examples' value is an empty array")
+        with self._bodies.opened(from_flask(request)) as body:
+            document, signature = parse(body)
+            examples = document.get("examples")
+            if "examples" not in document:
+                reason = "When method is classify, key 'examples' is expected and was not found"
+                raise wrong_value(document, reason)
+            if not isinstance(examples, list):
+                raise wrong_value(document, "Expecting 'examples' value to be an list/array")
+            if not examples:
+                raise wrong_value(document, "'examples' value is an empty array")
         policy = find(self._repository, name, number, label)
         if signature not in policy.signatures:
             raise InvalidRequestError(f"No signature was found with the name: {signature}")
