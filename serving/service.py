@@ -22,22 +22,22 @@ class DecisionService:
         self, requests: Sequence[DecisionRequest]
     ) -> list[ActResult | InvalidRequestError]:
         """Decide; each request gets its result or its error, in their order."""
-        by_policy: dict[int, list[int]] = {}
-        for index, request in enumerate(requests):
-            by_policy.setdefault(id(request.policy), []).append(index)
-        results: dict[int, ActResult | InvalidRequestError] = {}
-        for indices in by_policy.values():
-            policy = requests[indices[0]].policy
-            decisions = decide_many([requests[index] for index in indices], self._max_rows)
-            results.update(zip(indices, decisions.results, strict=True))
-            if decisions.outputs is not None:
-                outputs = decisions.outputs
-                self._metrics.decided(
-                    policy.name,
-                    policy.card.actions.names,
-                    outputs.actions,
-                    outputs.action_probabilities,
-                    outputs.state_values,
-                )
-                self._metrics.requested(policy.name, decisions.rows, decisions.out_of_range_rows)
-        return [results[index] for index in range(len(requests))]
+        policies = {request.policy for request in requests}
+        if len(policies) > 1:
+            results = {
+                policy: iter(self.decide_many([one for one in requests if one.policy is policy]))
+                for policy in policies
+            }
+            return [next(results[request.policy]) for request in requests]
+        decisions = decide_many(requests, self._max_rows)
+        if decisions.outputs is not None:
+            policy, outputs = requests[0].policy, decisions.outputs
+            self._metrics.decided(
+                policy.name,
+                policy.card.actions.names,
+                outputs.actions,
+                outputs.action_probabilities,
+                outputs.state_values,
+            )
+            self._metrics.requested(policy.name, decisions.rows, decisions.out_of_range_rows)
+        return decisions.results

@@ -155,7 +155,7 @@ class Versions:
         except ArtefactError as error:
             self._refused[version] = (fingerprint, str(error))
             logger.error("refused %s version %d: %s", self.name, version, error)
-            self._metrics.refusals.labels(self.name).inc()
+            self._metrics.refusals(self.name).inc()
             return None
         self._refused.pop(version, None)
         return policy
@@ -164,9 +164,9 @@ class Versions:
         before, self._served = self._served, policy
         if policy is before:
             return
-        self._metrics.served_version.labels(self.name).set(policy.version if policy else -1)
+        self._metrics.served_version(self.name).set(policy.version if policy else -1)
         if before is not None:
-            self._metrics.swaps.labels(self.name).inc()
+            self._metrics.swaps(self.name).inc()
             before = None
             gc.collect()  # a loaded graph has reference cycles
         logger.info("serving %s version %s", self.name, policy.version if policy else "none")
