@@ -33,7 +33,7 @@ class Metrics:
         self.shed = counter(
             "policy_http_shed", "Requests rejected with 503 because too many were in flight."
         )
-        # What has labels is called with their values, and is looked up once for each.
+        # A metric with labels is a function of their values, which looks each up once.
         self._requests = cache(
             counter("policy_http_requests", "Requests answered.", ["route", "status"]).labels
         )
@@ -81,13 +81,7 @@ class Metrics:
         observe(self._request_seconds(route), seconds, requests)
 
     def requested(self, model: str, rows: Sequence[int], out_of_range_rows: int) -> None:
-        """Count the observations of one or more requests.
-
-        Args:
-            model: the name of the model that decided.
-            rows: of each request.
-            out_of_range_rows: of all requests together.
-        """
+        """Count requests by their `rows`, and rows of all together that are out of range."""
         for size in set(rows):
             observe(self._batch_rows(model), size, rows.count(size))
         if out_of_range_rows:

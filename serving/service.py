@@ -6,9 +6,8 @@ holds the policy that answers it.
 
 from collections.abc import Sequence
 
-from serving.errors import InvalidRequestError
 from serving.metrics import Metrics
-from serving.policy.decide import ActResult, DecisionRequest, decide_many
+from serving.policy.decide import DecisionRequest, Results, decide_many
 
 
 class DecisionService:
@@ -18,9 +17,7 @@ class DecisionService:
         self._max_rows = max_rows
         self._metrics = metrics
 
-    def decide_many(
-        self, requests: Sequence[DecisionRequest]
-    ) -> list[ActResult | InvalidRequestError]:
+    def decide_many(self, requests: Sequence[DecisionRequest]) -> Results:
         """Decide; each request gets its result or its error, in their order."""
         policies = {request.policy for request in requests}
         if len(policies) > 1:

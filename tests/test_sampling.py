@@ -1,13 +1,18 @@
 """The random numbers of a seed."""
 
 import numpy as np
+import numpy.typing as npt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.policy.sampling import draw_seeds, uniforms
+from serving.policy.sampling import draw_seeds, uniforms_of
 from serving.schemas import MAX_SEED
 
 seeds = st.integers(0, MAX_SEED)
+
+
+def uniforms(seed: int, rows: int) -> npt.NDArray[np.float32]:
+    return uniforms_of([seed], [rows])
 
 
 @given(seeds, st.integers(1, 200), st.integers(1, 200))

@@ -36,7 +36,7 @@ class DecisionRequest(NamedTuple):
     """Rows to decide about, as their protocol decoded them, and the policy that decides."""
 
     policy: "Policy"
-    rows: Rows  # `B` rows of `O` numbers
+    rows: Rows
     sampling: SamplingSpec
 
 
@@ -68,14 +68,10 @@ class Decisions(NamedTuple):
 
 
 def decide_many(requests: Sequence[DecisionRequest], max_rows: int) -> Decisions:
-    """Decide about the rows of all requests in one call of the policy.
+    """Decide about requests of one policy, of up to `max_rows` rows each, in one call of it.
 
     The numbers of a row do not depend on the rows beside it, so results do not depend on how
     requests are batched. A wrong request gets its error and leaves the others alone.
-
-    Args:
-        requests: all of one policy.
-        max_rows: the most rows that one request may have.
     """
     if not requests:
         return Decisions([], None, [], 0)
@@ -118,11 +114,7 @@ def decide_many(requests: Sequence[DecisionRequest], max_rows: int) -> Decisions
 
 
 def _join(requests: Sequence[DecisionRequest], max_rows: int) -> FloatArray:
-    """The observations of all requests one after the other.
-
-    Raises:
-        InvalidRequestError: a request is wrong; says where only if it is the only one.
-    """
+    """The observations of all requests; an error says where only if there is one request."""
     names = requests[0].policy.card.observations.names
     if len(requests) == 1:
         return to_array(requests[0].rows, names, max_rows)
@@ -132,6 +124,7 @@ def _join(requests: Sequence[DecisionRequest], max_rows: int) -> FloatArray:
         require_rows(size, max_rows)
     if np.ndarray not in map(type, parts):
         return to_array(list(chain.from_iterable(parts)), names, sum(sizes))
+    # Arrays of different dtypes are joined with no more rounding than float64 has.
     arrays = [
         part if isinstance(part, np.ndarray) else to_array(part, names, max_rows) for part in parts
     ]
@@ -149,9 +142,8 @@ def _error(request: DecisionRequest, max_rows: int) -> InvalidRequestError | Non
 def _overflow(finite: npt.NDArray[np.bool_]) -> InvalidRequestError | None:
     if finite.all():
         return None
-    return InvalidRequestError(
-        f"observations[{np.argmin(finite)}]: too large, the policy overflows on it"
-    )
+    what = "too large, the policy overflows on it"
+    return InvalidRequestError(f"observations[{np.argmin(finite)}]: {what}")
 
 
 def _without(

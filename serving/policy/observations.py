@@ -11,6 +11,7 @@ from serving.errors import InvalidRequestError
 from serving.schemas import Row
 
 FloatArray = npt.NDArray[np.float32]
+# `B` rows: each a list of numbers in order or a mapping from names to numbers; or `[B, O]`.
 Rows = Sequence[Row] | npt.NDArray[Any]
 
 MAX_WARNINGS = 10
@@ -19,14 +20,9 @@ FLOAT32_OVERFLOW = 2.0**128 - 2.0**103
 
 
 def to_array(rows: Rows, names: list[str], max_rows: int) -> FloatArray:
-    """Turn rows into observations `[B, O]`; a float32 array is not copied.
+    """Turn 1 to `max_rows` rows of features with these names into observations `[B, O]`.
 
-    All other numbers are converted to float64 first, as numbers in JSON are, and then rounded.
-
-    Args:
-        rows: lists of numbers in order, mappings from names to numbers, or `[B, O]`.
-        names: of the `O` features.
-        max_rows: the most rows allowed.
+    Numbers other than float32 become float64 first, as those in JSON are, and are then rounded.
 
     Raises:
         InvalidRequestError: no rows or too many, a row with the wrong length or wrong
@@ -55,11 +51,7 @@ def to_array(rows: Rows, names: list[str], max_rows: int) -> FloatArray:
 
 
 def require_shape(shape: Sequence[int], names: list[str], max_rows: int) -> None:
-    """Require the shape `[B, O]` with `B` from 1 to `max_rows`.
-
-    Raises:
-        InvalidRequestError: the shape is wrong.
-    """
+    """Raise `InvalidRequestError` unless the shape is `[B, O]` with `B` from 1 to `max_rows`."""
     if len(shape) != 2 or shape[1] != len(names):
         raise InvalidRequestError(
             f"observations: the shape is {list(shape)[:9]}, expected [rows, {len(names)}]: "
@@ -69,11 +61,7 @@ def require_shape(shape: Sequence[int], names: list[str], max_rows: int) -> None
 
 
 def require_rows(rows: int, max_rows: int) -> None:
-    """Require 1 to `max_rows` rows.
-
-    Raises:
-        InvalidRequestError: there are none or too many.
-    """
+    """Raise `InvalidRequestError` unless there are 1 to `max_rows` rows."""
     if not 1 <= rows <= max_rows:
         raise InvalidRequestError(f"observations: {rows} rows, expected 1 to {max_rows}")
 
@@ -110,11 +98,7 @@ def is_outside(observations: FloatArray, seen: Ranges) -> npt.NDArray[np.bool_]:
 
 
 def out_of_range_warnings(observations: FloatArray, seen: Ranges) -> list[str]:
-    """Describe the rows of `[B, O]` that are outside the ranges that training saw.
-
-    Returns:
-        A line for each of the first ten, and one more for the rest.
-    """
+    """A line for each of the first rows of `[B, O]` that training never saw, one for the rest."""
     outside = is_outside(observations, seen)
     rows = np.flatnonzero(outside.any(axis=1))
     warnings = []

@@ -37,17 +37,12 @@ def draw_seeds(count: int) -> list[int]:
     return [word & MAX_SEED for word in struct.unpack(f"{count}Q", os.urandom(8 * count))]
 
 
-def uniforms(seed: int, rows: int) -> npt.NDArray[np.float32]:
-    """Draw one number in [0, 1) per row of a request, `[rows]`.
-
-    Row `i` depends only on the seed and `i`, never on the number of rows. The generator is
-    Philox4x64-10 with the seed as its key (Salmon et al. 2011), whose raw output is the same
-    in all versions of NumPy; the upper 24 bits of each word become a float32.
-    """
-    return uniforms_of([seed], [rows])
-
-
 def uniforms_of(seeds: Sequence[int], rows: Sequence[int]) -> npt.NDArray[np.float32]:
-    """`uniforms` of several requests, concatenated: `[sum(rows)]`."""
+    """Draw one number in [0, 1) per row of each request, concatenated: `[sum(rows)]`.
+
+    Row `i` of a request depends only on its seed and `i`, never on the number of rows. The
+    generator is Philox4x64-10 with the seed as its key (Salmon et al. 2011), whose raw output is
+    the same in all versions of NumPy; the upper 24 bits of each word become a float32.
+    """
     bits = np.concatenate(list(map(_generator.bits, seeds, rows)))
     return (bits >> 40).astype(np.float32) * 2.0**-24
