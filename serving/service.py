@@ -6,9 +6,8 @@ holds the policy that answers it.
 
 from collections.abc import Sequence
 
-from serving.errors import InvalidRequestError
 from serving.metrics import Metrics
-from serving.policy.decide import ActResult, DecisionRequest, decide_many
+from serving.policy.decide import DecisionRequest, Results, decide_many
 
 
 class DecisionService:
@@ -18,26 +17,24 @@ class DecisionService:
         self._max_rows = max_rows
         self._metrics = metrics
 
-    def decide_many(
-        self, requests: Sequence[DecisionRequest]
-    ) -> list[ActResult | InvalidRequestError]:
+    def decide_many(self, requests: Sequence[DecisionRequest]) -> Results:
         """Decide; each request gets its result or its error, in their order."""
-        by_policy: dict[int, list[int]] = {}
-        for index, request in enumerate(requests):
-            by_policy.setdefault(id(request.policy), []).append(index)
-        results: dict[int, ActResult | InvalidRequestError] = {}
-        for indices in by_policy.values():
-            policy = requests[indices[0]].policy
-            decisions = decide_many([requests[index] for index in indices], self._max_rows)
-            results.update(zip(indices, decisions.results, strict=True))
-            if decisions.outputs is not None:
-                outputs = decisions.outputs
-                self._metrics.decided(
-                    policy.name,
-                    policy.card.actions.names,
-                    outputs.actions,
-                    outputs.action_probabilities,
-                    outputs.state_values,
-                )
-                self._metrics.requested(policy.name, decisions.rows, decisions.out_of_range_rows)
-        return [results[index] for index in range(len(requests))]
+        policies = {request.policy for request in requests}
+        if len(policies) > 1:
+            results = {
+                policy: iter(self.decide_many([one for one in requests if one.policy is policy]))
+                for policy in policies
+            }
+            return [next(results[request.policy]) for request in requests]
+        decisions = decide_many(requests, self._max_rows)
+        if decisions.outputs is not None:
+            policy, outputs = requests[0].policy, decisions.outputs
+            self._metrics.decided(
+                policy.name,
+                policy.card.actions.names,
+                outputs.actions,
+                outputs.action_probabilities,
+                outputs.state_values,
+            )
+            self._metrics.requested(policy.name, decisions.rows, decisions.out_of_range_rows)
+        return decisions.results

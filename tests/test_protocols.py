@@ -14,7 +14,7 @@ import urllib3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.policy.sampling import uniforms
+from serving.policy.sampling import uniforms_of
 from tests.conftest import ROOT, Service
 from tests.test_act import ROW
 
@@ -62,7 +62,7 @@ def by_act(pool: Any, rows: Array, seed: int, deterministic: bool) -> Outputs:
 def act_inputs(rows: Array, seed: int, deterministic: bool) -> dict[str, Any]:
     return {
         "observations": rows.tolist(),
-        "uniforms": uniforms(seed, len(rows)).tolist(),
+        "uniforms": uniforms_of([seed], [len(rows)]).tolist(),
         "deterministic": [deterministic] * len(rows),
     }
 

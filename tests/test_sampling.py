@@ -1,13 +1,18 @@
 """The random numbers of a seed."""
 
 import numpy as np
+import numpy.typing as npt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.policy.sampling import draw_seed, uniforms
+from serving.policy.sampling import draw_seeds, uniforms_of
 from serving.schemas import MAX_SEED
 
 seeds = st.integers(0, MAX_SEED)
+
+
+def uniforms(seed: int, rows: int) -> npt.NDArray[np.float32]:
+    return uniforms_of([seed], [rows])
 
 
 @given(seeds, st.integers(1, 200), st.integers(1, 200))
@@ -68,13 +73,13 @@ def test_the_numbers_are_those_of_the_paper(seed: int) -> None:
 
 
 def test_drawn_seeds_are_accepted_and_differ() -> None:
-    drawn = {draw_seed() for _ in range(100)}
+    drawn = set(draw_seeds(100))
     assert len(drawn) == 100
     assert all(0 <= seed <= MAX_SEED for seed in drawn)
 
 
 def test_every_bit_of_a_seed_is_drawn() -> None:
     # With 32 bits, two of 77,000 requests would share a seed with probability 1/2.
-    drawn = [draw_seed() for _ in range(200)]
+    drawn = draw_seeds(200)
     zeros_and_ones = [{seed >> bit & 1 for seed in drawn} for bit in range(MAX_SEED.bit_length())]
     assert zeros_and_ones == [{0, 1}] * 53

@@ -15,7 +15,7 @@ from serving.api.tensors import (
     numbers_from_json,
 )
 from serving.errors import InvalidRequestError
-from serving.policy.observations import from_numbers, to_array
+from serving.policy.observations import to_array
 
 NAMES = ["a", "b", "c", "d"]
 
@@ -39,10 +39,10 @@ def test_bytes_flat_json_and_nested_json_are_the_same_rows(drawn: tuple[str, Any
     except InvalidRequestError:
         for numbers in (raw, flat, nested):
             with pytest.raises(InvalidRequestError):
-                from_numbers(numbers, NAMES, 10)
+                to_array(numbers, NAMES, 10)
     else:
         for numbers in (raw, flat, nested):
-            observations = from_numbers(numbers, NAMES, 10)
+            observations = to_array(numbers, NAMES, 10)
             np.testing.assert_array_equal(observations, expected, strict=True)
 
 
@@ -55,7 +55,7 @@ def test_whole_numbers_are_rounded_as_json_numbers_are(datatype: str) -> None:
     assert expected[0, 0] == 2**54
     raw = numbers_from_bytes(memoryview(array.tobytes()), datatype, (1, 4))
     for numbers in (raw, numbers_from_json([number] * 4, datatype, (1, 4))):
-        np.testing.assert_array_equal(from_numbers(numbers, NAMES, 1), expected, strict=True)
+        np.testing.assert_array_equal(to_array(numbers, NAMES, 1), expected, strict=True)
 
 
 @given(

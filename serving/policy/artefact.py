@@ -8,7 +8,7 @@ import msgspec
 
 CARD = "assets.extra/policy.json"
 GOLDEN = "assets.extra/golden.json"
-PICTURES = ("learning_curve.png", "episode.gif")
+PICTURES = {name: f"assets.extra/{name}" for name in ("learning_curve.png", "episode.gif")}
 # The card's own checksum is computed with this in its place.
 NO_CHECKSUM = b"0" * 64
 
@@ -87,9 +87,8 @@ def version_numbers(folder: Path) -> list[int]:
     except FileNotFoundError:
         return []
     # With leading zeros, two folders could have the same number.
-    return sorted(
-        (int(name) for name in names if name.isdecimal() and name == str(int(name))), reverse=True
-    )
+    numbers = [int(name) for name in names if name.isdecimal() and name == str(int(name))]
+    return sorted(numbers, reverse=True)
 
 
 def read(model_dir: Path) -> Artefact:
@@ -104,27 +103,18 @@ def read(model_dir: Path) -> Artefact:
         files = _files(model_dir)
     except OSError as error:
         raise ArtefactError(f"cannot be read: {error}") from error
-    for path in (CARD, GOLDEN):
-        if path not in files:
-            raise ArtefactError(f"{path} is missing")
-    card = _decode(files[CARD], Card, CARD)
+    card = _decode(files, CARD, Card)
     _check(files, card.checksums)
-    golden = _decode(files[GOLDEN], Golden, GOLDEN)
-    sizes = {len(seen) for seen in (card.observations.seen_low, card.observations.seen_high)}
-    if sizes != {len(card.observations.names)}:
+    golden = _decode(files, GOLDEN, Golden)
+    known = card.observations
+    if not len(known.names) == len(known.seen_low) == len(known.seen_high):
         raise ArtefactError(f"{CARD}: its observations have ranges and names of different lengths")
-    pictures = {
-        name: files[f"assets.extra/{name}"] for name in PICTURES if f"assets.extra/{name}" in files
-    }
+    pictures = {name: files[path] for name, path in PICTURES.items() if path in files}
     return Artefact(card, files[CARD], golden, pictures)
 
 
 def require_return(card: Card, min_return: float | None) -> None:
-    """Refuse a policy that is not good enough.
-
-    Raises:
-        ArtefactError: it is not solved, or one of its mean returns is below `min_return`.
-    """
+    """Raise `ArtefactError` if a policy is not solved or has a mean return below `min_return`."""
     if not card.solved:
         raise ArtefactError("its card says that it is not solved")
     for kind in ("greedy", "sampled"):
@@ -138,15 +128,11 @@ def _files(model_dir: Path) -> dict[str, bytes]:
         raise ArtefactError("it is a symbolic link")
     if model_dir.parent.is_symlink():
         raise ArtefactError("its model's folder is a symbolic link")
-    paths = sorted(model_dir.rglob("*"))
-    for path in paths:
+    paths = {path.relative_to(model_dir).as_posix(): path for path in sorted(model_dir.rglob("*"))}
+    for name, path in paths.items():
         if path.is_symlink():
-            raise ArtefactError(f"{path.relative_to(model_dir)} is a symbolic link")
-    return {
-        path.relative_to(model_dir).as_posix(): path.read_bytes()
-        for path in paths
-        if path.is_file()
-    }
+            raise ArtefactError(f"{name} is a symbolic link")
+    return {name: path.read_bytes() for name, path in paths.items() if path.is_file()}
 
 
 def _check(files: dict[str, bytes], checksums: dict[str, str]) -> None:
@@ -162,8 +148,10 @@ def _check(files: dict[str, bytes], checksums: dict[str, str]) -> None:
             raise ArtefactError(f"{path} is not the file whose checksum is on the card")
 
 
-def _decode(content: bytes, kind: type[T], path: str) -> T:
+def _decode(files: dict[str, bytes], path: str, kind: type[T]) -> T:
+    if path not in files:
+        raise ArtefactError(f"{path} is missing")
     try:
-        return msgspec.json.decode(content, type=kind)
+        return msgspec.json.decode(files[path], type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ArtefactError(f"{path}: {error}") from error

@@ -8,57 +8,39 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.errors import InvalidRequestError
+from serving.schemas import Row
 
 FloatArray = npt.NDArray[np.float32]
+# `B` rows: each a list of numbers in order or a mapping from names to numbers; or `[B, O]`.
+Rows = Sequence[Row] | npt.NDArray[Any]
 
 MAX_WARNINGS = 10
 # The least number that rounds to infinity: half a step above the largest float32.
 FLOAT32_OVERFLOW = 2.0**128 - 2.0**103
 
 
-def to_array(
-    rows: Sequence[list[float] | dict[str, float]], names: list[str], max_rows: int
-) -> FloatArray:
-    """Turn rows into observations `[B, O]`.
+def to_array(rows: Rows, names: list[str], max_rows: int) -> FloatArray:
+    """Turn 1 to `max_rows` rows of features with these names into observations `[B, O]`.
 
-    Args:
-        rows: each a list of numbers in order, or a mapping from names to numbers.
-        names: of the `O` features.
-        max_rows: the most rows allowed.
+    Numbers other than float32 become float64 first, as those in JSON are, and are then rounded.
 
     Raises:
         InvalidRequestError: no rows or too many, a row with the wrong length or wrong
             names, or a number that float32 cannot represent.
     """
-    require_rows(len(rows), max_rows)
-    try:
-        numbers = np.array(rows, np.float64)
-    except (TypeError, ValueError):  # rows by name, or of different lengths
-        numbers = np.empty(0)
-    if numbers.shape != (len(rows), len(names)):
-        # One by one, to report which row is wrong.
-        ordered = [_in_order(index, row, names) for index, row in enumerate(rows)]
-        numbers = np.array(ordered, np.float64)
-    return from_numbers(numbers, names, max_rows)
-
-
-def from_numbers(numbers: npt.NDArray[Any], names: list[str], max_rows: int) -> FloatArray:
-    """Turn an array of any numeric dtype into observations `[B, O]`; float32 is not copied.
-
-    Other dtypes are converted to float64 first, as numbers in JSON are, and then rounded.
-
-    Args:
-        numbers: `[B, O]`.
-        names: of the `O` features.
-        max_rows: the most rows allowed.
-
-    Raises:
-        InvalidRequestError: the shape is wrong, there are no rows or too many, or float32 cannot
-            represent a number.
-    """
-    require_shape(numbers.shape, names, max_rows)
-    if numbers.dtype != np.float32:
-        numbers = numbers.astype(np.float64, copy=False)
+    if isinstance(rows, np.ndarray):
+        require_shape(rows.shape, names, max_rows)
+        numbers = rows if rows.dtype == np.float32 else rows.astype(np.float64, copy=False)
+    else:
+        require_rows(len(rows), max_rows)
+        try:
+            numbers = np.array(rows, np.float64)
+        except (TypeError, ValueError):  # rows by name, or of different lengths
+            numbers = np.empty(0)
+        if numbers.shape != (len(rows), len(names)):
+            # One by one, to report which row is wrong.
+            ordered = [_in_order(index, row, names) for index, row in enumerate(rows)]
+            numbers = np.array(ordered, np.float64)
     # One reduction: the largest of numbers with a NaN among them is NaN.
     if not float(np.abs(numbers).max()) < FLOAT32_OVERFLOW:
         row, column = np.argwhere(~(np.abs(numbers, dtype=np.float64) < FLOAT32_OVERFLOW))[0]
@@ -69,11 +51,7 @@ def from_numbers(numbers: npt.NDArray[Any], names: list[str], max_rows: int) -> 
 
 
 def require_shape(shape: Sequence[int], names: list[str], max_rows: int) -> None:
-    """Require the shape `[B, O]` with `B` from 1 to `max_rows`.
-
-    Raises:
-        InvalidRequestError: the shape is wrong.
-    """
+    """Raise `InvalidRequestError` unless the shape is `[B, O]` with `B` from 1 to `max_rows`."""
     if len(shape) != 2 or shape[1] != len(names):
         raise InvalidRequestError(
             f"observations: the shape is {list(shape)[:9]}, expected [rows, {len(names)}]: "
@@ -83,16 +61,12 @@ def require_shape(shape: Sequence[int], names: list[str], max_rows: int) -> None
 
 
 def require_rows(rows: int, max_rows: int) -> None:
-    """Require 1 to `max_rows` rows.
-
-    Raises:
-        InvalidRequestError: there are none or too many.
-    """
+    """Raise `InvalidRequestError` unless there are 1 to `max_rows` rows."""
     if not 1 <= rows <= max_rows:
         raise InvalidRequestError(f"observations: {rows} rows, expected 1 to {max_rows}")
 
 
-def _in_order(index: int, row: list[float] | dict[str, float], names: list[str]) -> list[float]:
+def _in_order(index: int, row: Row, names: list[str]) -> list[float]:
     if isinstance(row, dict):
         missing = [name for name in names if name not in row]
         unknown = [name for name in row if name not in names]
@@ -123,12 +97,8 @@ def is_outside(observations: FloatArray, seen: Ranges) -> npt.NDArray[np.bool_]:
     return (observations < seen.low) | (observations > seen.high)
 
 
-def out_of_range_warnings(observations: FloatArray, seen: Ranges) -> tuple[list[str], int]:
-    """Describe the rows of `[B, O]` that are outside the ranges that training saw.
-
-    Returns:
-        A line for each of the first ten, one more for the rest; and the number of such rows.
-    """
+def out_of_range_warnings(observations: FloatArray, seen: Ranges) -> list[str]:
+    """A line for each of the first rows of `[B, O]` that training never saw, one for the rest."""
     outside = is_outside(observations, seen)
     rows = np.flatnonzero(outside.any(axis=1))
     warnings = []
@@ -141,4 +111,4 @@ def out_of_range_warnings(observations: FloatArray, seen: Ranges) -> tuple[list[
         warnings.append(f"observations[{row}]: {', '.join(parts)}, which training never saw")
     if len(rows) > MAX_WARNINGS:
         warnings.append(f"and {len(rows) - MAX_WARNINGS} more rows")
-    return warnings, len(rows)
+    return warnings

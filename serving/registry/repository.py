@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 
 from serving.errors import NotFoundError
 from serving.metrics import Metrics
@@ -17,15 +18,15 @@ logger = logging.getLogger(__name__)
 class Repository:
     """Every model under the models folder, each with its versions; one is the default.
 
-    A name in a request is looked up among the folders found here, never used as a path.
+    A name in a request is looked up among the folders found here, never used as a path;
+    `NotFoundError` is raised where no model has it.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.default = settings.name
         self._settings = settings
         self._metrics = metrics
-        self._models: dict[str, Versions] = {}
-        self._add(settings.name)
+        self._models = {settings.name: Versions(settings.models / settings.name, settings, metrics)}
 
     def start(self) -> None:
         """Load in the background, so that liveness checks are answered meanwhile."""
@@ -40,17 +41,10 @@ class Repository:
             NotFoundError: the model, version or label is unknown or not loaded.
             NotReadyError: no version of the model is served; the message says why.
         """
-        versions = self._find(name or self.default)
-        if version is not None:
-            return versions.version(version)
-        return versions.served() if label is None else versions.labelled(label)
+        return self._find(name or self.default).policy(version, label)
 
     def report(self, name: str) -> ModelReport:
-        """List a model's versions, and say which one is served and why.
-
-        Raises:
-            NotFoundError: no model has that name.
-        """
+        """List a model's versions, and say which one is served and why."""
         return self._find(name).report(default=name == self.default)
 
     def names(self) -> list[str]:
@@ -59,27 +53,26 @@ class Repository:
 
     def widest(self) -> int:
         """The most numbers that an observation of a served policy has; 1 where none is served."""
-        return max((versions.width() for versions in self._models.copy().values()), default=1)
+        served = [versions.served for versions in self._models.copy().values()]
+        return max((len(one.card.observations.names) for one in served if one), default=1)
 
     def select(self, name: str, selection: Selection) -> None:
         """Change the version selection, in this worker now and in the others at their next poll.
 
         Raises:
-            NotFoundError: no model has that name.
             SelectionError: the models folder cannot be written.
         """
         versions = self._find(name)
-        write_selection(self._settings.models / versions.name, selection)
+        write_selection(versions.folder, selection)
         versions.refresh()
 
     def selection(self, name: str) -> Selection:
         """The version selection of a model.
 
         Raises:
-            NotFoundError: no model has that name.
             SelectionError: its file cannot be read or is invalid.
         """
-        return read_selection(self._settings.models / self._find(name).name)
+        return read_selection(self._find(name).folder)
 
     def refresh(self) -> None:
         """Look for new models and new versions."""
@@ -94,27 +87,20 @@ class Repository:
         if name not in self._models:
             # Another worker may have found it already.
             self._discover()
-        try:
-            return self._models[name]
-        except KeyError:
-            raise NotFoundError(
-                f"no model is called {name!r}; there are {', '.join(self.names())}"
-            ) from None
+        if name not in self._models:
+            raise NotFoundError(f"no model is called {name!r}; there are {', '.join(self.names())}")
+        return self._models[name]
 
     def _discover(self) -> None:
         try:
             for folder in self._settings.models.iterdir():
                 known = folder.name in self._models or folder.name.startswith(".")
                 if not known and folder.is_dir() and not folder.is_symlink():
-                    self._add(folder.name)
+                    self._models[folder.name] = Versions(folder, self._settings, self._metrics)
         except OSError as error:
             logger.error("%s cannot be read: %s", self._settings.models, error)
 
-    def _add(self, name: str) -> None:
-        self._models[name] = Versions(self._settings.models / name, self._settings, self._metrics)
-
     def _watch(self) -> None:
-        pause = threading.Event()
         while True:
             self.refresh()
-            pause.wait(self._settings.poll_seconds)
+            time.sleep(self._settings.poll_seconds)
