@@ -14,6 +14,13 @@ class ProblemError(Exception):
         self.detail = detail
 
 
+class UnexpectedError(ProblemError):
+    """The service itself failed."""
+
+    def __init__(self) -> None:
+        super().__init__("the service failed; its log says why")
+
+
 class NotJsonError(ProblemError):
     """The body cannot be parsed."""
 

@@ -18,8 +18,8 @@ from serving.api.budget import collection
 from serving.api.columns import Columns
 from serving.api.exchange import Exchange, Finished, request_id
 from serving.api.messages import Answer, Request, from_flask, to_flask
-from serving.api.problems import from_error, unexpected
-from serving.errors import ProblemError
+from serving.api.problems import from_error
+from serving.errors import ProblemError, UnexpectedError
 from serving.policy.decide import ActResult, DecisionRequest
 from serving.service import DecisionService
 
@@ -145,7 +145,7 @@ class DecisionRoutes:
 
 def _failed(request: Request) -> Answer:
     logger.exception("%s %s failed", request.method, request.path)
-    return unexpected(request.path)
+    return from_error(request.path, UnexpectedError())
 
 
 def _pattern(rule: str) -> re.Pattern[str]:

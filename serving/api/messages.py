@@ -11,23 +11,14 @@ from flask import Response
 
 @dataclass(slots=True)
 class Request:
-    """A request whose head is parsed and whose body has arrived.
-
-    Attributes:
-        method: as sent.
-        path: percent-decoded, without the query.
-        headers: values by names in lower case; several of one name are joined with commas.
-        body: as sent, without its chunks.
-        remote: address of the client.
-        unpacked_bytes: held of the budget for the unpacked body.
-    """
+    """A request whose head is parsed and whose body has arrived."""
 
     method: str
-    path: str
-    headers: Mapping[str, str]
-    body: bytes
-    remote: str
-    unpacked_bytes: int = 0
+    path: str  # percent-decoded, without the query
+    headers: Mapping[str, str]  # names in lower case; values of one name are joined with commas
+    body: bytes  # as sent, without its chunks
+    remote: str  # address of the client
+    unpacked_bytes: int = 0  # held of the budget for the unpacked body
 
 
 class Answer(NamedTuple):
@@ -58,9 +49,9 @@ def encode(content: object) -> bytes:
     return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def json_answer(content: object, status: int = 200) -> Answer:
+def json_answer(content: object) -> Answer:
     """Answer with JSON."""
-    return Answer(status, encode(content), "application/json")
+    return Answer(200, encode(content), "application/json")
 
 
 def json_response(content: object) -> Response:

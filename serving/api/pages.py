@@ -1,5 +1,6 @@
 """The live page and the page of a policy card: static files, which ask the API like any client."""
 
+from functools import cache
 from pathlib import Path
 
 from flask import Blueprint, Response, request
@@ -19,12 +20,13 @@ _CONTENT_TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-# The folder `web`, read once: a request's path is only ever looked up in this dict.
-_FILES = {
-    path.name: path.read_bytes()
-    for path in (Path(__file__).parent.parent / "web").iterdir()
-    if path.suffix in _CONTENT_TYPES
-}
+
+
+@cache
+def _files() -> dict[str, bytes]:
+    """The folder `web`, read once: a request's path is only ever looked up in this dict."""
+    paths = (Path(__file__).parent.parent / "web").iterdir()
+    return {path.name: path.read_bytes() for path in paths if path.suffix in _CONTENT_TYPES}
 
 
 def page_blueprint() -> Blueprint:
@@ -38,7 +40,7 @@ def page_blueprint() -> Blueprint:
     @blueprint.get("/web/<name>")
     def part(name: str) -> Response:
         # The pages have addresses of their own, which their relative links count from.
-        if name not in _FILES or name.endswith(".html"):
+        if name not in _files() or name.endswith(".html"):
             raise NotFoundError(f"there is no file {name!r} in /web")
         return _answer(name)
 
@@ -53,7 +55,7 @@ def card_page() -> Response:
 
 
 def _answer(name: str) -> Response:
-    response = Response(_FILES[name], content_type=_CONTENT_TYPES[Path(name).suffix])
+    response = Response(_files()[name], content_type=_CONTENT_TYPES[Path(name).suffix])
     response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
     response.headers["Referrer-Policy"] = "no-referrer"
     # Kept, but asked about each time: a page never runs with parts of another release.

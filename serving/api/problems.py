@@ -8,7 +8,7 @@ from flask import Flask, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException
 
 from serving.api.messages import Answer, to_flask
-from serving.errors import ProblemError
+from serving.errors import ProblemError, UnexpectedError
 
 # TensorFlow Serving and the Open Inference Protocol write {"error": "..."}.
 _ERROR_OBJECTS = re.compile(r"/[vV]1/.*|/v2(/.*)?", re.DOTALL)
@@ -25,23 +25,14 @@ def problem(
         if status == HTTPStatus.UNPROCESSABLE_ENTITY:
             status = HTTPStatus.BAD_REQUEST
         return Answer(status, orjson.dumps({"error": detail}), "application/json", headers)
-    content = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-    }
+    title = HTTPStatus(status).phrase
+    content = {"type": "about:blank", "title": title, "status": status, "detail": detail}
     return Answer(status, orjson.dumps(content), "application/problem+json", headers)
 
 
 def from_error(path: str, error: ProblemError) -> Answer:
     """Answer with an error of the hierarchy."""
     return problem(path, error.status, error.detail, error.headers)
-
-
-def unexpected(path: str) -> Answer:
-    """Answer for a failure of the service itself, which its log explains."""
-    return problem(path, HTTPStatus.INTERNAL_SERVER_ERROR, "the service failed; its log says why")
 
 
 def register_error_handlers(app: Flask) -> None:
@@ -54,13 +45,11 @@ def register_error_handlers(app: Flask) -> None:
     @app.errorhandler(HTTPException)
     def handle_http_exception(error: HTTPException) -> Response:
         # Werkzeug knows headers that belong to the status: Allow with 405, for one.
-        headers = tuple(
-            (name, value) for name, value in error.get_headers() if name != "Content-Type"
-        )
+        headers = tuple(pair for pair in error.get_headers() if pair[0] != "Content-Type")
         status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
         return to_flask(problem(request.path, status, error.description or error.name, headers))
 
     @app.errorhandler(Exception)
     def handle_unexpected(error: Exception) -> Response:
         current_app.logger.exception("request %s failed", g.get("request_id"), exc_info=error)
-        return to_flask(unexpected(request.path))
+        return to_flask(from_error(request.path, UnexpectedError()))
