@@ -109,8 +109,8 @@ class Worker(BaseWorker):
     def _run_once(self, timeout: float) -> None:
         """Wait for something to do, and do all there is."""
         self._pool.poll(0 if self._pool.ready else timeout)
-        if self._pool.ready:
-            # Yield the CPU: clients on this core may send now and join this batch.
+        if 0 < len(self._pool.ready) < len(self._pool):
+            # Yield the CPU: other clients on this core may send now and join this batch.
             os.sched_yield()
             self._pool.poll(0)
         self._clock.tick()
