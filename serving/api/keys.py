@@ -34,8 +34,10 @@ class Keys:
         scheme, _, key = (authorization or "").partition(" ")
         given = _hash(key.strip())
         matches = [hmac.compare_digest(given, valid) for valid in self._hashes]
-        if scheme.lower() != "bearer" or not any(matches):
+        if scheme.lower() != "bearer" or not key.strip():
             raise UnauthorizedError("an API key is needed: Authorization: Bearer <key>")
+        if not any(matches):
+            raise UnauthorizedError("the API key is none of this service's")
 
 
 def read_keys(path: Path | None) -> Keys:
