@@ -186,7 +186,7 @@ def main(model_dir: Path, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         # prometheus_client counts in files here, as it does in the service.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        from serving.server.master import import_tensorflow
+        from serving.policy.tensorflow_import import import_tensorflow
 
         import_tensorflow()
         timed: dict[str, list[float]] = {}

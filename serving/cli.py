@@ -84,21 +84,18 @@ def verify(model_dir: Path) -> None:
 
     Exit status 1 says that the service would refuse it.
     """
-    if not model_dir.name.isdecimal():
-        raise click.UsageError(f"{model_dir} is not a version: its name is not a whole number")
-    from serving.policy.artefact import ArtefactError, read
-    from serving.server.master import import_tensorflow
+    from serving.policy.artefact import ArtefactError, version_number
+    from serving.registry.examination import examine
 
+    if version_number(model_dir.name) is None:
+        what = "its name is not a whole number without zeros before it"
+        raise click.UsageError(f"{model_dir} is not a version: {what}")
     try:
-        artefact = read(model_dir)
-        import_tensorflow()
-        from serving.policy.savedmodel import Policy
-
-        Policy(model_dir, artefact)
+        policy = examine(model_dir, min_return=None)
     except ArtefactError as error:
         click.echo(f"refused: {error}")
         sys.exit(1)
-    card, golden = artefact.card, artefact.golden
+    card, golden = policy.card, policy.golden
     numbers, actions = card.observations.names, card.actions.names
     click.echo(f"files          {len(card.checksums)}, each with its checksum on the card")
     click.echo(f"signatures     as designed: {len(numbers)} numbers in, {len(actions)} actions")
@@ -110,10 +107,10 @@ def verify(model_dir: Path) -> None:
 
 
 @commands.command()
-@click.argument("version", type=click.IntRange(0), required=False)
+@click.argument("version", required=False)
 @click.option("--label", help="Keep the version loaded under this label, beside the served one.")
 @settings_options("models", "name", "min_return")
-def promote(version: int | None, label: str | None, **options: Any) -> None:
+def promote(version: str | None, label: str | None, **options: Any) -> None:
     """Serve VERSION from now on, and after every restart; without VERSION always the newest.
 
     Running services follow within their --poll-seconds.

@@ -1,5 +1,6 @@
 """A Python client of the service. It needs neither TensorFlow nor Flask."""
 
+import json
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ import msgspec
 import numpy as np
 import urllib3
 
-from serving.schemas import ActResponse, Health, ModelCard, ModelsReport, Problem
+from serving.schemas import ActResponse, Health, ModelsReport, Problem
 
 
 class ServiceError(Exception):
@@ -76,17 +77,19 @@ class PolicyClient:
             model: name of a model; by default the default model of the service.
         """
         body = {"observations": observations, "deterministic": deterministic, "seed": seed}
-        encoded = msgspec.json.encode(body, enc_hook=np.ndarray.tolist)
+        encoded = msgspec.json.encode(body, enc_hook=_to_builtin)
         path = "/act" if model is None else f"/models/{quote(model, safe='')}/act"
         return self._request(path, ActResponse, encoded)
 
     def policy_card(self) -> dict[str, Any]:
         """Get the policy card of the default model; a ServiceError if it serves no version."""
         default = self.models().models[0].name
-        served = self._request(f"/models/{default}", ModelCard)
-        if served.policy is None:
+        served = self._request(f"/models/{default}", msgspec.Raw)
+        # Not by msgspec, which has no numbers beyond 64 bits.
+        card: dict[str, Any] | None = json.loads(bytes(served))["policy"]
+        if card is None:
             raise ServiceError(f"{self.url} serves no version of {default} yet")
-        return served.policy
+        return card
 
     def models(self) -> ModelsReport:
         """List every model with its versions, which one is served, and why."""
@@ -123,3 +126,10 @@ class PolicyClient:
         except msgspec.MsgspecError:
             detail = f"this is not an answer of the policy service, {path} is not there"
         raise ServiceError(f"{self.url}: {response.status} {detail}", response.status)
+
+
+def _to_builtin(value: Any) -> Any:
+    """NumPy's arrays and numbers, as which observations come."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise TypeError(f"observations cannot have a {type(value).__name__}")

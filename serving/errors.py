@@ -46,10 +46,6 @@ class NotFoundError(ProblemError):
     status = HTTPStatus.NOT_FOUND
 
 
-class UnknownLabelError(NotFoundError):
-    """No version has that label."""
-
-
 class ConflictError(ProblemError):
     """What is asked for does not go with how the service was set up."""
 

@@ -57,8 +57,12 @@ class Metrics:
         meaning = "Observations outside what training saw."
         self._out_of_range_rows = cache(counter("policy_out_of_range_rows", meaning, model).labels)
         meaning = "The version that each worker serves, -1 for none; pid is the worker's slot."
-        self.served_version = cache(
+        self._served_version = cache(
             gauge("policy_served_version", meaning, model, multiprocess_mode="liveall").labels
+        )
+        meaning = "The digest of what each worker serves, as a number; 0 for none."
+        self._served_digest = cache(
+            gauge("policy_served_digest", meaning, model, multiprocess_mode="liveall").labels
         )
         meaning = "Swaps to another version, in each worker."
         self.swaps = cache(counter("policy_swaps", meaning, model).labels)
@@ -67,9 +71,14 @@ class Metrics:
 
     def add_model(self, model: str) -> None:
         """Begin with none served, and rare counts at 0: Prometheus sees no count's first value."""
-        self.served_version(model).set(-1)
+        self.serves(model, -1, "0")
         for counter in (self.swaps, self.refusals, self._out_of_range_rows):
             counter(model)
+
+    def serves(self, model: str, version: int, digest: str) -> None:
+        """Tell the version that is served, and the hex digits of its digest: 48 bits at most."""
+        self._served_version(model).set(version)
+        self._served_digest(model).set(int(digest, 16))
 
     def answered_by_worker(self, status: int) -> None:
         """Count a request that never reached the application."""

@@ -10,6 +10,10 @@ from msgspec import UNSET, Meta, UnsetType
 
 # The largest integer that every JSON client represents exactly (RFC 8259, section 6).
 MAX_SEED = 2**53 - 1
+Digest = Annotated[
+    str,
+    Meta(description="The first 12 hex digits of a SHA-256 over all files; empty if not known."),
+]
 Row = list[float] | dict[str, float]
 Seed = Annotated[int, Meta(ge=0, le=MAX_SEED)]
 # JSON has one number type: some languages write 7 as 7.0.
@@ -38,6 +42,7 @@ class ModelVersion(msgspec.Struct, frozen=True):
 
     name: str
     version: int
+    digest: Digest = ""
 
 
 class ActResponse(msgspec.Struct, frozen=True):
@@ -69,6 +74,7 @@ class VersionReport(msgspec.Struct, frozen=True):
     version: int
     state: Literal["served", "labelled", "refused", "waiting"]
     reason: Annotated[str, Meta(description="Why it is served, or why not.")]
+    digest: Digest = ""
 
 
 class ModelReport(msgspec.Struct, frozen=True):

@@ -50,6 +50,8 @@ def test_answers_as_designed(service: Service) -> None:
         "warnings",
     ]
     assert answer["seed"] == 7
+    digest = answer["model"].pop("digest")
+    assert re.fullmatch("[0-9a-f]{12}", digest)
     assert answer["model"] == {"name": "cartpole", "version": 1}
     assert answer["warnings"] == []
     for row in range(2):

@@ -45,8 +45,7 @@ UNDOCUMENTED = {
         "tensorflow.core.protobuf.config_pb2.CallableOptions",
         "tensorflow.core.protobuf.config_pb2.RunOptions.inter_op_thread_pool",
         "tensorflow.python.client.session.Session._make_callable_from_options",
-        "tensorflow.python.saved_model.loader_impl.SavedModelLoader",
-        "tensorflow.python.saved_model.loader_impl.SavedModelLoader.load",
+        "tensorflow.core.protobuf.saved_model_pb2.SavedModel",
     ],
     "serving/prometheus_adapter.py": [
         "prometheus_client.values.MultiProcessValue",
@@ -173,6 +172,7 @@ def test_observations_are_read_with_neither_flask_nor_tensorflow() -> None:
 def test_only_the_policy_imports_tensorflow_in_serving() -> None:
     with_tensorflow = {path for path, names in imports("serving").items() if "tensorflow" in names}
     assert with_tensorflow == {
+        "serving/policy/graph.py",
         "serving/policy/savedmodel.py",
         "serving/policy/tensorflow_adapter.py",
     }

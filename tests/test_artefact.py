@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.policy.artefact import ArtefactError, read, require_return
+from serving.policy.artefact import Artefact, ArtefactError, require_return
+from serving.policy.artefact import read as read_copy
+from serving.registry.store import Store, find_files
 from tests.artefacts import CARD, GOLDEN, edit, edit_card, edit_golden, files, reseal
 from tests.conftest import Trained, run
 
@@ -17,6 +19,15 @@ from tests.conftest import Trained, run
 @pytest.fixture
 def model_dir(trained: Trained, tmp_path: Path) -> Path:
     return shutil.copytree(trained.model_dir, tmp_path / "cartpole" / "3")
+
+
+def read(model_dir: Path) -> Artefact:
+    """Copy a version, and read the copy."""
+    with Store() as store:
+        try:
+            return read_copy(store.path(store.copy(model_dir, find_files(model_dir).paths)))
+        except OSError as error:
+            raise ArtefactError(f"cannot be read: {error}") from error
 
 
 def flip(path: Path, position: int) -> None:
@@ -88,8 +99,9 @@ def test_the_cards_own_checksum_is_protected_too(model_dir: Path, byte: int) -> 
         (lambda folder: (folder / CARD).unlink(), "policy.json is missing"),
         (lambda folder: (folder / GOLDEN).unlink(), "golden.json is missing"),
         (lambda folder: (folder / "new").touch(), "new is not on the card"),
-        (lambda folder: os.symlink("/etc/passwd", folder / "link"), "link is a symbolic link"),
-        (lambda folder: shutil.rmtree(folder), "policy.json is missing"),
+        (lambda folder: os.symlink("/etc/passwd", folder / "link"), "'link' is a symbolic link"),
+        (lambda folder: os.mkfifo(folder / "pipe"), "'pipe' is neither a file nor a folder"),
+        (lambda folder: shutil.rmtree(folder), "cannot be read: .*No such file"),
         (lambda folder: edit(folder / CARD, dict.clear), "policy.json: .*missing.*environment"),
         (lambda folder: edit_card(folder, lambda card: card.pop("solved")), "solved"),
         (
@@ -145,6 +157,13 @@ def test_a_policy_below_min_return_is_refused(model_dir: Path) -> None:
         require_return(card, None)
 
 
+def test_verify_refuses_what_the_service_would_refuse(model_dir: Path) -> None:
+    edit_card(model_dir, lambda card: card.update(solved=False))
+    finished = run("serving", "verify", str(model_dir))
+    assert finished.returncode == 1
+    assert finished.stdout == "refused: its card says that it is not solved\n"
+
+
 def test_verify_reports_its_checks(trained: Trained) -> None:
     finished = run("serving", "verify", str(trained.model_dir))
     assert finished.returncode == 0, finished.stderr
@@ -156,9 +175,14 @@ def test_verify_reports_its_checks(trained: Trained) -> None:
 
 
 @pytest.mark.parametrize(
-    ("folder", "message"), [("no/such/folder", "does not exist"), ("tests", "not a version")]
+    ("folder", "message"),
+    [("none", "does not exist"), ("tests", "not a version"), ("007", "not a version")],
 )
-def test_verify_rejects_a_folder_that_is_no_version(folder: str, message: str) -> None:
-    finished = run("serving", "verify", folder)
+def test_verify_rejects_a_folder_that_is_no_version(
+    model_dir: Path, folder: str, message: str
+) -> None:
+    model_dir.rename(model_dir.parent / "007")
+    (model_dir.parent / "tests").mkdir()
+    finished = run("serving", "verify", str(model_dir.parent / folder))
     assert finished.returncode == 2
     assert message in finished.stderr

@@ -24,6 +24,16 @@ from serving.schemas import ActResponse, ModelVersion
 from tests.conftest import ENVIRONMENT, ROOT, Service, run
 
 
+def test_the_client_takes_numbers_of_numpy(service: Service) -> None:
+    row = np.zeros(4, np.float32)
+    with PolicyClient(service.url) as client:
+        expected = client.act([[0.0] * 4], seed=7)
+        assert client.act([list(row)], seed=7) == expected
+        assert client.act(row[np.newaxis], seed=7) == expected
+        with pytest.raises(TypeError, match="observations cannot have a complex"):
+            client.act([[1j]])  # type: ignore[list-item]
+
+
 def test_the_client_answers_with_types(service: Service) -> None:
     client = PolicyClient(service.url)
     decision = client.act([[0.0, 0.0, 0.0, 0.0]], seed=3)

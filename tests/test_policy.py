@@ -1,5 +1,6 @@
 """What TensorFlow finds wrong with a version whose files are as its card says."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +12,14 @@ import tensorflow as tf
 
 from serving.policy.artefact import ArtefactError, read
 from serving.policy.savedmodel import Policy
+from serving.policy.tensorflow_adapter import SavedModel
 from tests.artefacts import edit_card, edit_golden, reseal
 from tests.conftest import Trained
 
 
 def load(model_dir: Path) -> Policy:
-    return Policy(model_dir, read(model_dir))
+    version = int(model_dir.name)
+    return Policy(model_dir, read(model_dir), model_dir.parent.name, version, "0" * 12)
 
 
 @pytest.fixture
@@ -25,7 +28,8 @@ def model_dir(trained: Trained, tmp_path: Path) -> Path:
 
 
 def test_a_version_is_named_by_its_folder(model_dir: Path) -> None:
-    assert load(model_dir).identity() == {"name": "cartpole", "version": 3}
+    identity = {"name": "cartpole", "version": 3, "digest": "0" * 12}
+    assert load(model_dir).identity() == identity
 
 
 def shift_first_value(golden: dict[str, Any]) -> None:
@@ -64,7 +68,7 @@ def test_other_golden_values_are_refused(
 def test_a_graph_that_tensorflow_cannot_read_is_refused_in_one_line(model_dir: Path) -> None:
     (model_dir / "saved_model.pb").write_bytes(b"no graph")
     reseal(model_dir)
-    with pytest.raises(ArtefactError, match="TensorFlow cannot load it: ") as refused:
+    with pytest.raises(ArtefactError, match=r"saved_model\.pb cannot be read: ") as refused:
         load(model_dir)
     assert "\n" not in str(refused.value)
 
@@ -135,3 +139,103 @@ def test_a_graph_with_a_loop_decides_as_one_without(model_dir: Path) -> None:
     reseal(model_dir)
     for one, other in zip(load(model_dir).act(*asked), without, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def edit_graph(model_dir: Path, change: Callable[[Any], object]) -> None:
+    """Change the graph of a version, and reseal its card."""
+    path = model_dir / "saved_model.pb"
+    saved = SavedModel()
+    saved.ParseFromString(path.read_bytes())
+    change(saved.meta_graphs[0])
+    path.write_bytes(saved.SerializeToString())
+    reseal(model_dir)
+
+
+def act_of(meta_graph: Any) -> Any:
+    """The function that decides, which the signature `act` calls through another."""
+    return next(
+        function
+        for function in meta_graph.graph_def.library.function
+        if re.fullmatch(r"__inference_decide_\d+", function.signature.name)
+    )
+
+
+def add_file_operation(nodes: Any, operation: str, path: Path) -> str:
+    """Add nodes that write "x" into a file; the name of the last."""
+    with tf.Graph().as_default() as graph:
+        if operation == "WriteFile":
+            last = tf.raw_ops.WriteFile(filename=str(path), contents="x", name="evil")
+        else:
+            last = tf.raw_ops.SaveV2(
+                prefix=str(path), tensor_names=["x"], shape_and_slices=[""], tensors=[1.0],
+                name="evil",
+            )  # fmt: skip
+    for node in graph.as_graph_def().node:
+        added = nodes.add()
+        added.CopyFrom(node)
+        added.name = f"evil/{node.name}"
+        added.input[:] = [f"evil/{source}" for source in node.input]
+    return f"evil/{last.name}"
+
+
+@pytest.mark.parametrize("operation", ["WriteFile", "SaveV2"])
+def test_a_signature_that_has_an_effect_is_refused_by_the_operations_name(
+    model_dir: Path, tmp_path: Path, operation: str
+) -> None:
+    def change(meta_graph: Any) -> None:
+        nodes = act_of(meta_graph).node_def
+        add_file_operation(nodes, operation, tmp_path / "written")
+        for node in nodes:
+            if node.name.startswith("evil/"):  # in a function an input names an output
+                node.input[:] = [
+                    f"{source}:output:0" if source in {one.name for one in nodes} else source
+                    for source in node.input
+                ]
+
+    edit_graph(model_dir, change)
+    with pytest.raises(ArtefactError, match=f"the operation {operation}, which is not allowed"):
+        load(model_dir)
+    assert not list(tmp_path.glob("written*"))
+
+
+def test_what_a_file_would_have_run_while_it_is_loaded_is_not_run(
+    model_dir: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "written"
+
+    def change(meta_graph: Any) -> None:
+        evil = add_file_operation(meta_graph.graph_def.node, "WriteFile", path)
+        nodes = {node.name: node for node in meta_graph.graph_def.node}
+        for name in ("__saved_model_init_op", "act"):
+            for output in meta_graph.signature_def[name].outputs.values():
+                if name == "__saved_model_init_op":
+                    output.name = evil
+        restore = nodes[meta_graph.saver_def.restore_op_name.partition(":")[0]]
+        restore.input.append(f"^{evil}")
+
+    edit_graph(model_dir, change)
+    load(model_dir)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (
+            lambda graph: graph.signature_def["act"].outputs["actions"].__setattr__("name", "a:0"),
+            "its graph has no node 'a'",
+        ),
+        (
+            lambda graph: graph.graph_def.library.function.remove(act_of(graph)),
+            "its graph has no function '__inference_decide_",
+        ),
+        (lambda graph: graph.meta_info_def.tags.remove("serve"), "has 0 graphs to serve"),
+        (lambda graph: graph.saver_def.Clear(), "its weights cannot be found"),
+    ],
+)
+def test_a_graph_with_something_missing_is_refused_with_the_reason(
+    model_dir: Path, change: Callable[[Any], object], reason: str
+) -> None:
+    edit_graph(model_dir, change)
+    with pytest.raises(ArtefactError, match=reason):
+        load(model_dir)

@@ -81,7 +81,7 @@ def test_rollback_goes_to_the_good_version_before_until_there_is_none(models: Pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["promote", "9"], "assets.extra/policy.json is missing"),
+        (["promote", "9"], "cartpole has no version 9; there are: 5, 4, 3, 2, 1; without a"),
         (["promote", "3"], "saved_model.pb is not the file whose checksum is on the card"),
         (["promote", "5"], "its card says that it is not solved"),
         (["promote", "4", "--min-return", "501"], "its greedy mean return 500 is below 501"),
@@ -89,7 +89,8 @@ def test_rollback_goes_to_the_good_version_before_until_there_is_none(models: Pa
         (["promote", "4", "--label", "stable"], "'stable' is the label of the served version"),
         (["promote", "4", "--label", "a/b"], "matching regex"),
         (["promote", "-1"], "-1"),
-        (["promote", "x"], "'x' is not a valid integer"),
+        (["promote", "latest"], "cartpole has no version latest; there are: 5, 4, 3, 2, 1;"),
+        (["promote", "04"], "cartpole has no version 04;"),
         (["promote", "4", "--name", "../cartpole"], "'../cartpole' is not a name"),
         (["promote", "--name", "none"], "none/serve.json cannot be written: No such file"),
         (["rollback", "--name", "none"], "none has no good version\n"),
@@ -102,12 +103,14 @@ def test_what_cannot_be_served_is_not_selected(
     assert not (models / "cartpole" / "serve.json").exists()
 
 
-def test_an_invalid_selection_file_is_reported_and_left_alone(models: Path) -> None:
+def test_an_invalid_selection_file_is_reported_and_promote_mends_it(models: Path) -> None:
+    file = models / "cartpole" / "serve.json"
     for content in ("", "{", '{"serve": -1}', '{"serve": "best"}', '{"sreve": 1}', "\xff"):
-        (models / "cartpole" / "serve.json").write_text(content, encoding="latin-1")
-        for command in (("promote", "2"), ("rollback",)):
-            assert "serve.json" in mistake(models, *command)
-        assert (models / "cartpole" / "serve.json").read_text(encoding="latin-1") == content
+        file.write_text(content, encoding="latin-1")
+        assert "serve.json" in mistake(models, "rollback")
+        assert file.read_text(encoding="latin-1") == content
+    assert "replaced what was invalid: " in say(models, "promote", "2")
+    assert selected(models) == {"serve": 2, "labels": {}}
 
 
 def test_a_reader_never_sees_a_half_written_selection(tmp_path: Path) -> None:
@@ -214,23 +217,34 @@ def wait_for_lines(log: Path, text: str, count: int) -> None:
     wait_until(lambda: log.read_text().count(text) >= count)
 
 
-def test_a_selection_that_cannot_be_served_or_read_leaves_the_served_version(
-    followed: Followed,
-) -> None:
+def test_a_selection_that_cannot_be_read_changes_nothing(followed: Followed) -> None:
     say(followed.models, "promote", "4")
     followed.follows(4)
-    file = followed.models / "cartpole" / "serve.json"
-    log = followed.service.log
-    for content, text in [
-        ('{"serve": 3}', "refused cartpole version 3"),
-        ('{"serve": 77}', "refused cartpole version 77"),
-        ("nonsense", "version selection unchanged"),
-    ]:
-        count = log.read_text().count(text)
-        file.write_text(content)
-        wait_for_lines(log, text, count + 2)
-        assert {followed.answering() for _ in range(20)} == {4}
-        file.write_text('{"serve": 4}')
+    text = "version selection unchanged"
+    count = followed.service.log.read_text().count(text)
+    (followed.models / "cartpole" / "serve.json").write_text("nonsense")
+    wait_for_lines(followed.service.log, text, count + 2)
+    assert {followed.answering() for _ in range(20)} == {4}
+    say(followed.models, "promote", "4")
+
+
+@pytest.mark.parametrize(
+    ("version", "reason"),
+    [(3, "version 3: saved_model.pb is not the file"), (77, "version 77: it is not there; there")],
+)
+def test_a_selected_version_that_cannot_be_served_is_told_by_every_worker(
+    followed: Followed, version: int, reason: str
+) -> None:
+    (followed.models / "cartpole" / "serve.json").write_text(f'{{"serve": {version}}}')
+    ready = f"{followed.service.url}/health/ready"
+
+    def are_told() -> bool:
+        answers = [urllib3.request("GET", ready, retries=False) for _ in range(10)]
+        return all(one.status == 503 and reason in one.json()["detail"] for one in answers)
+
+    wait_until(are_told)
+    say(followed.models, "promote", "4")
+    followed.follows(4)
 
 
 def test_the_selection_survives_a_restart_and_a_pin_overrides_it(

@@ -7,7 +7,7 @@ from flask import Flask
 
 from serving.api.app import create_api
 from serving.api.keys import read_keys
-from serving.server.master import import_tensorflow
+from serving.policy.tensorflow_import import import_tensorflow
 from serving.settings import Settings
 
 MODELS = "WSGI_APP_MODELS"

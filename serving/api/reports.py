@@ -1,6 +1,7 @@
 """How the service reports on itself: its health, its metrics and its models."""
 
 import msgspec
+import orjson
 from flask import Blueprint, Response, request
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -47,7 +48,7 @@ def models_blueprint(repository: Repository) -> Blueprint:
         if request.accept_mimetypes.best_match(kinds) == "text/html":
             return card_page()
         try:
-            card = msgspec.json.decode(repository.policy(name).card_json)
+            card = orjson.Fragment(repository.policy(name).card_json)
         except NotReadyError:
             card = None
         response = json_response({**msgspec.to_builtins(report), "policy": card})

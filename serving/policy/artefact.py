@@ -1,6 +1,7 @@
 """The files of a version, read and checked without TensorFlow."""
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Annotated, NamedTuple, TypeVar
 
@@ -9,6 +10,7 @@ import msgspec
 CARD = "assets.extra/policy.json"
 GOLDEN = "assets.extra/golden.json"
 PICTURES = {name: f"assets.extra/{name}" for name in ("learning_curve.png", "episode.gif")}
+MAX_VERSION = 2**63 - 1  # of TensorFlow Serving, and of JSON in many languages
 # The card's own checksum is computed with this in its place.
 NO_CHECKSUM = b"0" * 64
 
@@ -76,33 +78,42 @@ class Artefact(NamedTuple):
     pictures: dict[str, bytes]  # of the training run, by name; those that were exported
 
 
+def version_number(name: str) -> int | None:
+    """The version that a folder of this name is: one of ASCII digits that 64 bits hold.
+
+    With zeros before them, two folders could have the same number.
+    """
+    if not (name.isascii() and name.isdecimal()):
+        return None
+    number = int(name)
+    return number if str(number) == name and number <= MAX_VERSION else None
+
+
 def version_numbers(folder: Path) -> list[int]:
-    """List the versions in a model's folder, newest first; empty if there is no folder.
+    """List the versions in a model's folder, newest first; empty if only that folder is missing.
 
     Raises:
-        OSError: the folder cannot be read.
+        OSError: the folder cannot be read, or the one that it is in is missing.
     """
     try:
-        names = [path.name for path in folder.iterdir()]
+        names = os.listdir(folder)
     except FileNotFoundError:
+        os.stat(folder.parent)
         return []
-    # With leading zeros, two folders could have the same number.
-    numbers = [int(name) for name in names if name.isdecimal() and name == str(int(name))]
+    numbers = [number for name in names if (number := version_number(name)) is not None]
     return sorted(numbers, reverse=True)
 
 
 def read(model_dir: Path) -> Artefact:
-    """Read a version's card and golden values, and check every file by its checksum.
+    """Read the card and golden values of a version's copy, and check every file by its checksum.
 
     Checksums detect damage, not tampering: whoever can write the folder can change them too.
 
     Raises:
-        ArtefactError: a file is missing, changed, unknown, a symbolic link or invalid.
+        ArtefactError: a file is missing, changed, unknown or invalid.
     """
-    try:
-        files = _files(model_dir)
-    except OSError as error:
-        raise ArtefactError(f"cannot be read: {error}") from error
+    paths = {path.relative_to(model_dir).as_posix(): path for path in sorted(model_dir.rglob("*"))}
+    files = {name: path.read_bytes() for name, path in paths.items() if path.is_file()}
     card = _decode(files, CARD, Card)
     _check(files, card.checksums)
     golden = _decode(files, GOLDEN, Golden)
@@ -123,18 +134,6 @@ def require_return(card: Card, min_return: float | None) -> None:
             raise ArtefactError(f"its {kind} mean return {mean:g} is below {min_return:g}")
 
 
-def _files(model_dir: Path) -> dict[str, bytes]:
-    if model_dir.is_symlink():
-        raise ArtefactError("it is a symbolic link")
-    if model_dir.parent.is_symlink():
-        raise ArtefactError("its model's folder is a symbolic link")
-    paths = {path.relative_to(model_dir).as_posix(): path for path in sorted(model_dir.rglob("*"))}
-    for name, path in paths.items():
-        if path.is_symlink():
-            raise ArtefactError(f"{name} is a symbolic link")
-    return {name: path.read_bytes() for name, path in paths.items() if path.is_file()}
-
-
 def _check(files: dict[str, bytes], checksums: dict[str, str]) -> None:
     for path in sorted(files.keys() | checksums.keys()):
         if path not in files:
@@ -152,6 +151,7 @@ def _decode(files: dict[str, bytes], path: str, kind: type[T]) -> T:
     if path not in files:
         raise ArtefactError(f"{path} is missing")
     try:
+        files[path].decode()  # all of it goes into answers
         return msgspec.json.decode(files[path], type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ArtefactError(f"{path}: {error}") from error

@@ -11,12 +11,13 @@ import numpy.typing as npt
 import tensorflow as tf
 from google.protobuf.json_format import MessageToDict  # type: ignore[import-untyped] # no stubs
 
-from serving.policy import tensorflow_adapter
+from serving.policy import graph, tensorflow_adapter
 from serving.policy.artefact import GOLDEN, Artefact, ArtefactError, Golden
 from serving.policy.observations import FloatArray, Ranges
 from serving.policy.outputs import PolicyOutputs
 
 SIGNATURE = "act"
+SIGNATURES = ("serving_default", SIGNATURE)
 INPUTS = ("observations", "uniforms", "deterministic")
 
 
@@ -24,51 +25,56 @@ class Policy:
     """One version, loaded, checked and warmed up.
 
     Attributes:
-        name, version: of the folder it was loaded from.
-        card, card_json, pictures: as in `Artefact`.
+        name, version: of the folder that was copied.
+        digest: the first hex digits of that of its content.
+        card, card_json, golden, pictures: as in `Artefact`.
         ranges: what training saw of the observations.
         identity_json: `identity` as JSON.
         signatures: all of the SavedModel, as protobuf writes a `SignatureDef` in JSON.
     """
 
-    def __init__(self, model_dir: Path, artefact: Artefact) -> None:
-        """Load the folder `<name>/<version>`, from which `artefact` was read.
+    def __init__(
+        self, model_dir: Path, artefact: Artefact, name: str, version: int, digest: str
+    ) -> None:
+        """Load a copy of a version, from which `artefact` was read.
 
         Raises:
             ArtefactError: it cannot be loaded, its signatures are not those of the design, or
                 it does not compute its golden values.
         """
-        self.name, self.version = model_dir.parent.name, int(model_dir.name)
-        self.card, self.card_json, golden, self.pictures = artefact
+        self.name, self.version, self.digest = name, version, digest
+        self.card, self.card_json, self.golden, self.pictures = artefact
         known = self.card.observations
         low, high = np.array([known.seen_low, known.seen_high], np.float32)
         self.ranges = Ranges(known.names, low, high)
         self.identity_json = msgspec.json.encode(self.identity())
         self._lock = threading.Lock()
-        try:
-            # A session calls a graph in a third of the time that eager TensorFlow takes.
-            session = tf.compat.v1.Session(graph=tf.Graph())
-            graph = tensorflow_adapter.load(session, str(model_dir), tf.saved_model.SERVING)
-        # TensorFlow raises whatever it likes; the service stays up and says what it was.
-        except Exception as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise ArtefactError(f"TensorFlow cannot load it: {reason}") from error
-        _require_signatures(graph.signature_def, len(known.names), len(self.card.actions.names))
+        meta_graph = graph.read_meta_graph(model_dir)
+        _require_signatures(
+            meta_graph.signature_def, len(known.names), len(self.card.actions.names)
+        )
         self.signatures: dict[str, Any] = {
             name: MessageToDict(
                 signature,
                 preserving_proto_field_name=True,
                 always_print_fields_with_no_presence=True,
             )
-            for name, signature in sorted(graph.signature_def.items())
+            for name, signature in sorted(meta_graph.signature_def.items())
         }
-        signature = graph.signature_def[SIGNATURE]
-        self._call = tensorflow_adapter.make_callable(
-            session,
-            feed=[signature.inputs[name].name for name in INPUTS],
-            fetch=[signature.outputs[name].name for name in PolicyOutputs._fields],
-        )
-        self._require_golden(golden)
+        signature = meta_graph.signature_def[SIGNATURE]
+        try:
+            self._call = tensorflow_adapter.make_callable(
+                graph.load(meta_graph, SIGNATURES, model_dir / "variables" / "variables"),
+                feed=[signature.inputs[name].name for name in INPUTS],
+                fetch=[signature.outputs[name].name for name in PolicyOutputs._fields],
+            )
+        except ArtefactError:
+            raise
+        # TensorFlow raises whatever it likes; the service stays up and says what it was.
+        except Exception as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise ArtefactError(f"TensorFlow cannot load it: {reason}") from error
+        self._require_golden(self.golden)
 
     def act(
         self, observations: FloatArray, uniforms: FloatArray, deterministic: npt.NDArray[np.bool_]
@@ -83,8 +89,8 @@ class Policy:
             return PolicyOutputs(*self._call(observations, uniforms, deterministic))
 
     def identity(self) -> dict[str, str | int]:
-        """The name and version, as every answer gives them."""
-        return {"name": self.name, "version": self.version}
+        """The name, version and digest, as every answer gives them."""
+        return {"name": self.name, "version": self.version, "digest": self.digest}
 
     def _require_golden(self, golden: Golden) -> None:
         """Recompute the golden values, which warms the function up besides."""

@@ -5,15 +5,7 @@ from typing import Any
 
 import numpy.typing as npt
 from tensorflow.core.protobuf import config_pb2
-from tensorflow.python.saved_model.loader_impl import SavedModelLoader
-
-
-def load(session: Any, folder: str, tag: str) -> Any:
-    """Load a SavedModel into a session and return its `MetaGraphDef`.
-
-    The public `tf.compat.v1.saved_model.load` does the same and warns that it is deprecated.
-    """
-    return SavedModelLoader(folder).load(session, [tag])
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel as SavedModel
 
 
 def make_callable(

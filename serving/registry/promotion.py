@@ -4,25 +4,46 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from serving.policy.artefact import ArtefactError, read, require_return, version_numbers
-from serving.registry.selection import STABLE, SelectionError, read_selection, write_selection
+from serving.policy.artefact import ArtefactError, version_number, version_numbers
+from serving.registry.examination import examine
+from serving.registry.selection import (
+    STABLE,
+    Selection,
+    SelectionError,
+    read_selection,
+    write_selection,
+)
 from serving.settings import Settings
 
 
-def promote(settings: Settings, version: int | None, label: str | None) -> str:
+def promote(settings: Settings, text: str | None, label: str | None) -> str:
     """Select a version of the model, or always the newest, or label a version; return a report.
+
+    A selection that is invalid is replaced, with its labels.
 
     Raises:
         SelectionError: the version is missing or would be refused, or writing failed.
     """
     folder = settings.models / settings.name
-    if label is not None and version is None:
+    if label is not None and text is None:
         raise SelectionError("a label needs a version")
     if label == STABLE:
         raise SelectionError(f"{STABLE!r} is the label of the served version: omit --label")
-    if version is not None and (fault := _fault(folder / str(version), settings)):
-        raise SelectionError(f"{folder / str(version)}: {fault}")
-    selection = read_selection(folder)
+    version = None if text is None else version_number(text)
+    if text is not None:
+        there = _numbers(folder)
+        if version not in there:
+            listed = ", ".join(map(str, there)) or "none"
+            rest = "without a version, the newest is served"
+            raise SelectionError(
+                f"{folder.name} has no version {text}; there are: {listed}; {rest}"
+            )
+        if fault := _fault(folder / text, settings):
+            raise SelectionError(f"{folder / text}: {fault}")
+    try:
+        selection, mended = read_selection(folder), ""
+    except SelectionError as error:
+        selection, mended = Selection(), f"; replaced what was invalid: {error}"
     if label is not None and version is not None:
         selection = replace(selection, labels={**selection.labels, label: version})
         done = f"version {version} is labelled {label}"
@@ -31,7 +52,7 @@ def promote(settings: Settings, version: int | None, label: str | None) -> str:
         what = "the newest version" if version is None else f"version {version}"
         done = f"{what} is served from now on"
     write_selection(folder, selection)
-    return f"{settings.name}: {done}"
+    return f"{settings.name}: {done}{mended}"
 
 
 def rollback(settings: Settings) -> str:
@@ -42,7 +63,7 @@ def rollback(settings: Settings) -> str:
     """
     folder = settings.models / settings.name
     selection = read_selection(folder)
-    good = (v for v in version_numbers(folder) if not _fault(folder / str(v), settings))
+    good = (v for v in _numbers(folder) if not _fault(folder / str(v), settings))
     current = selection.serve if isinstance(selection.serve, int) else next(good, None)
     previous = next((v for v in good if current is not None and v < current), None)
     if previous is None:
@@ -52,10 +73,17 @@ def rollback(settings: Settings) -> str:
     return f"{settings.name}: version {previous} is served from now on instead of {current}"
 
 
+def _numbers(folder: Path) -> list[int]:
+    try:
+        return version_numbers(folder)
+    except OSError as error:
+        raise SelectionError(f"{folder} cannot be read: {error.strerror}") from error
+
+
 def _fault(model_dir: Path, settings: Settings) -> str | None:
     """Why the service would refuse a version."""
     try:
-        require_return(read(model_dir).card, settings.min_return)
+        examine(model_dir, settings.min_return)
     except ArtefactError as error:
         return str(error)
     return None

@@ -1,6 +1,8 @@
 """The model repository: finds the models and watches for new versions."""
 
 import logging
+import os
+import re
 import threading
 import time
 
@@ -8,9 +10,10 @@ from serving.errors import NotFoundError
 from serving.metrics import Metrics
 from serving.policy.savedmodel import Policy
 from serving.registry.selection import Selection, read_selection, write_selection
+from serving.registry.store import Store
 from serving.registry.versions import Versions
 from serving.schemas import ModelReport
-from serving.settings import Settings
+from serving.settings import MODEL_NAME, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -22,11 +25,15 @@ class Repository:
     `NotFoundError` is raised where no model has it.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, store: Store | None = None) -> None:
+        """Copy versions into `store`, which the workers of a service share."""
         self.default = settings.name
         self._settings = settings
         self._metrics = metrics
-        self._models = {settings.name: Versions(settings.models / settings.name, settings, metrics)}
+        self._store = store or Store()
+        self._told: set[str] = set()
+        self._models: dict[str, Versions] = {}
+        self._add(settings.name)
 
     def start(self) -> None:
         """Load in the background, so that liveness checks are answered meanwhile."""
@@ -77,11 +84,10 @@ class Repository:
     def refresh(self) -> None:
         """Look for new models and new versions."""
         self._discover()
-        for name in self.names():
-            try:
-                self._models[name].refresh()
-            except OSError as error:
-                logger.error("the versions of %s cannot be read: %s", name, error)
+        models = self._models.copy().values()
+        for versions in models:
+            versions.refresh()
+        self._store.clean_up(set().union(*(versions.digests() for versions in models)))
 
     def _find(self, name: str) -> Versions:
         if name not in self._models:
@@ -92,15 +98,35 @@ class Repository:
         return self._models[name]
 
     def _discover(self) -> None:
+        """Add new models and drop those whose folder is gone; nothing while that is unknown."""
         try:
-            for folder in self._settings.models.iterdir():
-                known = folder.name in self._models or folder.name.startswith(".")
-                if not known and folder.is_dir() and not folder.is_symlink():
-                    self._models[folder.name] = Versions(folder, self._settings, self._metrics)
+            with os.scandir(self._settings.models) as entries:
+                found = {one.name: one.is_dir(follow_symlinks=False) for one in entries}
         except OSError as error:
-            logger.error("%s cannot be read: %s", self._settings.models, error)
+            self._tell_once(f"{self._settings.models} cannot be read: {error.strerror}")
+            return
+        for name, is_folder in found.items():
+            if is_folder and re.fullmatch(MODEL_NAME.pattern, name):
+                if name not in self._models:
+                    self._add(name)
+            elif not name.startswith("."):
+                self._tell_once(f"{name!r} in {self._settings.models} is no model and is ignored")
+        for name in self._models.keys() - found.keys() - {self.default}:
+            self._models.pop(name).refresh()
+
+    def _add(self, name: str) -> None:
+        folder = self._settings.models / name
+        self._models[name] = Versions(folder, self._settings, self._metrics, self._store)
+
+    def _tell_once(self, trouble: str) -> None:
+        if trouble not in self._told:
+            self._told.add(trouble)
+            logger.error("%s", trouble)
 
     def _watch(self) -> None:
         while True:
-            self.refresh()
+            try:
+                self.refresh()
+            except Exception:  # the search ends only with its process
+                logger.exception("the search for versions failed and goes on")
             time.sleep(self._settings.poll_seconds)

@@ -4,20 +4,20 @@ import gc
 import logging
 import threading
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from serving.errors import NotFoundError, NotReadyError, UnknownLabelError
+from serving.errors import NotFoundError, NotReadyError
 from serving.metrics import Metrics
-from serving.policy.artefact import ArtefactError, read, require_return, version_numbers
+from serving.policy.artefact import ArtefactError, version_numbers
 from serving.policy.savedmodel import Policy
-from serving.registry.selection import STABLE, Selection, SelectionError, read_selection
+from serving.registry.examination import examine_copy
+from serving.registry.selection import STABLE, SelectionError, read_selection
+from serving.registry.store import SHOWN_DIGITS, Listing, Store, find_files
 from serving.schemas import ModelReport, VersionReport
 from serving.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-# Path, size and mtime of every file; a refused version is tried again when they change.
-Fingerprint = tuple[tuple[str, int, int], ...]
 # Why the served version is served, by what is selected.
 _WHY: dict[int | str, str] = {
     "nothing": "the model is unloaded",
@@ -25,23 +25,36 @@ _WHY: dict[int | str, str] = {
 }
 
 
+class _Known(NamedTuple):
+    """What became of a version when its files were last seen."""
+
+    fingerprint: object = None  # of the files; None: try it again, whether they change or not
+    digest: str = ""  # of the copy
+    reason: str = ""  # why it is refused
+
+
 class Versions:
     """Serves the selected version: the newest that passes its checks, or a pinned one.
 
-    A version is loaded and checked while the old one keeps serving; one assignment then swaps
-    them, so a bad version never replaces a good one. The served version stays loaded when its
-    folder vanishes.
+    What is served follows from the folder and the operator's selection alone, so that all workers
+    serve the same. While the folder cannot be read, it follows from what was there before. A
+    version is loaded and checked while the one before keeps serving; one assignment swaps them.
     """
 
-    def __init__(self, folder: Path, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, folder: Path, settings: Settings, metrics: Metrics, store: Store) -> None:
         self.folder = folder
         self.served: Policy | None = None  # the version that answers
         self._name = folder.name
         self._settings = settings
         self._metrics = metrics
-        self._selection = Selection()
+        self._store = store
+        self._listing = store.recall(self._name)
+        self._numbers = sorted(self._listing.digests, reverse=True)
+        self._known = {n: _Known(None, digest) for n, digest in self._listing.digests.items()}
         self._labelled: dict[str, Policy] = {}
-        self._refused: dict[int, tuple[Fingerprint, str]] = {}
+        self._was_read = False
+        self._is_away = True  # the folder, which cannot be read
+        self._trouble = ""  # why the folder or the selection was not read
         self._lock = threading.Lock()  # one thread loads at a time
         metrics.add_model(self._name)
 
@@ -53,13 +66,14 @@ class Versions:
             NotReadyError: no version is served; the message says why.
         """
         if version is not None:
-            if policy := self._loaded(version):
-                return policy
+            for policy in (self.served, *self._labelled.values()):
+                if policy and policy.version == version:
+                    return policy
             raise NotFoundError(f"version {version} of {self._name} is not loaded")
         if label is not None and label != STABLE:
             if policy := self._labelled.get(label):
                 return policy
-            raise UnknownLabelError(f"no version of {self._name} is labelled {label!r}")
+            raise NotFoundError(f"no version of {self._name} is labelled {label!r}")
         if self.served is None:
             # Once one worker has said that it is ready, all must answer.
             self.refresh()
@@ -67,109 +81,134 @@ class Versions:
             return policy
         raise NotReadyError(f"no version of {self._name} is served: {self._why_not()}")
 
-    def refresh(self) -> None:
-        """Read the version selection, and load and serve the selected version.
+    def digests(self) -> set[str]:
+        """The copies that this model needs."""
+        return set(self._listing.digests.values())
 
-        Raises:
-            OSError: the folder cannot be read.
-        """
+    def refresh(self) -> None:
+        """Read the folder, and load and serve what is selected."""
         with self._lock:
-            try:
-                self._selection = read_selection(self.folder)
-            except SelectionError as error:
-                logger.error("version selection unchanged: %s", error)
-            policy = next(filter(None, map(self._load, self._candidates())), None)
-            if policy or self._wanted() == "nothing":
-                self._serve(policy)
-            labels = self._selection.labels.items()
-            loaded = {label: self._load(version) for label, version in labels}
-            self._labelled = {label: policy for label, policy in loaded.items() if policy}
+            self._read()
+            before = [policy for policy in (self.served, *self._labelled.values()) if policy]
+            loaded = {(policy.version, policy.digest): policy for policy in before}
+            wanted = self._wanted()
+            candidates = [wanted] if isinstance(wanted, int) else self._numbers
+            policies = (self._load(number, loaded) for number in candidates if wanted != "nothing")
+            self._serve(next(filter(None, policies), None))
+            labels = self._listing.selection.labels
+            labelled = {label: self._load(number, loaded) for label, number in labels.items()}
+            self._labelled = {label: policy for label, policy in labelled.items() if policy}
+            asked = {*self._numbers, *candidates, *labels.values()}
+            self._known = {n: known for n, known in self._known.items() if n in asked}
+            digests = {n: known.digest for n, known in self._known.items() if known.digest}
+            self._listing = Listing(self._listing.selection, digests)
+            self._store.remember(self._name, self._listing)
+            self._was_read = True
 
     def report(self, *, default: bool) -> ModelReport:
         """The state of every version on disk; `default` is whether `/act` uses this model."""
+        if not self._was_read:
+            # Once one worker tells of its versions, all must.
+            self.refresh()
         policy = self.served
         served = policy.version if policy else None
-        versions = [self._report(version, served) for version in version_numbers(self.folder)]
+        versions = [self._report(version, served) for version in self._numbers]
         return ModelReport(self._name, default, served, versions)
 
-    def _wanted(self) -> int | Literal["newest", "nothing"]:
-        pin = self._settings.pin
-        return self._selection.serve if pin is None or self._name != self._settings.name else pin
-
-    def _candidates(self) -> list[int]:
-        """Versions to try, in order: only those newer than the served one if newest is selected."""
-        wanted = self._wanted()
-        if isinstance(wanted, int):
-            return [wanted]
-        if wanted == "nothing":
-            return []
-        oldest = self.served.version + 1 if self.served else 0
-        return [version for version in version_numbers(self.folder) if version >= oldest]
-
-    def _loaded(self, version: int) -> Policy | None:
-        loaded = (self.served, *self._labelled.values())
-        return next((policy for policy in loaded if policy and policy.version == version), None)
-
-    def _load(self, version: int) -> Policy | None:
-        """Load the version if it is not loaded yet; None if it is refused."""
-        if policy := self._loaded(version):
-            return policy
-        model_dir = self.folder / str(version)
-        fingerprint = _fingerprint(model_dir)
-        if version in self._refused and self._refused[version][0] == fingerprint:
-            return None
+    def _read(self) -> None:
+        """List the folder and its selection, unless they cannot be read."""
+        trouble = ""
         try:
-            artefact = read(model_dir)
-            require_return(artefact.card, self._settings.min_return)
-            policy = Policy(model_dir, artefact)
-        except ArtefactError as error:
-            self._refused[version] = (fingerprint, str(error))
-            logger.error("refused %s version %d: %s", self._name, version, error)
+            self._numbers, self._is_away = version_numbers(self.folder), False
+            self._listing.selection = read_selection(self.folder)
+        except SelectionError as error:
+            trouble = f"version selection unchanged: {error}"
+        except OSError as error:
+            self._is_away = True
+            trouble = f"the versions of {self._name} cannot be read: {error}"
+        if trouble and trouble != self._trouble:
+            logger.error("%s", trouble)
+        self._trouble = trouble
+
+    def _wanted(self) -> int | Literal["newest", "nothing"]:
+        pin = self._settings.pin if self._name == self._settings.name else None
+        return self._listing.selection.serve if pin is None else pin
+
+    def _load(self, version: int, loaded: dict[tuple[int, str], Policy]) -> Policy | None:
+        """Copy, check and load a version, unless that is done; None if it is refused."""
+        known = self._known.get(version, _Known())
+        fingerprint: object = None
+        try:
+            if not self._is_away:
+                if version not in self._numbers:
+                    there = ", ".join(map(str, self._numbers)) or "none"
+                    raise ArtefactError(f"it is not there; there are: {there}")
+                paths, fingerprint = find_files(self.folder / str(version))
+                if known.fingerprint != fingerprint:
+                    digest = self._store.copy(self.folder / str(version), paths)
+                    known = _Known(fingerprint, digest)
+            if not known.digest or (known.reason and not self._is_away):
+                return None
+            key = version, known.digest[:SHOWN_DIGITS]
+            if key not in loaded:
+                loaded[key] = examine_copy(
+                    self._store, known.digest, self._name, version, self._settings.min_return
+                )
+            self._known[version] = _Known(fingerprint, known.digest)
+            return loaded[key]
+        except OSError as error:
+            self._read()
+            if self._is_away:
+                return self._load(version, loaded)
+            # The copy that was good is what is served if the folder goes away after all.
+            self._refuse(version, _Known(None, known.digest, f"cannot be read: {error}"))
+        except Exception as error:  # whatever it is, it is this version's and hurts no other
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            self._refuse(version, _Known(fingerprint, "", reason))
+        return None
+
+    def _refuse(self, version: int, known: _Known) -> None:
+        before = self._known.get(version, _Known())
+        self._known[version] = known
+        if (known.reason, known.fingerprint) != (before.reason, before.fingerprint):
+            logger.error("refused %s version %d: %s", self._name, version, known.reason)
             self._metrics.refusals(self._name).inc()
-            return None
-        self._refused.pop(version, None)
-        return policy
 
     def _serve(self, policy: Policy | None) -> None:
         before, self.served = self.served, policy
         if policy is before:
             return
-        self._metrics.served_version(self._name).set(policy.version if policy else -1)
+        self._metrics.serves(
+            self._name, policy.version if policy else -1, policy.digest if policy else "0"
+        )
         if before is not None:
             self._metrics.swaps(self._name).inc()
             before = None
             gc.collect()  # a loaded graph has reference cycles
-        logger.info("serving %s version %s", self._name, policy.version if policy else "none")
+        which = f"{policy.version}, digest {policy.digest}" if policy else "none"
+        logger.info("serving %s version %s", self._name, which)
 
     def _report(self, version: int, served: int | None) -> VersionReport:
+        known = self._known.get(version, _Known())
+        digest = known.digest[:SHOWN_DIGITS]
         labels = [label for label, policy in self._labelled.items() if policy.version == version]
         wanted = self._wanted()
         why = _WHY.get(wanted, f"version {wanted} is pinned")
         if version == served:
-            return VersionReport(version, "served", why)
+            return VersionReport(version, "served", why, digest)
         if labels:
-            return VersionReport(version, "labelled", f"labelled {', '.join(labels)}")
-        if version in self._refused:
-            return VersionReport(version, "refused", self._refused[version][1])
-        return VersionReport(version, "waiting", f"not selected: {why}")
+            return VersionReport(version, "labelled", f"labelled {', '.join(labels)}", digest)
+        if known.reason:
+            return VersionReport(version, "refused", known.reason, digest)
+        return VersionReport(version, "waiting", f"not selected: {why}", digest)
 
     def _why_not(self) -> str:
         wanted = self._wanted()
         if wanted == "nothing":
             return "it is unloaded"
         reasons = [
-            f"version {version}: {reason}"
-            for version, (_, reason) in sorted(self._refused.items(), reverse=True)
-            if wanted in ("newest", version)
+            f"version {version}: {known.reason}"
+            for version, known in sorted(self._known.items(), reverse=True)
+            if known.reason and wanted in ("newest", version)
         ]
-        return "; ".join(reasons) or "there is none yet"
-
-
-def _fingerprint(model_dir: Path) -> Fingerprint:
-    try:
-        return tuple(
-            (str(path), (status := path.lstat()).st_size, status.st_mtime_ns)
-            for path in sorted(model_dir.rglob("*"))
-        )
-    except OSError:  # it is being copied or deleted right now
-        return ()
+        return "; ".join(reasons) or self._trouble or "there is none yet"

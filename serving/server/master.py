@@ -1,8 +1,6 @@
 """gunicorn: worker processes around the application."""
 
 import contextlib
-import gc
-import importlib
 import itertools
 import logging
 import os
@@ -18,6 +16,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.workers.base import Worker
 
 from serving.api.keys import Keys, KeysError, read_keys
+from serving.policy.tensorflow_import import import_tensorflow
 from serving.server.balancing import ConnectionBalancer
 from serving.server.gunicorn_adapter import Arbiter, living_workers
 from serving.settings import Settings
@@ -28,6 +27,7 @@ logger = logging.getLogger(__name__)
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 # prometheus_client's names of the kinds of metrics there are; each process has a file a kind.
 METRICS_KINDS = ("counter", "gauge_liveall", "gauge_mostrecent", "histogram")
+MEMORY = "/dev/shm"  # noqa: S108  # folders in it are made by mkdtemp
 METRICS_BYTES = 256 * 1024  # of a file; several times what all routes and a few models take
 
 
@@ -37,6 +37,8 @@ class Server(BaseApplication):
     TensorFlow is imported in the master, where its memory is shared, but no operation runs
     there: a TensorFlow that has run one and is then forked hangs.
     """
+
+    versions_folder: Path  # of the copies that all workers share
 
     def __init__(self, settings: Settings, listener: socket.socket, keys: Keys) -> None:
         self.settings = settings
@@ -85,10 +87,11 @@ class Server(BaseApplication):
         from serving.api.app import create_api
         from serving.metrics import Metrics
         from serving.registry.repository import Repository
+        from serving.registry.store import Store
 
         self.metrics = Metrics()
         self.metrics.worker_starts.inc()
-        repository = Repository(self.settings, self.metrics)
+        repository = Repository(self.settings, self.metrics, Store(self.versions_folder))
         repository.start()
         self.api = create_api(self.settings, repository, self.metrics, self.keys)
         return self.api.flask
@@ -120,14 +123,21 @@ def bind(host: str, port: int) -> socket.socket:
 def on_starting(arbiter: Any) -> None:
     """Do once in the master what every worker needs."""
     # In memory where that can be: a full disk must not stop the workers that write there.
-    try:
-        folder = tempfile.mkdtemp(prefix="serving-", dir="/dev/shm")
-    except OSError:
-        folder = tempfile.mkdtemp(prefix="serving-")
+    folder = _private_folder(MEMORY, None)
+    # On disk where that can be: versions may be larger than the memory is.
+    arbiter.app.versions_folder = Path(_private_folder(None, MEMORY))
     os.environ[METRICS_FOLDER] = folder
     # Here a worker shows that it lives; without a file for that, gunicorn ends as a whole.
     arbiter.cfg.set("worker_tmp_dir", folder)
     import_tensorflow()
+
+
+def _private_folder(preferred: str | None, other: str | None) -> str:
+    """Make a folder in one of two places; None is where temporary files are kept."""
+    try:
+        return tempfile.mkdtemp(prefix="serving-", dir=preferred)
+    except OSError:
+        return tempfile.mkdtemp(prefix="serving-", dir=other)
 
 
 def pre_fork(arbiter: Any, worker: Worker) -> None:
@@ -168,9 +178,10 @@ def child_exit(arbiter: Any, worker: Worker) -> None:
     mark_process_dead(worker.slot)
 
 
-def on_exit(_arbiter: object) -> None:
+def on_exit(arbiter: Any) -> None:
     """Leave nothing behind."""
     shutil.rmtree(os.environ[METRICS_FOLDER], ignore_errors=True)
+    shutil.rmtree(arbiter.app.versions_folder, ignore_errors=True)
 
 
 def worker_exit(_arbiter: object, worker: Worker) -> None:
@@ -181,25 +192,3 @@ def worker_exit(_arbiter: object, worker: Worker) -> None:
     """
     if worker.booted:  # else its status tells gunicorn not to try again
         os._exit(0)
-
-
-def import_tensorflow() -> None:
-    """Import TensorFlow without the lines that it prints about itself while it loads."""
-    # Whole blocks of rows give the same numbers in every batch only with these kernels.
-    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # No Keras is used: naming the legacy one, which is not installed, spares its import.
-    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    standard_error = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    # Collecting garbage again and again is a third of the import, and there is none.
-    gc.disable()
-    try:
-        importlib.import_module("serving.policy.savedmodel")
-    finally:
-        gc.enable()
-        os.dup2(standard_error, 2)
-        os.close(standard_error)
-    # What was imported stays, and a worker that never looks through it shares its memory.
-    gc.freeze()

@@ -88,8 +88,8 @@ function showRanges({ names, seen_low, seen_high, low, high }) {
 
 function showVersions(versions) {
   find("versions").replaceChildren(
-    ...versions.map(({ version, state, reason }) =>
-      tableRow([version, STATES[state] ?? state, reason.replace(/^not selected: /, "")]),
+    ...versions.map(({ version, state, reason, digest }) =>
+      tableRow([version, STATES[state] ?? state, reason.replace(/^not selected: /, ""), digest]),
     ),
   );
 }

@@ -1,17 +1,23 @@
 """The models folder may be read-only, be written file by file, or go away."""
 
+import os
 import shutil
+import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
+import urllib3
 
 from serving.client import PolicyClient
-from tests.artefacts import files, publish
+from tests.artefacts import CARD, edit_card, files, publish
 from tests.conftest import Service, Trained, running_service, wait_until
 from tests.faults.conftest import Tell
 from tests.faults.load import Load
 from tests.faults.mounts import seen_by, with_mounts
-from tests.faults.wire import Wire, post
+from tests.faults.wire import Wire, children, metric, post
 
 POLL = ("--poll-seconds", "0.05")
 
@@ -69,15 +75,173 @@ def test_a_read_only_folder_is_served_and_followed(trained: Trained, tmp_path: P
         wait_until(lambda: served(service) == 2)
 
 
-def test_what_is_served_stays_so_while_the_folder_is_away(trained: Trained, tmp_path: Path) -> None:
+def another(model_dir: Path) -> None:
+    """Make a version another one, which is as good."""
+    edit_card(model_dir, lambda card: card.update(created="another day"))
+
+
+def answers(service: Service) -> set[tuple[int, str]]:
+    """The version and digest, or the reason for none, that new connections are told of."""
+    told = set()
+    for _ in range(16):
+        answer = urllib3.request("GET", f"{service.url}/health/ready", retries=False).json()
+        model = answer.get("model")
+        told.add((model["version"], model["digest"]) if model else (0, answer["detail"]))
+    return told
+
+
+def wait_until_told(service: Service, version: int, text: str = "", unlike: str = "-") -> str:
+    """Wait until all workers agree; their digest, or their reason."""
+
+    def is_told() -> bool:
+        seen = answers(service)
+        return len(seen) == 1 and all(
+            one == version and text in told and told != unlike for one, told in seen
+        )
+
+    wait_until(is_told)
+    ((_, told),) = answers(service)
+    assert all(answers(service) == {(version, told)} for _ in range(5))
+    return told
+
+
+class Folder(NamedTuple):
+    """A models folder with versions 1 and 2, and a good version of other content."""
+
+    models: Path
+    other: Path
+
+    @property
+    def model(self) -> Path:
+        return self.models / "cartpole"
+
+    def delete(self) -> None:
+        shutil.rmtree(self.model / "2")
+
+    def replace(self) -> None:
+        shutil.rmtree(self.model / "2")
+        publish(self.other, self.model / "2", another)
+
+    def damage(self) -> None:
+        with (self.model / "2" / "saved_model.pb").open("r+b") as file:
+            file.write(b"\0")
+
+    def mend(self) -> None:
+        """As `cp -p` does: with the time of the right file."""
+        damaged = self.model / "2" / "saved_model.pb"
+        content, status = damaged.read_bytes(), damaged.stat()
+        self.damage()
+        time.sleep(0.5)
+        damaged.write_bytes(content)
+        os.utime(damaged, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    def empty(self) -> None:
+        for version in ("1", "2"):
+            shutil.rmtree(self.model / version)
+
+    def remove(self) -> None:
+        shutil.rmtree(self.model)
+
+    def leave_an_older_one(self) -> None:
+        self.empty()
+        publish(self.other, self.model / "1", another)
+
+
+@pytest.mark.parametrize(
+    ("change", "version", "text"),
+    [
+        (Folder.delete, 1, ""),
+        (Folder.replace, 2, ""),
+        (Folder.damage, 1, ""),
+        (Folder.mend, 2, ""),
+        (Folder.leave_an_older_one, 1, ""),
+        (Folder.empty, 0, "there is none yet"),
+        (Folder.remove, 0, "there is none yet"),
+    ],
+)
+def test_what_is_served_follows_from_the_folder_alone(
+    trained: Trained,
+    tmp_path: Path,
+    change: Callable[[Folder], None],
+    version: int,
+    text: str,
+) -> None:
+    models = shutil.copytree(trained.models, tmp_path / "models")
+    folder = Folder(models, trained.model_dir)
+    publish(trained.model_dir, folder.model / "2")
+    with running_service(models, tmp_path / "log", "--workers", "2", *POLL) as service:
+        PolicyClient(service.url).wait_until_ready(60)
+        before = wait_until_told(service, 2)
+        change(folder)
+        os.kill(children(service.process.pid)[0], signal.SIGKILL)
+        wait_until(lambda: (tmp_path / "log").read_text().count("Booting worker") == 3)
+        is_same_content = change in (Folder.delete, Folder.damage, Folder.mend)
+        told = wait_until_told(service, version, text, "-" if is_same_content else before)
+        assert (told == before) is is_same_content
+        # In every worker: 48 bits of the digest, which are 0 where nothing is served.
+        number = int(told, 16) if version else 0
+        wait_until(
+            lambda: list(metric(service.url, "policy_served_digest").values()) == [number] * 2
+        )
+        publish(trained.model_dir, folder.models / "cartpole-3")
+        folder.model.mkdir(exist_ok=True)
+        (folder.models / "cartpole-3").rename(folder.model / "3")
+        assert wait_until_told(service, 3) == before
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_what_was_read_last_is_served_while_the_folder_is_away(
+    trained: Trained, tmp_path: Path
+) -> None:
     models = shutil.copytree(trained.models, tmp_path / "models")
     log = tmp_path / "log"
-    with running_service(models, log, "--workers", "1", *POLL) as service:
+    with running_service(models, log, "--workers", "2", *POLL) as service:
         PolicyClient(service.url).wait_until_ready(60)
+        digest = wait_until_told(service, 1)
         models.rename(tmp_path / "away")
         wait_until(lambda: "cannot be read" in log.read_text())
-        for _ in range(20):
-            assert served(service) == 1
-        publish(trained.model_dir, tmp_path / "away" / "cartpole" / "2")
+        os.kill(children(service.process.pid)[0], signal.SIGKILL)
+        # The worker that starts now has never seen the folder.
+        wait_until(lambda: log.read_text().count("Booting worker") == 3)
+        assert wait_until_told(service, 1) == digest
+        publish(trained.model_dir, tmp_path / "away" / "cartpole" / "2", another)
         (tmp_path / "away").rename(models)
-        wait_until(lambda: served(service) == 2)
+        assert wait_until_told(service, 2) != digest
+
+
+def test_no_entry_of_the_folder_hurts_another(trained: Trained, tmp_path: Path) -> None:
+    models = shutil.copytree(trained.models, tmp_path / "models")
+    model, log = models / "cartpole", tmp_path / "log"
+    os.mkdir(os.fsencode(models) + b"/\xff")
+    os.mkdir(os.fsencode(model) + b"/\xff")
+    (models / "a file").touch()
+    for name in ("20251125010203123456", "007", "\u0663", "-1"):
+        (model / name).mkdir()
+    publish(trained.model_dir, model / "2", lambda folder: os.mkfifo(folder / "pipe"))
+    publish(
+        trained.model_dir, model / "3", lambda folder: (folder / CARD).write_text("[" * 200_000)
+    )
+    publish(
+        trained.model_dir, model / "4", lambda folder: (folder / CARD).write_bytes(b'{"a":"\xff"}')
+    )
+    (model / "5").touch()
+    (model / "6").symlink_to(trained.model_dir)
+    publish(trained.model_dir, model / "7", lambda folder: edit_card(folder, huge_seed))
+    with running_service(models, log, "--workers", "2", *POLL) as service:
+        PolicyClient(service.url).wait_until_ready(60)
+        wait_until_told(service, 7)
+        for path in ("/models", "/models/cartpole", "/metrics", "/openapi.json", "/docs"):
+            assert urllib3.request("GET", service.url + path, retries=False).status == 200, path
+        assert PolicyClient(service.url).policy_card()["training"]["seed"] == 2**64
+        shutil.rmtree(model / "7")
+        wait_until_told(service, 1)
+        report = urllib3.request("GET", f"{service.url}/models").json()["models"][0]["versions"]
+        assert [one["version"] for one in report] == [6, 5, 4, 3, 2, 1]
+        assert {one["state"] for one in report[:-1]} == {"refused"}
+    logged = log.read_text()
+    assert "Traceback" not in logged
+    assert logged.count("'a file' in ") == 2  # once for each worker
+
+
+def huge_seed(card: dict[str, Any]) -> None:
+    card["training"]["seed"] = 2**64

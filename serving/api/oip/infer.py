@@ -135,7 +135,7 @@ def _encode(
         else:
             data = orjson.Fragment(b"[%b]" % columns.numbers(name, result))
             outputs.append(described | {"data": data})
-    parameters: dict[str, Any] = {"seed": result.seed}
+    parameters: dict[str, Any] = {"seed": result.seed, "digest": policy.digest}
     if result.warnings:
         # A parameter is a string, a number or a boolean.
         parameters["warnings"] = "\n".join(result.warnings)

@@ -1,0 +1,168 @@
+"""Copies of versions in a private folder of the service: what is checked is what is loaded.
+
+All workers share the folder. A copy is named by the digest of its content, so workers that copy
+the same version at once end with one copy, and one that is replaced under its number is another.
+"""
+
+import atexit
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import msgspec
+
+from serving.policy.artefact import ArtefactError
+from serving.registry.selection import Selection
+
+SHOWN_DIGITS = 12  # of a digest, in answers and logs
+MAX_FILES = 1_000
+MAX_BYTES = 1024**3
+# Longer than a worker takes from copying a version to listing it.
+_KEEP_SECONDS = 300.0
+_PIECE_BYTES = 1024 * 1024
+
+
+class Listing(msgspec.Struct):
+    """What a model's folder held when it was last read."""
+
+    selection: Selection = Selection()
+    digests: dict[int, str] = {}  # of versions that were copied
+
+
+class Found(NamedTuple):
+    """The files of a version, as they are listed."""
+
+    paths: list[str]  # relative
+    fingerprint: tuple[tuple[object, ...], ...]  # other than before if a file may be
+
+
+def find_files(model_dir: Path) -> Found:
+    """List the files of a version without opening any.
+
+    Raises:
+        ArtefactError: there is something else than files and folders, or too much.
+        OSError: a folder cannot be read.
+    """
+    if model_dir.is_symlink():
+        raise ArtefactError("it is a symbolic link")
+    if model_dir.parent.is_symlink():
+        raise ArtefactError("its model's folder is a symbolic link")
+    found: dict[str, os.stat_result] = {}
+    folders, total = [""], 0
+    while folders:
+        below = folders.pop()
+        with os.scandir(model_dir / below) as entries:
+            for entry in entries:
+                path = os.path.join(below, entry.name)
+                if entry.is_symlink():
+                    raise ArtefactError(f"{path!r} is a symbolic link")
+                if entry.is_dir():
+                    folders.append(path)
+                elif entry.is_file():
+                    found[path] = entry.stat()
+                    total += found[path].st_size
+                else:
+                    raise ArtefactError(f"{path!r} is neither a file nor a folder")
+                if len(found) + len(folders) > MAX_FILES or total > MAX_BYTES:
+                    raise ArtefactError(
+                        f"it has more than {MAX_FILES} files or {MAX_BYTES} bytes, the most allowed"
+                    )
+    return Found(
+        sorted(found),
+        tuple(
+            (path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+            for path, status in sorted(found.items())
+        ),
+    )
+
+
+class Store:
+    """The private folder: one that is given, or one of its own, which ends with the process."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder or Path(tempfile.mkdtemp(prefix="serving-"))
+        if folder is None:
+            atexit.register(self.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def path(self, digest: str) -> Path:
+        """Where the copy with a digest is, if it is there."""
+        return self._folder / digest
+
+    def copy(self, model_dir: Path, paths: list[str]) -> str:
+        """Copy the files of a version, each read once, unless there is a copy with their content.
+
+        Returns:
+            Its digest: SHA-256 of the paths and contents, in 64 hex digits.
+
+        Raises:
+            ArtefactError: it is larger than is allowed.
+            OSError: a file cannot be read, or there is no room for its copy.
+        """
+        writing = Path(tempfile.mkdtemp(prefix=".writing-", dir=self._folder))
+        digest, total = hashlib.sha256(), 0
+        try:
+            for path in paths:
+                target = writing / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                content = hashlib.sha256()
+                # Not followed and not waited for, if it has become a link or a pipe since.
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+                with open(os.open(model_dir / path, flags), "rb") as file, target.open("wb") as out:
+                    while piece := file.read(_PIECE_BYTES):
+                        total += len(piece)
+                        if total > MAX_BYTES:
+                            raise ArtefactError(f"it has more than {MAX_BYTES} bytes")
+                        content.update(piece)
+                        out.write(piece)
+                digest.update(os.fsencode(path) + b"\0" + content.digest())
+            found = digest.hexdigest()
+            with contextlib.suppress(OSError):  # another worker was first
+                writing.rename(self.path(found))
+            os.utime(self.path(found))
+            return found
+        finally:
+            shutil.rmtree(writing, ignore_errors=True)
+
+    def remember(self, model: str, listing: Listing) -> None:
+        """Keep what a model's folder holds, for workers that start while it cannot be read."""
+        content = msgspec.json.encode(listing)
+        path = self._listing_path(model)
+        with contextlib.suppress(OSError):  # a worker that starts then waits for the folder
+            if not path.exists() or path.read_bytes() != content:
+                descriptor, temporary = tempfile.mkstemp(prefix=".writing-", dir=self._folder)
+                with open(descriptor, "wb") as file:
+                    file.write(content)
+                os.replace(temporary, path)
+
+    def recall(self, model: str) -> Listing:
+        """What a model's folder held when any worker last read it; nothing if none has."""
+        try:
+            return msgspec.json.decode(self._listing_path(model).read_bytes(), type=Listing)
+        except (OSError, msgspec.MsgspecError):
+            return Listing()
+
+    def clean_up(self, needed: set[str]) -> None:
+        """Remove copies that are not among the needed, unless they were made or asked for now."""
+        for path in self._folder.iterdir():
+            with contextlib.suppress(OSError):
+                is_old = time.time() - path.stat().st_mtime > _KEEP_SECONDS
+                if path.is_dir() and path.name not in needed and is_old:
+                    shutil.rmtree(path)
+
+    def _listing_path(self, model: str) -> Path:
+        return self._folder / f"{hashlib.sha256(os.fsencode(model)).hexdigest()}.json"
