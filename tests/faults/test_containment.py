@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from serving.client import PolicyClient
+from tests.artefacts import publish
 from tests.conftest import ROOT, Service, Trained, running_service, wait_until
 from tests.faults.conftest import Tell
 from tests.faults.load import Load
 from tests.faults.mounts import with_mounts
+from tests.faults.test_models_folder import get, wait_until_told
 from tests.faults.wire import Wire, children, post
 
 NO_PRIVILEGES = ("--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
@@ -82,6 +84,31 @@ def test_the_kernel_ends_a_worker_before_the_master(models: Path, tmp_path: Path
         ]
     assert scores == [scores[0], 500, 500]
     assert scores[0] < 500
+
+
+def test_a_folder_that_may_not_be_read_is_told_and_hurts_no_other(
+    models: Path, trained: Trained, tmp_path: Path
+) -> None:
+    model, log = models / "cartpole", tmp_path / "log"
+    unreadable = publish(trained.model_dir, model / "2")
+    unreadable.chmod(0)
+    options, within = ("--workers", "2", "--poll-seconds", "0.1"), without_privileges()
+    with running_service(models, log, *options, within=within) as service:
+        PolicyClient(service.url).wait_until_ready(60)
+        digest = wait_until_told(service, 1)
+        two, _ = get(service, "/models").json()["models"][0]["versions"]
+        assert (two["version"], two["state"]) == (2, "refused")
+        assert "Permission denied" in two["reason"]
+        unreadable.chmod(0o755)
+        assert wait_until_told(service, 2) == digest
+        model.chmod(0)  # what was there is served while nobody can say otherwise
+        wait_until(lambda: "the versions of cartpole cannot be read" in log.read_text())
+        assert wait_until_told(service, 2) == digest
+    with running_service(models, log, *options, within=within) as service:
+        wait_until_told(service, 0, "Permission denied")
+        model.chmod(0o755)
+        assert wait_until_told(service, 2) == digest
+    assert "Traceback" not in log.read_text()
 
 
 def test_a_pause_is_not_counted_against_a_request(models: Path, tmp_path: Path) -> None:

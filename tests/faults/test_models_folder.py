@@ -80,11 +80,17 @@ def another(model_dir: Path) -> None:
     edit_card(model_dir, lambda card: card.update(created="another day"))
 
 
+def get(service: Service, path: str) -> urllib3.BaseHTTPResponse:
+    """Ask again only where a worker was killed before it answered."""
+    retries = urllib3.Retry(3, redirect=False, respect_retry_after_header=False)
+    return urllib3.request("GET", service.url + path, retries=retries)
+
+
 def answers(service: Service) -> set[tuple[int, str]]:
     """The version and digest, or the reason for none, that new connections are told of."""
     told = set()
     for _ in range(16):
-        answer = urllib3.request("GET", f"{service.url}/health/ready", retries=False).json()
+        answer = get(service, "/health/ready").json()
         model = answer.get("model")
         told.add((model["version"], model["digest"]) if model else (0, answer["detail"]))
     return told
@@ -231,11 +237,11 @@ def test_no_entry_of_the_folder_hurts_another(trained: Trained, tmp_path: Path) 
         PolicyClient(service.url).wait_until_ready(60)
         wait_until_told(service, 7)
         for path in ("/models", "/models/cartpole", "/metrics", "/openapi.json", "/docs"):
-            assert urllib3.request("GET", service.url + path, retries=False).status == 200, path
+            assert get(service, path).status == 200, path
         assert PolicyClient(service.url).policy_card()["training"]["seed"] == 2**64
         shutil.rmtree(model / "7")
         wait_until_told(service, 1)
-        report = urllib3.request("GET", f"{service.url}/models").json()["models"][0]["versions"]
+        report = get(service, "/models").json()["models"][0]["versions"]
         assert [one["version"] for one in report] == [6, 5, 4, 3, 2, 1]
         assert {one["state"] for one in report[:-1]} == {"refused"}
     logged = log.read_text()
