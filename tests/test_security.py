@@ -136,7 +136,7 @@ def test_no_symbolic_link_is_followed(trained: Trained, tmp_path: Path) -> None:
         assert told["own"]["version"] == 1
         reasons = {one["version"]: one["reason"] for one in told["own"]["versions"]}
         assert reasons[2] == "it is a symbolic link"
-        assert reasons[3] == "saved_model.pb is a symbolic link"
+        assert reasons[3] == "'saved_model.pb' is a symbolic link"
         not_ready = get(service, "/health/ready")
         assert not_ready.status == 503
         assert not_ready.json()["detail"] == (
