@@ -16,7 +16,7 @@ from tests.faults.conftest import Tell
 from tests.faults.test_models_folder import answers, get
 from tests.faults.wire import children
 
-LISTINGS = ("/models", "/metrics", "/openapi.json", "/v2", "/v2/repository/index", "/health/live")
+LISTINGS = ("/models", "/metrics", "/openapi.json", "/docs", "/v2", "/health/live")
 NUMBERS = (1, 2, 3, 9, 10, 2**63 - 1)
 ODD_NAMES = (b"\xff", b"007", b"-1", b"\xd9\xa3", b"9" * 19, b"1 ", b"new\nline", b".hidden")
 

@@ -105,6 +105,7 @@ def test_a_folder_that_may_not_be_read_is_told_and_hurts_no_other(
         wait_until(lambda: "the versions of cartpole cannot be read" in log.read_text())
         assert wait_until_told(service, 2) == digest
     with running_service(models, log, *options, within=within) as service:
+        wait_until(lambda: "Booting worker" in log.read_text())
         wait_until_told(service, 0, "Permission denied")
         model.chmod(0o755)
         assert wait_until_told(service, 2) == digest
