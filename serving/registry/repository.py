@@ -31,7 +31,7 @@ class Repository:
         self._settings = settings
         self._metrics = metrics
         self._store = store or Store()
-        self._told: set[str] = set()
+        self._troubles: set[str] = set()  # of the last look, to tell each once
         self._models: dict[str, Versions] = {}
         self._add(settings.name)
 
@@ -103,14 +103,16 @@ class Repository:
             with os.scandir(self._settings.models) as entries:
                 found = {one.name: one.is_dir(follow_symlinks=False) for one in entries}
         except OSError as error:
-            self._tell_once(f"{self._settings.models} cannot be read: {error.strerror}")
+            self._tell({f"{self._settings.models} cannot be read: {error.strerror}"})
             return
+        troubles = set()
         for name, is_folder in found.items():
             if is_folder and re.fullmatch(MODEL_NAME.pattern, name):
                 if name not in self._models:
                     self._add(name)
             elif not name.startswith("."):
-                self._tell_once(f"{name!r} in {self._settings.models} is no model and is ignored")
+                troubles.add(f"{name!r} in {self._settings.models} is no model and is ignored")
+        self._tell(troubles)
         for name in self._models.keys() - found.keys() - {self.default}:
             self._models.pop(name).refresh()
 
@@ -118,10 +120,10 @@ class Repository:
         folder = self._settings.models / name
         self._models[name] = Versions(folder, self._settings, self._metrics, self._store)
 
-    def _tell_once(self, trouble: str) -> None:
-        if trouble not in self._told:
-            self._told.add(trouble)
+    def _tell(self, troubles: set[str]) -> None:
+        for trouble in sorted(troubles - self._troubles):
             logger.error("%s", trouble)
+        self._troubles = troubles
 
     def _watch(self) -> None:
         while True:

@@ -6,6 +6,7 @@ the same version at once end with one copy, and one that is replaced under its n
 
 import atexit
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -82,11 +83,14 @@ def find_files(model_dir: Path) -> Found:
 
 
 class Store:
-    """The private folder: one that is given, or one of its own, which ends with the process."""
+    """The private folders: each takes what the ones before it have no room for.
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self._folder = folder or Path(tempfile.mkdtemp(prefix="serving-"))
-        if folder is None:
+    Where none is given there is one, which ends with the process.
+    """
+
+    def __init__(self, *folders: Path) -> None:
+        self._folders = folders or (Path(tempfile.mkdtemp(prefix="serving-")),)
+        if not folders:
             atexit.register(self.close)
 
     def __enter__(self) -> Self:
@@ -96,12 +100,14 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Remove the folder."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        """Remove the folders."""
+        for folder in self._folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def path(self, digest: str) -> Path:
         """Where the copy with a digest is, if it is there."""
-        return self._folder / digest
+        paths = [folder / digest for folder in self._folders]
+        return next((path for path in paths if path.is_dir()), paths[0])
 
     def copy(self, model_dir: Path, paths: list[str]) -> str:
         """Copy the files of a version, each read once, unless there is a copy with their content.
@@ -113,7 +119,17 @@ class Store:
             ArtefactError: it is larger than is allowed.
             OSError: a file cannot be read, or there is no room for its copy.
         """
-        writing = Path(tempfile.mkdtemp(prefix=".writing-", dir=self._folder))
+        *others, last = self._folders
+        for folder in others:
+            try:
+                return self._copy(folder, model_dir, paths)
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+        return self._copy(last, model_dir, paths)
+
+    def _copy(self, folder: Path, model_dir: Path, paths: list[str]) -> str:
+        writing = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
         digest, total = hashlib.sha256(), 0
         try:
             for path in paths:
@@ -132,37 +148,44 @@ class Store:
                 digest.update(os.fsencode(path) + b"\0" + content.digest())
             found = digest.hexdigest()
             with contextlib.suppress(OSError):  # another worker was first
-                writing.rename(self.path(found))
-            os.utime(self.path(found))
+                writing.rename(folder / found)
+            os.utime(folder / found)
             return found
         finally:
             shutil.rmtree(writing, ignore_errors=True)
 
     def remember(self, model: str, listing: Listing) -> None:
         """Keep what a model's folder holds, for workers that start while it cannot be read."""
-        content = msgspec.json.encode(listing)
-        path = self._listing_path(model)
-        with contextlib.suppress(OSError):  # a worker that starts then waits for the folder
-            if not path.exists() or path.read_bytes() != content:
-                descriptor, temporary = tempfile.mkstemp(prefix=".writing-", dir=self._folder)
-                with open(descriptor, "wb") as file:
-                    file.write(content)
-                os.replace(temporary, path)
+        content, name = msgspec.json.encode(listing), _listing_name(model)
+        for folder in self._folders:
+            path = folder / name
+            try:
+                if not path.exists() or path.read_bytes() != content:
+                    descriptor, temporary = tempfile.mkstemp(prefix=".writing-", dir=folder)
+                    with open(descriptor, "wb") as file:
+                        file.write(content)
+                    os.replace(temporary, path)
+                return
+            except OSError:
+                path.unlink(missing_ok=True)  # no longer true; the next folder may have room
 
     def recall(self, model: str) -> Listing:
         """What a model's folder held when any worker last read it; nothing if none has."""
-        try:
-            return msgspec.json.decode(self._listing_path(model).read_bytes(), type=Listing)
-        except (OSError, msgspec.MsgspecError):
-            return Listing()
+        for folder in self._folders:
+            with contextlib.suppress(OSError, msgspec.MsgspecError):
+                return msgspec.json.decode(
+                    (folder / _listing_name(model)).read_bytes(), type=Listing
+                )
+        return Listing()
 
     def clean_up(self, needed: set[str]) -> None:
         """Remove copies that are not among the needed, unless they were made or asked for now."""
-        for path in self._folder.iterdir():
+        for path in (path for folder in self._folders for path in folder.iterdir()):
             with contextlib.suppress(OSError):
                 is_old = time.time() - path.stat().st_mtime > _KEEP_SECONDS
                 if path.is_dir() and path.name not in needed and is_old:
                     shutil.rmtree(path)
 
-    def _listing_path(self, model: str) -> Path:
-        return self._folder / f"{hashlib.sha256(os.fsencode(model)).hexdigest()}.json"
+
+def _listing_name(model: str) -> str:
+    return f"{hashlib.sha256(os.fsencode(model)).hexdigest()}.json"

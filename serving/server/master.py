@@ -27,7 +27,6 @@ logger = logging.getLogger(__name__)
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 # prometheus_client's names of the kinds of metrics there are; each process has a file a kind.
 METRICS_KINDS = ("counter", "gauge_liveall", "gauge_mostrecent", "histogram")
-MEMORY = "/dev/shm"  # noqa: S108  # folders in it are made by mkdtemp
 METRICS_BYTES = 256 * 1024  # of a file; several times what all routes and a few models take
 
 
@@ -38,7 +37,7 @@ class Server(BaseApplication):
     there: a TensorFlow that has run one and is then forked hangs.
     """
 
-    versions_folder: Path  # of the copies that all workers share
+    versions_folders: list[Path]  # of the copies that all workers share
 
     def __init__(self, settings: Settings, listener: socket.socket, keys: Keys) -> None:
         self.settings = settings
@@ -91,7 +90,7 @@ class Server(BaseApplication):
 
         self.metrics = Metrics()
         self.metrics.worker_starts.inc()
-        repository = Repository(self.settings, self.metrics, Store(self.versions_folder))
+        repository = Repository(self.settings, self.metrics, Store(*self.versions_folders))
         repository.start()
         self.api = create_api(self.settings, repository, self.metrics, self.keys)
         return self.api.flask
@@ -123,21 +122,19 @@ def bind(host: str, port: int) -> socket.socket:
 def on_starting(arbiter: Any) -> None:
     """Do once in the master what every worker needs."""
     # In memory where that can be: a full disk must not stop the workers that write there.
-    folder = _private_folder(MEMORY, None)
-    # On disk where that can be: versions may be larger than the memory is.
-    arbiter.app.versions_folder = Path(_private_folder(None, MEMORY))
+    try:
+        folder = tempfile.mkdtemp(prefix="serving-", dir="/dev/shm")
+    except OSError:
+        folder = tempfile.mkdtemp(prefix="serving-")
+    arbiter.app.versions_folders = [Path(folder) / "versions"]
+    arbiter.app.versions_folders[0].mkdir()
+    # On the disk there is more room.
+    with contextlib.suppress(OSError):
+        arbiter.app.versions_folders.append(Path(tempfile.mkdtemp(prefix="serving-")))
     os.environ[METRICS_FOLDER] = folder
     # Here a worker shows that it lives; without a file for that, gunicorn ends as a whole.
     arbiter.cfg.set("worker_tmp_dir", folder)
     import_tensorflow()
-
-
-def _private_folder(preferred: str | None, other: str | None) -> str:
-    """Make a folder in one of two places; None is where temporary files are kept."""
-    try:
-        return tempfile.mkdtemp(prefix="serving-", dir=preferred)
-    except OSError:
-        return tempfile.mkdtemp(prefix="serving-", dir=other)
 
 
 def pre_fork(arbiter: Any, worker: Worker) -> None:
@@ -180,8 +177,8 @@ def child_exit(arbiter: Any, worker: Worker) -> None:
 
 def on_exit(arbiter: Any) -> None:
     """Leave nothing behind."""
-    shutil.rmtree(os.environ[METRICS_FOLDER], ignore_errors=True)
-    shutil.rmtree(arbiter.app.versions_folder, ignore_errors=True)
+    for folder in (os.environ[METRICS_FOLDER], *arbiter.app.versions_folders):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def worker_exit(_arbiter: object, worker: Worker) -> None:

@@ -1,5 +1,6 @@
 """A models folder that is changed at random, in every way that people and programs change one."""
 
+import json
 import os
 import random
 import shutil
@@ -28,7 +29,8 @@ class Hands:
         expected: that version; 0 for none.
     """
 
-    def __init__(self, models: Path, good: Path, seed: int) -> None:
+    def __init__(self, models: Path, good: Path, seed: int, settle: Callable[[], None]) -> None:
+        self._settle = settle
         self._models = models
         self._model = models / "cartpole"
         self._good = good
@@ -112,7 +114,8 @@ class Hands:
         self._write_selection('{"serve": "newest"}')
 
     def scribble(self) -> None:
-        """The selection becomes invalid, which changes nothing."""
+        """The selection becomes invalid, which changes nothing once the one before was read."""
+        self._settle()
         self._write_selection('{"serve": "the best"}')
 
     def remove(self) -> None:
@@ -136,10 +139,30 @@ def test_workers_agree_on_what_the_folder_says_after_any_change(
     models = shutil.copytree(trained.models, tmp_path / "models")
     log, seed = tmp_path / "log", random.randrange(2**32)
     tell(f"seed {seed}")
-    hands, chance = Hands(models, trained.model_dir, seed), random.Random(seed)
+    chance = random.Random(seed)
     with running_service(models, log, "--workers", "2", "--poll-seconds", "0.1") as service:
         PolicyClient(service.url).wait_until_ready(60)
-        killed = 0
+        killed = marks = 0
+
+        def settle() -> None:
+            """Wait until every worker has looked at all of the folder: it tells of odd names first.
+
+            The second name is seen by a look that began after the first one's had ended.
+            """
+            nonlocal marks
+            for _ in range(2):
+                marks += 1
+                mark = models / f"mark {marks}"
+                mark.touch()
+                wait_until(lambda name=mark.name: service_looked(name))  # type: ignore[misc]
+                mark.unlink()
+
+        def service_looked(name: str) -> bool:
+            lines = [line for line in log.read_text().splitlines() if f"'{name}'" in line]
+            processes = {json.loads(line)["process"] for line in lines}
+            return set(children(service.process.pid)) <= processes
+
+        hands = Hands(models, trained.model_dir, seed, settle)
         for event in range(events):
             if chance.random() < 0.1:
                 models.rename(tmp_path / "away")
