@@ -116,6 +116,7 @@ class DecisionRoutes:
         decoded: dict[int, Decoded] = {}
         for index, (route, parts, request) in enumerate(calls):
             try:
+                # Flask has asked for the key before; the worker comes here first.
                 self._exchange.admit(request.path, request.headers.get("authorization"))
                 decoded[index] = route.decode(request, **parts)
             except ProblemError as error:

@@ -8,7 +8,7 @@ import time
 from flask import Flask, Response, g, request
 
 from serving.api.keys import Keys
-from serving.api.pages import card_page
+from serving.api.pages import asks_for_page, card_page
 from serving.errors import UnauthorizedError
 from serving.metrics import Metrics
 from serving.settings import Settings
@@ -74,7 +74,7 @@ class Exchange:
             try:
                 self.admit(request.path, request.headers.get("Authorization"))
             except UnauthorizedError:
-                if _is_page(request.endpoint):
+                if request.endpoint == "models.model" and asks_for_page():
                     # The same for every name: it tells nobody which models there are.
                     return card_page()
                 raise
@@ -99,10 +99,3 @@ class Exchange:
 def request_id(given: str | None) -> str:
     """The client's own id where it is a plain word, which can be logged, else a new one."""
     return given if given is not None and _REQUEST_ID.fullmatch(given) else os.urandom(8).hex()
-
-
-def _is_page(endpoint: str | None) -> bool:
-    """Whether a browser asks for a page that is a file: `GET /models/<name>`."""
-    return endpoint == "models.model" and (
-        request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html"
-    )

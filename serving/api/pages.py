@@ -47,6 +47,12 @@ def page_blueprint() -> Blueprint:
     return blueprint
 
 
+def asks_for_page() -> bool:
+    """Whether the request prefers a page to JSON; JSON is for who takes anything."""
+    kinds = ["application/json", "text/html"]
+    return request.accept_mimetypes.best_match(kinds) == "text/html"
+
+
 def card_page() -> Response:
     """The page that shows the policy card at its own address, asked for there with `text/html`."""
     response = _answer("card.html")

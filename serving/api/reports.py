@@ -2,11 +2,11 @@
 
 import msgspec
 import orjson
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from serving.api.messages import json_response
-from serving.api.pages import card_page
+from serving.api.pages import asks_for_page, card_page
 from serving.errors import NotFoundError, NotReadyError
 from serving.metrics import Metrics
 from serving.registry.repository import Repository
@@ -44,8 +44,7 @@ def models_blueprint(repository: Repository) -> Blueprint:
     @blueprint.get("/<name>")
     def model(name: str) -> Response:
         report = repository.report(name)
-        kinds = ["application/json", "text/html"]  # the first one for who takes anything
-        if request.accept_mimetypes.best_match(kinds) == "text/html":
+        if asks_for_page():
             return card_page()
         try:
             card = orjson.Fragment(repository.policy(name).card_json)

@@ -83,7 +83,7 @@ def version_number(name: str) -> int | None:
 
     With zeros before them, two folders could have the same number.
     """
-    if not (name.isascii() and name.isdecimal()):
+    if not (name.isascii() and name.isdecimal() and len(name) < 20):
         return None
     number = int(name)
     return number if str(number) == name and number <= MAX_VERSION else None

@@ -28,7 +28,11 @@ def examine_copy(
 
 
 def examine(model_dir: Path, min_return: float | None) -> "Policy":
-    """Examine a version, `models/<name>/<version>`, as a service does before it serves it.
+    """Examine a version as a service does before it serves it.
+
+    Args:
+        model_dir: `models/<name>/<version>`, whose name is a `version_number`.
+        min_return: the least mean return, where there is one.
 
     Raises:
         ArtefactError: it would be refused; the message says why.

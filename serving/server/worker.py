@@ -44,7 +44,7 @@ Waiting = tuple[Connection, Received]
 
 
 class Worker(BaseWorker):
-    """See above. All but `_answer_large` runs in the main thread.
+    """See above. All but `_answer_large`, with what it calls, runs in the main thread.
 
     Attributes:
         slot: number of the worker, which a successor takes over.

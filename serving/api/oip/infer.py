@@ -14,6 +14,7 @@ from serving.api.messages import Answer, Request, encode, json_answer
 from serving.api.oip.schemas import InferInput, InferRequest, RequestParameters
 from serving.api.tensors import DATATYPES, NAMES, Array, numbers_from_bytes, numbers_from_json
 from serving.errors import InvalidRequestError, NotFoundError
+from serving.policy.artefact import version_number
 from serving.policy.decide import ActResult, DecisionRequest, SamplingSpec
 from serving.policy.observations import require_shape
 from serving.policy.outputs import PolicyOutputs
@@ -62,9 +63,10 @@ def find(repository: Repository, name: str, version: str | None) -> Policy:
     """
     if version is None:
         return repository.policy(name)
-    if not (version.isascii() and version.isdecimal() and len(version) < 20):
+    number = version_number(version)
+    if number is None:
         raise NotFoundError(f"versions are whole numbers, and {version!r} is none")
-    return repository.policy(name, version=int(version))
+    return repository.policy(name, version=number)
 
 
 def _split(body: bytes, length: str | None) -> tuple[bytes, memoryview]:

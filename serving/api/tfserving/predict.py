@@ -11,6 +11,7 @@ from serving.api.messages import Answer, Request, json_answer
 from serving.api.tensors import Array
 from serving.api.tfserving.tensors import parse, tensors
 from serving.errors import InvalidRequestError, NotFoundError, NotReadyError
+from serving.policy.artefact import version_number
 from serving.policy.decide import ActResult, DecisionRequest, SamplingSpec
 from serving.policy.observations import require_shape
 from serving.registry.repository import Repository
@@ -121,10 +122,10 @@ def to_number(version: str | None) -> int | None:
     """
     if version is None:
         return None
-    digits = version.lstrip("0") or "0"
-    if len(digits) > 19 or int(digits) >= 2**63:
+    number = version_number(version.lstrip("0") or "0")
+    if number is None:
         raise InvalidRequestError(f"Failed to convert version: {version} to numeric.")
-    return int(digits)
+    return number
 
 
 def _input_dtypes(policy: "Policy", signature: str) -> dict[str, str]:
