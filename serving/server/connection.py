@@ -105,9 +105,9 @@ class Connection:
     def eviction_order(self) -> tuple[bool, bool, float] | None:
         """Idle connections first, and of them those without any request; the oldest first.
 
-        None for those that waited for less than a second, or do not wait for a request.
+        The last number is when it began to wait. None for those that do not wait for a request.
         """
-        if self.events() != _READ or self._limits.clock.now - self._since < 1.0:
+        if self.events() != _READ:
             return None
         return self._state is State.RECEIVING, self._was_answered, self._since
 

@@ -198,10 +198,14 @@ class ConnectionPool:
         self.update(conn)
 
     def _evict(self) -> bool:
-        """Close the connection that has waited longest without sending a request, if one has."""
+        """Close the first connection in `eviction_order`, once it has waited for a second.
+
+        Until then nobody is closed: who has asked before does not leave for who never asked.
+        """
         waiting = {conn: order for conn in self._connections if (order := conn.eviction_order())}
-        if waiting:
-            oldest = min(waiting, key=waiting.__getitem__)
-            oldest.close()
-            self.update(oldest)
-        return bool(waiting)
+        first = min(waiting, key=waiting.__getitem__, default=None)
+        if first is None or self._limits.clock.now - waiting[first][-1] < 1.0:
+            return False
+        first.close()
+        self.update(first)
+        return True

@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import signal
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,12 +81,13 @@ class Hands:
     def damage(self) -> None:
         """One byte of a file is another one, and the times of the file are as they were."""
         for number in self._some():
-            files = [path for path in (self._model / str(number)).rglob("*") if path.is_file()]
-            path = self._random.choice(sorted(files))
-            content, status = bytearray(path.read_bytes()), path.stat()
+            paths = sorted((self._model / str(number)).rglob("*"))
+            files = [path for path in paths if stat.S_ISREG(path.lstat().st_mode)]
+            path = self._random.choice([path for path in files if path.stat().st_size])
+            content, times = bytearray(path.read_bytes()), path.stat()
             content[self._random.randrange(len(content))] ^= 1
             path.write_bytes(content)
-            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
             self._is_good[number] = False
 
     def spoil(self) -> None:
@@ -93,7 +95,7 @@ class Hands:
         for number in self._some():
             path = self._model / str(number) / f"odd {self._random.random()}"
             make: Callable[[Path], object] = self._random.choice(
-                [os.mkfifo, Path.touch, lambda path: path.symlink_to("/etc/passwd")]
+                [os.mkfifo, Path.touch, lambda path: path.symlink_to("/dev/null")]
             )
             make(path)
             self._is_good[number] = False
