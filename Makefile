@@ -34,7 +34,7 @@ LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashe
 	--no-emit-index-url --no-emit-find-links --no-header
 lock:
 	cd requirements && $(LOCK) dev.in -o dev.txt
-	cd requirements && for name in train serve play bench-serving; do \
+	cd requirements && for name in train serve play pull sign bench-serving; do \
 		$(LOCK) $$name.in -c dev.txt -o $$name.txt || exit; \
 	done
 	@# For Windows torch asks for no CUDA packages; pip installs torch itself, see the .in file.
