@@ -13,11 +13,12 @@ import tensorflow as tf
 
 from tests.conftest import Trained
 from training import export
+from training.artefact import load
 from training.model import Policy, initialize
 
 POLICY = Policy(initialize(np.random.default_rng(0), 4, 2, 64, "orthogonal"), "tanh")
 OBSERVATIONS = np.random.default_rng(1).normal(size=(16, 4)).astype(np.float32)
-CARD = {"environment": "CartPole-v1"}
+CARD = {"environment": "CartPole-v1", "training": {"config": {"activation": "tanh"}}}
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +140,8 @@ def test_another_user_can_read_a_version_whatever_the_umask_is(tmp_path: Path) -
 
 def test_what_is_a_pattern_elsewhere_is_a_name_in_a_path(tmp_path: Path) -> None:
     version = export.export(tmp_path / "m[4]" / "q*?", POLICY, CARD, OBSERVATIONS)
-    logits, _ = export.load(version)[0](OBSERVATIONS)
+    policy, _ = load(version)
+    logits, _ = policy(OBSERVATIONS)
     np.testing.assert_allclose(logits, POLICY(OBSERVATIONS)[0], rtol=1e-5, atol=1e-5)
 
 
@@ -168,15 +170,15 @@ def test_a_model_that_computes_something_else_is_not_exported(
 def test_a_file_that_differs_from_its_checksum_is_not_exported(
     path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load = export.load
+    run = export._run
 
-    def damage_after_loading(folder: Path) -> Any:
-        loaded = load(folder)
+    def damage_after_running(folder: Path, observations: Any) -> Any:
+        outputs = run(folder, observations)
         with (folder / path).open("ab") as file:
             file.write(b" ")
-        return loaded
+        return outputs
 
-    monkeypatch.setattr(export, "load", damage_after_loading)
+    monkeypatch.setattr(export, "_run", damage_after_running)
     with pytest.raises(export.ExportError, match=f"{path} does not match its checksum"):
         export.export(tmp_path / "cartpole", POLICY, CARD, OBSERVATIONS)
     assert list((tmp_path / "cartpole").iterdir()) == []

@@ -14,7 +14,7 @@ LAYERS = [
     {"card", "checkpoint", "metrics", "reporting"},  # what a run leaves, and what it shows
     {"trainer"},
     {"advantages", "selection", "robustness", "export", "pictures"},
-    {"rollout", "learner", "evaluation", "warmup"},
+    {"artefact", "rollout", "learner", "evaluation", "warmup"},
     {"model"},
     {"envs", "config", "types", "files"},
 ]

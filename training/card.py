@@ -43,8 +43,8 @@ def policy_card(settings: RunSettings, trainer: Trainer, result: TrainingResult)
     config, state = settings.config, trainer.state
     observation_names, action_names = names(
         config.env_id,
-        result.policy.weights.hidden.kernel.shape[0],
-        result.policy.weights.actor.kernel.shape[1],
+        result.policy.observation_size,
+        result.policy.num_actions,
     )
     low, high = observation_bounds(state.env)
     # Its own generator: a resumed run must write the same card as one that was never stopped.

@@ -17,7 +17,7 @@ from training.options import (
 )
 
 if TYPE_CHECKING:
-    from training.export import LoadedPolicy
+    from training.model import Policy
 
 model_dir_argument = click.argument(
     "model_dir", type=click.Path(exists=True, file_okay=False, path_type=Path)
@@ -115,12 +115,22 @@ def benchmark(seeds: int, first_seed: int, preset: Preset, output: Path, as_json
         click.echo(json.dumps(result))
 
 
-def _load(model_dir: Path) -> tuple["LoadedPolicy", str]:
+def _load(model_dir: Path) -> tuple["Policy", str]:
     with many_imports():
-        from training.export import load
+        from gymnasium.spaces import flatdim
+
+        from training.artefact import ArtefactError, load
+        from training.envs import UnsupportedEnvironmentError, make_vector_env
 
     try:
-        policy, card = load(model_dir)
-        return policy, card["environment"]
-    except (OSError, ValueError, KeyError) as error:
+        policy, env_id = load(model_dir)
+        env = make_vector_env(env_id, 1)
+    except ArtefactError as error:
         raise Mistake(f"{model_dir} is not an exported version: {error}") from error
+    except UnsupportedEnvironmentError as error:
+        raise Mistake(str(error)) from error
+    env.close()
+    sizes = policy.observation_size, policy.num_actions
+    if sizes != (flatdim(env.single_observation_space), flatdim(env.single_action_space)):
+        raise Mistake(f"{model_dir} is not a policy for {env_id}, as its card says")
+    return policy, env_id

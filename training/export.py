@@ -9,7 +9,6 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from training.artefact import CARD, GOLDEN
 from training.files import make_readable, plain_path, sync, sync_tree
 from training.model import Policy, activation_function
 from training.types import FloatArray
@@ -30,21 +30,8 @@ ROW_BLOCK = 16
 
 GOLDEN_TOLERANCE = 1e-5
 
-CARD = "assets.extra/policy.json"
 # Placeholder for the card's own checksum while that is computed.
 NO_CHECKSUM = "0" * 64
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedPolicy:
-    """A policy that acts by a SavedModel's default signature."""
-
-    signature: Any
-
-    def __call__(self, observations: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Map observations `[B, O]` to action logits `[B, A]` and state values `[B]`."""
-        outputs = self.signature(observations=tf.constant(observations, tf.float32))
-        return outputs["action_logits"].numpy(), outputs["state_values"].numpy()
 
 
 class ExportError(Exception):
@@ -91,7 +78,7 @@ def export(
             "state_values": values.tolist(),
             "tolerance": GOLDEN_TOLERANCE,
         }
-        (extra / "golden.json").write_text(_to_json(golden))
+        (staging / GOLDEN).write_text(_to_json(golden))
         write_warmup(extra / WARMUP, base.name, golden_observations)
         checksums = {**_checksums(staging), CARD: NO_CHECKSUM}
         unsigned = _to_json({**card, "checksums": checksums})
@@ -105,24 +92,9 @@ def export(
         raise
 
 
-def load(model_dir: Path) -> tuple[LoadedPolicy, dict[str, Any]]:
-    """Load a version to evaluate it.
-
-    Returns:
-        Its policy and its card.
-
-    Raises:
-        OSError: there is no SavedModel, or no card.
-    """
-    card = json.loads((model_dir / CARD).read_text())
-    with plain_path(model_dir) as path:
-        return LoadedPolicy(tf.saved_model.load(path).signatures["serving_default"]), card
-
-
 def _save(folder: Path, policy: Policy) -> None:
     weights = tf.nest.map_structure(tf.Variable, policy.weights)
     activation = activation_function(policy.activation, tf)
-    observation_size = policy.weights.hidden.kernel.shape[0]
 
     def decide(observations: Any, uniforms: Any, deterministic: Any) -> dict[str, Any]:
         """All outputs from one forward pass; uniforms are in [0, 1)."""
@@ -153,7 +125,7 @@ def _save(folder: Path, policy: Policy) -> None:
         batch = tf.shape(observations)[:1]
         return decide(observations, tf.random.uniform(batch), tf.zeros(batch, tf.bool))
 
-    rows = tf.TensorSpec([None, observation_size], tf.float32, name="observations")
+    rows = tf.TensorSpec([None, policy.observation_size], tf.float32, name="observations")
     uniforms = tf.TensorSpec([None], tf.float32, name="uniforms")
     deterministic = tf.TensorSpec([None], tf.bool, name="deterministic")
     module = tf.Module()
@@ -169,19 +141,24 @@ def _save(folder: Path, policy: Policy) -> None:
 
 
 def _verify(folder: Path, observations: FloatArray, logits: FloatArray, values: FloatArray) -> None:
-    policy, card = load(folder)
+    outputs = _run(folder, observations)
     written = _checksums(folder)
-    for path, checksum in card["checksums"].items():
+    for path, checksum in json.loads((folder / CARD).read_text())["checksums"].items():
         if path != CARD and written[path] != checksum:
             raise ExportError(f"{path} does not match its checksum")
-    saved_logits, saved_values = policy(observations)
-    for name, saved, trained in [
-        ("action_logits", saved_logits, logits),
-        ("state_values", saved_values, values),
-    ]:
+    for name, trained in [("action_logits", logits), ("state_values", values)]:
+        saved = outputs[name].numpy()
         if not np.allclose(saved, trained, rtol=GOLDEN_TOLERANCE, atol=GOLDEN_TOLERANCE):
             difference = np.abs(saved - trained).max()
             raise ExportError(f"the SavedModel's {name} differ from the policy's by {difference}")
+
+
+def _run(folder: Path, observations: FloatArray) -> dict[str, Any]:
+    """What the SavedModel that was just written computes, as others will load it."""
+    with plain_path(folder) as path:
+        signature = tf.saved_model.load(path).signatures["serving_default"]
+    outputs: dict[str, Any] = signature(observations=tf.constant(observations, tf.float32))
+    return outputs
 
 
 def _to_json(content: dict[str, Any]) -> str:

@@ -90,6 +90,16 @@ class Policy:
         logits, values = self.weights(observations, activation_function(self.activation, np))
         return logits, values
 
+    @property
+    def observation_size(self) -> int:
+        """How many numbers an observation has."""
+        return int(self.weights.hidden.kernel.shape[0])
+
+    @property
+    def num_actions(self) -> int:
+        """How many actions there are."""
+        return int(self.weights.actor.kernel.shape[1])
+
 
 def log_softmax(logits: FloatArray) -> FloatArray:
     """Log-probabilities of all actions: `[B, A]` to `[B, A]`."""
