@@ -80,6 +80,7 @@ def parts(model_dir: Path) -> dict[str, Callable[[], object]]:
     from serving.policy.observations import to_array
     from serving.policy.sampling import uniforms_of
     from serving.registry.repository import Repository
+    from serving.registry.trial import Trials
     from serving.server.clock import Clock
     from serving.server.connection import Connection, Limits
     from serving.server.parser import Received, RequestParser
@@ -91,7 +92,7 @@ def parts(model_dir: Path) -> dict[str, Callable[[], object]]:
         models=model_dir.parent.parent, name=model_dir.parent.name, pin=int(model_dir.name)
     )
     metrics = Metrics()
-    repository = Repository(settings, metrics)
+    repository = Repository(settings, metrics, Trials())
     repository.refresh()
     policy, names = repository.policy(), repository.policy().card.observations.names
     api = create_api(settings, repository, metrics, Keys([]))

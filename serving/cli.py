@@ -85,17 +85,18 @@ def verify(model_dir: Path) -> None:
     Exit status 1 says that the service would refuse it.
     """
     from serving.policy.artefact import ArtefactError, version_number
-    from serving.registry.examination import examine
+    from serving.registry.examination import examine_version
+    from serving.registry.trial import Trials
 
     if version_number(model_dir.name) is None:
         what = "its name is not a whole number without zeros before it"
         raise click.UsageError(f"{model_dir} is not a version: {what}")
     try:
-        policy = examine(model_dir, min_return=None)
+        with Trials() as trials:
+            card, _, golden, _ = examine_version(model_dir, None, trials)
     except ArtefactError as error:
         click.echo(f"refused: {error}")
         sys.exit(1)
-    card, golden = policy.card, policy.golden
     numbers, actions = card.observations.names, card.actions.names
     click.echo(f"files          {len(card.checksums)}, each with its checksum on the card")
     click.echo(f"signatures     as designed: {len(numbers)} numbers in, {len(actions)} actions")

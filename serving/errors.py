@@ -3,6 +3,11 @@
 from http import HTTPStatus
 
 
+def first_line(error: Exception) -> str:
+    """What an error says, in one line: TensorFlow's say more."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 class ProblemError(Exception):
     """An answer other than the one that was asked for."""
 

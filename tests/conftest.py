@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from serving.registry.trial import Trials
+
 ROOT = Path(__file__).parent.parent
 
 # Before any test imports TensorFlow: the kernels that the service sets for itself.
@@ -45,6 +47,13 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def trials() -> Iterator[Trials]:
+    """Made before any test runs TensorFlow in this process: after that nothing can be tried."""
+    with Trials() as made:
+        yield made
 
 
 class Trained(NamedTuple):

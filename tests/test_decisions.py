@@ -19,6 +19,7 @@ from serving.policy.decide import ActResult, DecisionRequest, SamplingSpec, deci
 from serving.policy.observations import FloatArray, Ranges
 from serving.policy.outputs import PolicyOutputs
 from serving.registry.repository import Repository
+from serving.registry.trial import Trials
 from serving.settings import Settings
 from tests.conftest import Trained
 from tests.test_act import NAMES, ROW
@@ -28,8 +29,8 @@ PREDICT = "/v1/models/cartpole:predict"
 
 
 @pytest.fixture(scope="module")
-def repository(trained: Trained) -> Repository:
-    loaded = Repository(Settings(models=trained.models), Metrics())
+def repository(trained: Trained, trials: Trials) -> Repository:
+    loaded = Repository(Settings(models=trained.models), Metrics(), trials)
     loaded.refresh()
     return loaded
 

@@ -16,6 +16,7 @@ from serving.api.app import create_api
 from serving.api.keys import Keys
 from serving.metrics import Metrics
 from serving.registry.repository import Repository
+from serving.registry.trial import Trials
 from serving.settings import Settings
 from tests.conftest import Service, Trained
 from tests.test_act import NAMES, ROW
@@ -115,6 +116,13 @@ def test_no_change_of_a_good_body_makes_the_service_fail(
     assert answers[422] > 1_000
 
 
+@pytest.fixture(scope="module")
+def repository(trained: Trained, trials: Trials) -> Repository:
+    loaded = Repository(Settings(models=trained.models), Metrics(), trials)
+    loaded.refresh()
+    return loaded
+
+
 @pytest.mark.parametrize(
     ("path", "content", "status"),
     [
@@ -129,10 +137,9 @@ def test_no_change_of_a_good_body_makes_the_service_fail(
     ],
 )
 def test_the_memory_of_an_unpacked_body_is_given_back(
-    trained: Trained, path: str, content: dict[str, Any], status: int
+    repository: Repository, path: str, content: dict[str, Any], status: int
 ) -> None:
-    app_settings, metrics = Settings(models=trained.models, max_body_bytes=10_000), Metrics()
-    app = create_api(app_settings, Repository(app_settings, metrics), metrics, Keys([])).flask
+    app = create_api(Settings(max_body_bytes=10_000), repository, Metrics(), Keys([])).flask
     body = gzip.compress(json.dumps(content).ljust(9_000).encode())
     headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
     # All unpacked bodies at once may have eight times the longest one's bytes.
@@ -142,9 +149,8 @@ def test_the_memory_of_an_unpacked_body_is_given_back(
 
 
 @pytest.mark.parametrize("digits", [19, 5_000])
-def test_a_version_that_64_bits_cannot_hold_is_none(trained: Trained, digits: int) -> None:
-    app_settings, metrics = Settings(models=trained.models), Metrics()
-    app = create_api(app_settings, Repository(app_settings, metrics), metrics, Keys([])).flask
+def test_a_version_that_64_bits_cannot_hold_is_none(repository: Repository, digits: int) -> None:
+    app = create_api(Settings(), repository, Metrics(), Keys([])).flask
     with app.test_client() as client:
         number = "9" * digits
         assert client.get(f"/v2/models/cartpole/versions/{number}").status_code == 404

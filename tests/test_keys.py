@@ -18,6 +18,7 @@ from serving.api.keys import Keys
 from serving.client import PolicyClient, ServiceError
 from serving.metrics import Metrics
 from serving.registry.repository import Repository
+from serving.registry.trial import Trials
 from serving.settings import Settings
 from tests.conftest import ENVIRONMENT, Service, Trained, run, running_service, wait_until
 from tests.test_act import ROW
@@ -114,7 +115,8 @@ def test_bytes_that_are_no_text_are_401_and_the_service_goes_on(guarded: Service
 
 def rules() -> list[Rule]:
     settings, metrics = Settings(), Metrics()
-    app = create_api(settings, Repository(settings, metrics), metrics, Keys([])).flask
+    with Trials() as trials:
+        app = create_api(settings, Repository(settings, metrics, trials), metrics, Keys([])).flask
     return list(app.url_map.iter_rules())
 
 

@@ -23,6 +23,7 @@ from serving.client import PolicyClient
 from serving.logs import JsonFormatter, TextFormatter
 from serving.metrics import Metrics
 from serving.registry.repository import Repository
+from serving.registry.trial import Trials
 from serving.settings import Settings
 from tests.conftest import ENVIRONMENT, ROOT, Service, Trained, wait_until
 from tests.test_act import ROW
@@ -209,10 +210,10 @@ def test_any_value_can_be_logged_as_json() -> None:
 
 
 def test_an_answer_that_failed_is_in_the_log_under_its_request(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, trials: Trials
 ) -> None:
     settings, metrics = Settings(), Metrics()
-    app = create_api(settings, Repository(settings, metrics), metrics, Keys([])).flask
+    app = create_api(settings, Repository(settings, metrics, trials), metrics, Keys([])).flask
 
     @app.get("/fails")
     def fails() -> str:

@@ -17,6 +17,7 @@ from serving.api.openapi.description import openapi
 from serving.metrics import Metrics
 from serving.policy.artefact import read
 from serving.registry.repository import Repository
+from serving.registry.trial import Trials
 from serving.settings import Settings
 from tests.conftest import Service, Trained
 
@@ -34,9 +35,11 @@ def referenced(api: dict[str, Any], reference: dict[str, str]) -> Any:
     return api["components"][kind][name]
 
 
-def test_every_route_of_the_application_is_described(api: dict[str, Any], tmp_path: Path) -> None:
+def test_every_route_of_the_application_is_described(
+    api: dict[str, Any], tmp_path: Path, trials: Trials
+) -> None:
     settings, metrics = Settings(models=tmp_path), Metrics()
-    app = create_api(settings, Repository(settings, metrics), metrics, Keys([])).flask
+    app = create_api(settings, Repository(settings, metrics, trials), metrics, Keys([])).flask
     routes = {
         # As in the description: "<tfname:name>" is the model's, "<version>" a parameter.
         (

@@ -15,6 +15,7 @@ from serving.policy.savedmodel import Policy
 from serving.policy.tensorflow_adapter import SavedModel
 from tests.artefacts import edit_card, edit_golden, reseal
 from tests.conftest import Trained
+from tests.graphs import loop, wrap_act
 
 
 def load(model_dir: Path) -> Policy:
@@ -115,28 +116,7 @@ def test_a_graph_with_a_loop_decides_as_one_without(model_dir: Path) -> None:
     rows = np.array([[0.01, -0.02, 0.03, 0.04]], np.float32)
     asked = rows, np.array([0.5], np.float32), np.array([False])
     without = load(model_dir).act(*asked)
-    original = tf.saved_model.load(model_dir)
-
-    def act(observations: Any, uniforms: Any, deterministic: Any) -> Any:
-        _, same = tf.while_loop(
-            lambda turn, _: turn < tf.shape(observations)[0] + 3,  # only known when it runs
-            lambda turn, looped: (turn + 1, looped * 1.0),
-            [0, observations],
-        )
-        return original.signatures["act"](
-            observations=same, uniforms=uniforms, deterministic=deterministic
-        )
-
-    specs = original.signatures["act"].structured_input_signature[1]
-    names = ("observations", "uniforms", "deterministic")
-    module = tf.Module()
-    module.original = original
-    signatures = {
-        "serving_default": original.signatures["serving_default"],
-        "act": tf.function(act, [specs[name] for name in names]),
-    }
-    tf.saved_model.save(module, model_dir, signatures=signatures)
-    reseal(model_dir)
+    wrap_act(model_dir, lambda rows: loop(rows, tf.cast(tf.shape(rows)[0], tf.int64) + 3))
     for one, other in zip(load(model_dir).act(*asked), without, strict=True):
         np.testing.assert_array_equal(one, other)
 

@@ -15,6 +15,7 @@ from serving.client import PolicyClient
 from serving.metrics import Metrics
 from serving.registry.repository import Repository
 from serving.registry.selection import Selection, SelectionError, read_selection, write_selection
+from serving.registry.trial import Trials
 from serving.settings import Settings
 from tests.artefacts import publish, unsolve
 from tests.conftest import Trained, run, running_service, wait_until
@@ -248,14 +249,14 @@ def test_a_selected_version_that_cannot_be_served_is_told_by_every_worker(
 
 
 def test_the_selection_survives_a_restart_and_a_pin_overrides_it(
-    models: Path, tmp_path: Path
+    models: Path, tmp_path: Path, trials: Trials
 ) -> None:
     say(models, "promote", "2")
     with running_service(models, tmp_path / "log", "--workers", "1") as service:
         PolicyClient(service.url).wait_until_ready(60)
         answer = urllib3.request("GET", f"{service.url}/health/ready", retries=False)
         assert answer.json()["model"]["version"] == 2
-    pinned = Repository(Settings(models=models, pin=1), Metrics())
+    pinned = Repository(Settings(models=models, pin=1), Metrics(), trials)
     pinned.refresh()
     assert pinned.policy().version == 1
     assert pinned.report("cartpole").versions[-1].reason == "version 1 is pinned"

@@ -22,6 +22,7 @@ from serving.api.keys import Keys
 from serving.client import PolicyClient
 from serving.metrics import Metrics
 from serving.registry.repository import Repository
+from serving.registry.trial import Trials
 from serving.settings import Settings
 from tests.conftest import ENVIRONMENT, ROOT, Trained, running_service, wait_until
 from tests.wsgi_app import MODELS
@@ -221,9 +222,9 @@ def test_what_is_asked_is_decided_and_counted(answers: dict[str, list[Answer]], 
     assert b'policy_http_requests_total{route="/act",status="200"} 6.0\n' in metrics.body
 
 
-def test_every_route_is_asked() -> None:
+def test_every_route_is_asked(trials: Trials) -> None:
     settings, metrics = Settings(), Metrics()
-    repository = Repository(settings, metrics)
+    repository = Repository(settings, metrics, trials)
     app = create_api(settings, repository, metrics, Keys([])).flask
     routes = app.url_map.bind("x")
     asked = set()

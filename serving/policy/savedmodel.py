@@ -11,6 +11,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from google.protobuf.json_format import MessageToDict  # type: ignore[import-untyped] # no stubs
 
+from serving.errors import first_line
 from serving.policy import graph, tensorflow_adapter
 from serving.policy.artefact import GOLDEN, Artefact, ArtefactError, Golden
 from serving.policy.observations import FloatArray, Ranges
@@ -72,8 +73,7 @@ class Policy:
             raise
         # TensorFlow raises whatever it likes; the service stays up and says what it was.
         except Exception as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise ArtefactError(f"TensorFlow cannot load it: {reason}") from error
+            raise ArtefactError(f"TensorFlow cannot load it: {first_line(error)}") from error
         self._require_golden(self.golden)
 
     def act(
@@ -103,7 +103,8 @@ class Policy:
                 if not np.allclose(computed, expected, golden.tolerance, golden.tolerance):
                     raise ArtefactError(f"its {name} are not those of {GOLDEN}")
         except (ValueError, tf.errors.OpError) as error:
-            raise ArtefactError(f"its golden values cannot be computed: {error}") from error
+            reason = f"its golden values cannot be computed: {first_line(error)}"
+            raise ArtefactError(reason) from error
 
 
 def _require_signatures(signatures: Mapping[str, Any], features: int, actions: int) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from serving.policy.artefact import ArtefactError, version_number, version_numbers
-from serving.registry.examination import examine
+from serving.registry.examination import examine_version
 from serving.registry.selection import (
     STABLE,
     Selection,
@@ -13,6 +13,7 @@ from serving.registry.selection import (
     read_selection,
     write_selection,
 )
+from serving.registry.trial import Trials
 from serving.settings import Settings
 
 
@@ -38,7 +39,9 @@ def promote(settings: Settings, text: str | None, label: str | None) -> str:
             raise SelectionError(
                 f"{folder.name} has no version {text}; there are: {listed}; {rest}"
             )
-        if fault := _fault(folder / text, settings):
+        with Trials() as trials:
+            fault = _fault(folder / text, settings, trials)
+        if fault:
             raise SelectionError(f"{folder / text}: {fault}")
     try:
         selection, mended = read_selection(folder), ""
@@ -63,9 +66,10 @@ def rollback(settings: Settings) -> str:
     """
     folder = settings.models / settings.name
     selection = read_selection(folder)
-    good = (v for v in _numbers(folder) if not _fault(folder / str(v), settings))
-    current = selection.serve if isinstance(selection.serve, int) else next(good, None)
-    previous = next((v for v in good if current is not None and v < current), None)
+    with Trials() as trials:
+        good = (v for v in _numbers(folder) if not _fault(folder / str(v), settings, trials))
+        current = selection.serve if isinstance(selection.serve, int) else next(good, None)
+        previous = next((v for v in good if current is not None and v < current), None)
     if previous is None:
         than = "" if current is None else f" before {current}"
         raise SelectionError(f"{settings.name} has no good version{than}")
@@ -80,10 +84,10 @@ def _numbers(folder: Path) -> list[int]:
         raise SelectionError(f"{folder} cannot be read: {error.strerror}") from error
 
 
-def _fault(model_dir: Path, settings: Settings) -> str | None:
+def _fault(model_dir: Path, settings: Settings, trials: Trials) -> str | None:
     """Why the service would refuse a version."""
     try:
-        examine(model_dir, settings.min_return)
+        examine_version(model_dir, settings.min_return, trials)
     except ArtefactError as error:
         return str(error)
     return None

@@ -2,15 +2,19 @@
 
 import logging
 import os
+import random
 import re
+import signal
 import threading
 import time
 
 from serving.errors import NotFoundError
 from serving.metrics import Metrics
 from serving.policy.savedmodel import Policy
+from serving.registry.examination import examine
 from serving.registry.selection import Selection, read_selection, write_selection
 from serving.registry.store import Store
+from serving.registry.trial import Trials, TrialsEndedError
 from serving.registry.versions import Versions
 from serving.schemas import ModelReport
 from serving.settings import MODEL_NAME, Settings
@@ -25,12 +29,19 @@ class Repository:
     `NotFoundError` is raised where no model has it.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, store: Store | None = None) -> None:
-        """Copy versions into `store`, which the workers of a service share."""
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        trials: Trials,
+        store: Store | None = None,
+    ) -> None:
+        """Copy versions into `store`, which the workers of a service share, and try them first."""
         self.default = settings.name
         self._settings = settings
         self._metrics = metrics
         self._store = store or Store()
+        self._trials = trials
         self._troubles: set[str] = set()  # of the last look, to tell each once
         self._models: dict[str, Versions] = {}
         self._add(settings.name)
@@ -71,7 +82,8 @@ class Repository:
         """
         versions = self._find(name)
         write_selection(versions.folder, selection)
-        versions.refresh()
+        while unexamined := versions.refresh():
+            self._examine(unexamined)
 
     def selection(self, name: str) -> Selection:
         """The version selection of a model.
@@ -82,12 +94,21 @@ class Repository:
         return read_selection(self._find(name).folder)
 
     def refresh(self) -> None:
-        """Look for new models and new versions."""
-        self._discover()
-        models = self._models.copy().values()
-        for versions in models:
-            versions.refresh()
+        """Look for new models and new versions, and load what is to be served."""
+        while True:
+            self._discover()
+            models = self._models.copy().values()
+            unexamined = [digest for versions in models if (digest := versions.refresh())]
+            if not unexamined:
+                break
+            # One of any model, so that none waits for all of another's.
+            self._examine(random.choice(unexamined))  # noqa: S311 # not for secrets
         self._store.clean_up(set().union(*(versions.digests() for versions in models)))
+
+    def _examine(self, digest: str) -> None:
+        self._store.judge(
+            digest, lambda copy: examine(copy, self._settings.min_return, self._trials)
+        )
 
     def _find(self, name: str) -> Versions:
         if name not in self._models:
@@ -129,6 +150,10 @@ class Repository:
         while True:
             try:
                 self.refresh()
+            except TrialsEndedError as error:
+                logger.critical("%s; this process ends, and needs a successor", error)
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
             except Exception:  # the search ends only with its process
                 logger.exception("the search for versions failed and goes on")
             time.sleep(self._settings.poll_seconds)

@@ -2,16 +2,19 @@
 
 All workers share the folder. A copy is named by the digest of its content, so workers that copy
 the same version at once end with one copy, and one that is replaced under its number is another.
+Beside it lies the verdict on it: each version is examined once, for all workers.
 """
 
 import atexit
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -23,8 +26,10 @@ from serving.registry.selection import Selection
 SHOWN_DIGITS = 12  # of a digest, in answers and logs
 MAX_FILES = 1_000
 MAX_BYTES = 1024**3
+MAX_FOLDER_BYTES = 2 * MAX_BYTES  # of all copies in one of the folders
 # Longer than a worker takes from copying a version to listing it.
 _KEEP_SECONDS = 300.0
+_LISTING, _VERDICT = ".listing", ".verdict"  # what their files' names end with
 _PIECE_BYTES = 1024 * 1024
 
 
@@ -117,7 +122,7 @@ class Store:
 
         Raises:
             ArtefactError: it is larger than is allowed.
-            OSError: a file cannot be read, or there is no room for its copy.
+            OSError: a file cannot be read, or there is no room for its copy now.
         """
         *others, last = self._folders
         for folder in others:
@@ -131,6 +136,7 @@ class Store:
     def _copy(self, folder: Path, model_dir: Path, paths: list[str]) -> str:
         writing = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
         digest, total = hashlib.sha256(), 0
+        room = MAX_FOLDER_BYTES - _size(folder)
         try:
             for path in paths:
                 target = writing / path
@@ -143,6 +149,8 @@ class Store:
                         total += len(piece)
                         if total > MAX_BYTES:
                             raise ArtefactError(f"it has more than {MAX_BYTES} bytes")
+                        if total > room:
+                            raise OSError(errno.ENOSPC, "no room among the copies of others")
                         content.update(piece)
                         out.write(piece)
                 digest.update(os.fsencode(path) + b"\0" + content.digest())
@@ -153,6 +161,44 @@ class Store:
             return found
         finally:
             shutil.rmtree(writing, ignore_errors=True)
+
+    def verdict(self, digest: str) -> str | None:
+        """Why a version is refused; "" where it is good, None where it was not examined yet."""
+        with contextlib.suppress(OSError, msgspec.MsgspecError):
+            return msgspec.json.decode(self._verdict_path(digest).read_bytes(), type=str)
+        return None
+
+    def _verdict_path(self, digest: str) -> Path:
+        """Beside the copy, or where the copy was that it is about."""
+        paths = [folder / f"{digest}{_VERDICT}" for folder in self._folders]
+        there = next((path for path in paths if path.exists()), None)
+        return there or self.path(digest).with_suffix(_VERDICT)
+
+    def judge(self, digest: str, examine: Callable[[Path], object]) -> None:
+        """Have a copy examined, unless that was done or another process is about to do it.
+
+        The copy of a version that is refused is removed.
+
+        Args:
+            digest: of the copy.
+            examine: raises an `ArtefactError` if the version in a folder is to be refused.
+
+        Raises:
+            OSError: there is no room for the verdict.
+        """
+        model_dir = self.path(digest)
+        with self._verdict_path(digest).open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if self.verdict(digest) is not None:
+                return
+            reason = ""
+            try:
+                examine(model_dir)
+            except ArtefactError as error:
+                reason = str(error)
+                shutil.rmtree(model_dir, ignore_errors=True)
+            file.truncate(0)  # a process that was killed may have begun to write
+            file.write(msgspec.json.encode(reason))
 
     def remember(self, model: str, listing: Listing) -> None:
         """Keep what a model's folder holds, for workers that start while it cannot be read."""
@@ -179,13 +225,28 @@ class Store:
         return Listing()
 
     def clean_up(self, needed: set[str]) -> None:
-        """Remove copies that are not among the needed, unless they were made or asked for now."""
+        """Remove copies and verdicts that are not among the needed, unless they were made now."""
         for path in (path for folder in self._folders for path in folder.iterdir()):
+            is_needed = path.stem in needed and not (path.is_dir() and self.verdict(path.name))
             with contextlib.suppress(OSError):
                 is_old = time.time() - path.stat().st_mtime > _KEEP_SECONDS
-                if path.is_dir() and path.name not in needed and is_old:
+                if is_needed or not is_old or path.suffix == _LISTING:
+                    continue
+                if path.is_dir():
                     shutil.rmtree(path)
+                else:
+                    path.unlink()
+
+
+def _size(folder: Path) -> int:
+    """Of all files below a folder, in bytes, while others may remove some."""
+    total = 0
+    for below, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(below, name)).st_size
+    return total
 
 
 def _listing_name(model: str) -> str:
-    return f"{hashlib.sha256(os.fsencode(model)).hexdigest()}.json"
+    return hashlib.sha256(os.fsencode(model)).hexdigest() + _LISTING

@@ -6,11 +6,10 @@ import threading
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from serving.errors import NotFoundError, NotReadyError
+from serving.errors import NotFoundError, NotReadyError, first_line
 from serving.metrics import Metrics
-from serving.policy.artefact import ArtefactError, version_numbers
+from serving.policy.artefact import ArtefactError, read, version_numbers
 from serving.policy.savedmodel import Policy
-from serving.registry.examination import examine_copy
 from serving.registry.selection import STABLE, SelectionError, read_selection
 from serving.registry.store import SHOWN_DIGITS, Listing, Store, find_files
 from serving.schemas import ModelReport, VersionReport
@@ -33,12 +32,20 @@ class _Known(NamedTuple):
     reason: str = ""  # why it is refused
 
 
+class _UnexaminedError(Exception):
+    """A copy must be examined before it can be loaded."""
+
+    def __init__(self, version: int, digest: str) -> None:
+        super().__init__(version, digest)
+        self.version, self.digest = version, digest
+
+
 class Versions:
     """Serves the selected version: the newest that passes its checks, or a pinned one.
 
     What is served follows from the folder and the operator's selection alone, so that all workers
     serve the same. While the folder cannot be read, it follows from what was there before. A
-    version is loaded and checked while the one before keeps serving; one assignment swaps them.
+    version is examined and loaded while the one before keeps serving; one assignment swaps them.
     """
 
     def __init__(self, folder: Path, settings: Settings, metrics: Metrics, store: Store) -> None:
@@ -52,6 +59,7 @@ class Versions:
         self._numbers = sorted(self._listing.digests, reverse=True)
         self._known = {n: _Known(None, digest) for n, digest in self._listing.digests.items()}
         self._labelled: dict[str, Policy] = {}
+        self._examined: int | None = None  # the version that is waited for
         self._was_read = False
         self._is_away = True  # the folder, which cannot be read
         self._trouble = ""  # why the folder or the selection was not read
@@ -85,25 +93,38 @@ class Versions:
         """The copies that this model needs."""
         return set(self._listing.digests.values())
 
-    def refresh(self) -> None:
-        """Read the folder, and load and serve what is selected."""
+    def refresh(self) -> str | None:
+        """Read the folder, and load and serve what is selected.
+
+        Returns:
+            The digest of a copy that must be examined first, if there is one.
+        """
         with self._lock:
+            self._examined = None
             self._read()
-            before = [policy for policy in (self.served, *self._labelled.values()) if policy]
-            loaded = {(policy.version, policy.digest): policy for policy in before}
-            wanted = self._wanted()
-            candidates = [wanted] if isinstance(wanted, int) else self._numbers
-            policies = (self._load(number, loaded) for number in candidates if wanted != "nothing")
-            self._serve(next(filter(None, policies), None))
-            labels = self._listing.selection.labels
-            labelled = {label: self._load(number, loaded) for label, number in labels.items()}
-            self._labelled = {label: policy for label, policy in labelled.items() if policy}
-            asked = {*self._numbers, *candidates, *labels.values()}
-            self._known = {n: known for n, known in self._known.items() if n in asked}
-            digests = {n: known.digest for n, known in self._known.items() if known.digest}
-            self._listing = Listing(self._listing.selection, digests)
-            self._store.remember(self._name, self._listing)
             self._was_read = True
+            try:
+                self._load_selected()
+            except _UnexaminedError as error:
+                self._examined = error.version
+                return error.digest
+            return None
+
+    def _load_selected(self) -> None:
+        before = [policy for policy in (self.served, *self._labelled.values()) if policy]
+        loaded = {(policy.version, policy.digest): policy for policy in before}
+        wanted = self._wanted()
+        candidates = [wanted] if isinstance(wanted, int) else self._numbers
+        policies = (self._load(number, loaded) for number in candidates if wanted != "nothing")
+        self._serve(next(filter(None, policies), None))
+        labels = self._listing.selection.labels
+        labelled = {label: self._load(number, loaded) for label, number in labels.items()}
+        self._labelled = {label: policy for label, policy in labelled.items() if policy}
+        asked = {*self._numbers, *candidates, *labels.values()}
+        self._known = {n: known for n, known in self._known.items() if n in asked}
+        digests = {n: known.digest for n, known in self._known.items() if known.digest}
+        self._listing = Listing(self._listing.selection, digests)
+        self._store.remember(self._name, self._listing)
 
     def report(self, *, default: bool) -> ModelReport:
         """The state of every version on disk; `default` is whether `/act` uses this model."""
@@ -135,9 +156,10 @@ class Versions:
         return self._listing.selection.serve if pin is None else pin
 
     def _load(self, version: int, loaded: dict[tuple[int, str], Policy]) -> Policy | None:
-        """Copy, check and load a version, unless that is done; None if it is refused."""
+        """Copy and load a version, unless that is done; None if it is refused."""
         known = self._known.get(version, _Known())
         fingerprint: object = None
+        digest = known.digest if self._is_away else ""
         try:
             if not self._is_away:
                 if version not in self._numbers:
@@ -145,17 +167,18 @@ class Versions:
                     raise ArtefactError(f"it is not there; there are: {there}")
                 paths, fingerprint = find_files(self.folder / str(version))
                 if known.fingerprint != fingerprint:
-                    digest = self._store.copy(self.folder / str(version), paths)
-                    known = _Known(fingerprint, digest)
+                    known = _Known(fingerprint, self._store.copy(self.folder / str(version), paths))
             if not known.digest or (known.reason and not self._is_away):
                 return None
-            key = version, known.digest[:SHOWN_DIGITS]
+            digest = known.digest
+            key = version, digest[:SHOWN_DIGITS]
             if key not in loaded:
-                loaded[key] = examine_copy(
-                    self._store, known.digest, self._name, version, self._settings.min_return
-                )
-            self._known[version] = _Known(fingerprint, known.digest)
+                loaded[key] = self._load_copy(version, digest)
+            self._known[version] = _Known(fingerprint, digest)
             return loaded[key]
+        except _UnexaminedError:
+            self._known[version] = known
+            raise
         except OSError as error:
             self._read()
             if self._is_away:
@@ -163,9 +186,17 @@ class Versions:
             # The copy that was good is what is served if the folder goes away after all.
             self._refuse(version, _Known(None, known.digest, f"cannot be read: {error}"))
         except Exception as error:  # whatever it is, it is this version's and hurts no other
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            self._refuse(version, _Known(fingerprint, "", reason))
+            self._refuse(version, _Known(fingerprint, digest, first_line(error)))
         return None
+
+    def _load_copy(self, version: int, digest: str) -> Policy:
+        reason = self._store.verdict(digest)
+        if reason is None:
+            raise _UnexaminedError(version, digest)
+        if reason:
+            raise ArtefactError(reason)
+        model_dir = self._store.path(digest)
+        return Policy(model_dir, read(model_dir), self._name, version, digest[:SHOWN_DIGITS])
 
     def _refuse(self, version: int, known: _Known) -> None:
         before = self._known.get(version, _Known())
@@ -196,6 +227,8 @@ class Versions:
         why = _WHY.get(wanted, f"version {wanted} is pinned")
         if version == served:
             return VersionReport(version, "served", why, digest)
+        if version == self._examined:
+            return VersionReport(version, "waiting", "it is being examined", digest)
         if labels:
             return VersionReport(version, "labelled", f"labelled {', '.join(labels)}", digest)
         if known.reason:
@@ -206,6 +239,8 @@ class Versions:
         wanted = self._wanted()
         if wanted == "nothing":
             return "it is unloaded"
+        if self._examined is not None:
+            return f"version {self._examined} is being examined"
         reasons = [
             f"version {version}: {known.reason}"
             for version, known in sorted(self._known.items(), reverse=True)

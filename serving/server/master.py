@@ -17,6 +17,7 @@ from gunicorn.workers.base import Worker
 
 from serving.api.keys import Keys, KeysError, read_keys
 from serving.policy.tensorflow_import import import_tensorflow
+from serving.registry.trial import Trials
 from serving.server.balancing import ConnectionBalancer
 from serving.server.gunicorn_adapter import Arbiter, living_workers
 from serving.settings import Settings
@@ -38,6 +39,7 @@ class Server(BaseApplication):
     """
 
     versions_folders: list[Path]  # of the copies that all workers share
+    trials: Trials  # of this worker
 
     def __init__(self, settings: Settings, listener: socket.socket, keys: Keys) -> None:
         self.settings = settings
@@ -90,7 +92,8 @@ class Server(BaseApplication):
 
         self.metrics = Metrics()
         self.metrics.worker_starts.inc()
-        repository = Repository(self.settings, self.metrics, Store(*self.versions_folders))
+        store = Store(*self.versions_folders)
+        repository = Repository(self.settings, self.metrics, self.trials, store)
         repository.start()
         self.api = create_api(self.settings, repository, self.metrics, self.keys)
         return self.api.flask
@@ -143,8 +146,8 @@ def pre_fork(arbiter: Any, worker: Worker) -> None:
     worker.slot = next(slot for slot in itertools.count() if slot not in taken)
 
 
-def post_fork(_arbiter: object, worker: Worker) -> None:
-    """Count on from the numbers of the worker that had the slot before.
+def post_fork(arbiter: Any, worker: Worker) -> None:
+    """Start what tries versions, and count on from the worker that had the slot before.
 
     With files for each process id, every restart would leave some for all scrapes to read.
     Their room is taken here: the kernel kills a process that writes where none is left.
@@ -154,6 +157,7 @@ def post_fork(_arbiter: object, worker: Worker) -> None:
     # Where memory runs out, the kernel should end a worker, which is replaced, not the master.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")
+    arbiter.app.trials = Trials()
     prometheus_adapter.keep_values_in_files(lambda: worker.slot)
     for kind in METRICS_KINDS if sys.platform == "linux" else ():
         path = Path(os.environ[METRICS_FOLDER]) / f"{kind}_{worker.slot}.db"

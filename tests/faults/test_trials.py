@@ -1,0 +1,143 @@
+"""Versions whose graphs do not end, or take all memory: refused, and nothing else notices."""
+
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from serving.client import PolicyClient
+from serving.registry.store import Store
+from tests.artefacts import edit_card, publish
+from tests.conftest import Service, Trained, run, running_service, wait_until
+from tests.faults.conftest import Tell
+from tests.faults.load import Load
+from tests.faults.test_models_folder import get, wait_until_told
+from tests.faults.wire import children
+from tests.graphs import endless, fill, wrap_act
+
+REASONS = {
+    "endless": "it cannot be loaded and tried within 10 seconds of processor time",
+    "terabyte": "OOM when allocating tensor",
+    "gigabytes": "OOM when allocating tensor",
+}
+
+
+@pytest.fixture(scope="module")
+def hostile(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("hostile")
+    changes = {"endless": endless, "terabyte": fill(2**38), "gigabytes": fill(3 * 2**28)}
+    versions = {}
+    for number, (kind, change) in enumerate(changes.items(), 1):
+        versions[kind] = shutil.copytree(trained.model_dir, folder / "cartpole" / str(number))
+        wrap_act(versions[kind], change)
+    return versions
+
+
+def test_verify_refuses_what_takes_more_than_the_limits(hostile: dict[str, Path]) -> None:
+    finished = run("serving", "verify", str(hostile["gigabytes"]))
+    assert finished.returncode == 1, finished.stderr
+    assert finished.stdout.startswith("refused: ")
+    assert REASONS["gigabytes"] in finished.stdout
+    assert finished.stdout.count("\n") == 1
+    assert finished.stderr == ""
+
+
+def test_a_service_goes_on_while_it_tries_what_it_refuses(
+    trained: Trained, hostile: dict[str, Path], tmp_path: Path, tell: Tell
+) -> None:
+    models, log = shutil.copytree(trained.models, tmp_path / "models"), tmp_path / "log"
+    with running_service(models, log, "--workers", "2", "--poll-seconds", "0.1") as service:
+        PolicyClient(service.url).wait_until_ready(60)
+        workers = children(service.process.pid)
+        started = time.monotonic()
+        with Load(service.url, 4) as load:
+            for number, kind in enumerate(REASONS, 2):
+                publish(hostile[kind], models / "cartpole" / str(number))
+                wait_until(lambda version=number: reasons(service).keys() >= {version})  # type: ignore[misc]
+        tell(f"refused in {time.monotonic() - started:.1f} s; meanwhile {load.outcome}")
+        assert set(load.outcome.statuses) == {200}
+        assert not load.outcome.lost_ports
+        for number, kind in enumerate(REASONS, 2):
+            for _ in range(8):  # whichever worker answers
+                assert REASONS[kind] in reasons(service)[number]
+        wait_until_told(service, 1)
+        assert children(service.process.pid) == workers
+    assert "oom" not in log.read_text().lower().replace("oom when allocating", "")
+
+
+def reasons(service: Service) -> dict[int, str]:
+    """Why versions are refused, by their numbers."""
+    versions = get(service, "/models/cartpole").json()["versions"]
+    return {one["version"]: one["reason"] for one in versions if one["state"] == "refused"}
+
+
+def test_what_tries_versions_ends_with_its_worker(
+    trained: Trained, hostile: dict[str, Path], tmp_path: Path
+) -> None:
+    models = shutil.copytree(trained.models, tmp_path / "models")
+    options = ("--workers", "1", "--poll-seconds", "0.1")
+    with running_service(models, tmp_path / "log", *options) as service:
+        PolicyClient(service.url).wait_until_ready(60)
+        publish(hostile["endless"], models / "cartpole" / "2")
+        (worker,) = children(service.process.pid)
+        (fork_server,) = children(worker)
+        wait_until(lambda: len(children(fork_server)) == 1)
+        (trial,) = children(fork_server)
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: not (exists(fork_server) or exists(trial)), 5)
+        wait_until_told(service, 1)
+
+
+def test_a_worker_that_can_try_nothing_any_more_is_replaced(
+    trained: Trained, tmp_path: Path
+) -> None:
+    models = shutil.copytree(trained.models, tmp_path / "models")
+    options = ("--workers", "1", "--poll-seconds", "0.1")
+    with running_service(models, tmp_path / "log", *options) as service:
+        PolicyClient(service.url).wait_until_ready(60)
+        (worker,) = children(service.process.pid)
+        (fork_server,) = children(worker)
+        os.kill(fork_server, signal.SIGKILL)
+        publish(
+            models / "cartpole" / "1",
+            models / "cartpole" / "2",
+            lambda copy: edit_card(copy, lambda card: card.update(created="later")),
+        )
+        wait_until_told(service, 2)
+        assert children(service.process.pid) != [worker]
+
+
+def exists(pid: int) -> bool:
+    """Whether a process runs; one that has ended and was not waited for does not."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def test_a_version_is_examined_once_for_all_who_have_a_copy(
+    trained: Trained, tmp_path: Path
+) -> None:
+    examined = []
+
+    def examine(copy: Path) -> None:
+        examined.append(copy)
+        time.sleep(0.3)
+
+    stores = [Store(tmp_path) for _ in range(4)]
+    digests = [store.copy(trained.model_dir, ["saved_model.pb"]) for store in stores]
+    assert [store.verdict(digests[0]) for store in stores] == [None] * 4
+    threads = [
+        threading.Thread(target=store.judge, args=(digest, examine))
+        for store, digest in zip(stores, digests, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(examined) == 1
+    assert [store.verdict(digests[0]) for store in stores] == [""] * 4
