@@ -96,13 +96,18 @@ class Repository:
     def refresh(self) -> None:
         """Look for new models and new versions, and load what is to be served."""
         while True:
-            self._discover()
+            troubles = self._discover()
             models = self._models.copy().values()
             unexamined = [digest for versions in models if (digest := versions.refresh())]
             if not unexamined:
                 break
-            # One of any model, so that none waits for all of another's.
-            self._examine(random.choice(unexamined))  # noqa: S311 # not for secrets
+            try:
+                # One of any model, so that none waits for all of another's.
+                self._examine(random.choice(unexamined))  # noqa: S311 # not for secrets
+            except OSError as error:
+                troubles.add(f"a version cannot be examined: {error}")
+                break
+        self._tell(troubles)
         self._store.clean_up(set().union(*(versions.digests() for versions in models)))
 
     def _examine(self, digest: str) -> None:
@@ -118,14 +123,17 @@ class Repository:
             raise NotFoundError(f"no model is called {name!r}; there are {', '.join(self.names())}")
         return self._models[name]
 
-    def _discover(self) -> None:
-        """Add new models and drop those whose folder is gone; nothing while that is unknown."""
+    def _discover(self) -> set[str]:
+        """Add new models and drop those whose folder is gone; nothing while that is unknown.
+
+        Returns:
+            What is wrong with the folder.
+        """
         try:
             with os.scandir(self._settings.models) as entries:
                 found = {one.name: one.is_dir(follow_symlinks=False) for one in entries}
         except OSError as error:
-            self._tell({f"{self._settings.models} cannot be read: {error.strerror}"})
-            return
+            return {f"{self._settings.models} cannot be read: {error.strerror}"}
         troubles = set()
         for name, is_folder in found.items():
             if is_folder and re.fullmatch(MODEL_NAME.pattern, name):
@@ -133,9 +141,9 @@ class Repository:
                     self._add(name)
             elif not name.startswith("."):
                 troubles.add(f"{name!r} in {self._settings.models} is no model and is ignored")
-        self._tell(troubles)
         for name in self._models.keys() - found.keys() - {self.default}:
             self._models.pop(name).refresh()
+        return troubles
 
     def _add(self, name: str) -> None:
         folder = self._settings.models / name

@@ -65,33 +65,38 @@ class Trials:
 
         Raises:
             ArtefactError: that fails, or takes more than the limits; the message says why.
+            OSError: no process can be started now.
             TrialsEndedError: the fork server is gone.
         """
         with self._lock:
             try:
-                _send(self._socket, os.fsdecode(model_dir))
+                _send(self._socket, os.fspath(model_dir))
                 reason = _receive(self._socket)
-            except OSError:
-                reason = None
+            except (EOFError, OSError) as error:
+                raise TrialsEndedError("the process that tries versions is gone") from error
         if reason is None:
-            raise TrialsEndedError("the process that tries versions is gone")
+            raise OSError("no process can be started; is there a limit of processes?")
         if reason:
             raise ArtefactError(reason)
 
 
-def _send(sock: socket.socket, text: str) -> None:
-    sock.sendall(msgspec.json.encode(text) + b"\n")
+def _send(sock: socket.socket, message: str | None) -> None:
+    sock.sendall(msgspec.json.encode(message) + b"\n")
 
 
 def _receive(sock: socket.socket) -> str | None:
-    """The next message; None at the end."""
+    """The next message.
+
+    Raises:
+        EOFError: the other end is closed.
+    """
     line = b""
     while not line.endswith(b"\n"):
         data = sock.recv(65536)
         if not data:
-            return None
+            raise EOFError
         line += data
-    return msgspec.json.decode(line, type=str)
+    return msgspec.json.decode(line, type=str | None)
 
 
 def _serve(sock: socket.socket) -> None:
@@ -104,21 +109,32 @@ def _serve(sock: socket.socket) -> None:
     # What the other process closes is closed: here nobody would serve it.
     os.closerange(3, sock.fileno())
     os.closerange(sock.fileno() + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-    while (path := _receive(sock)) is not None:
+    while path := _receive(sock):
         import_tensorflow()
-        reading, writing = os.pipe()
+        _send(sock, _run(Path(path), sock))
+
+
+def _run(model_dir: Path, sock: socket.socket) -> str | None:
+    """What a child says of a version; None if there can be no child."""
+    reading, writing = os.pipe()
+    try:
         child = os.fork()
-        if child == 0:
-            try:
-                sock.close()
-                # At most 3,000 bytes, which a pipe takes at once.
-                os.write(writing, msgspec.json.encode(_try(Path(path))[:MAX_REASON]))
-            finally:
-                os._exit(0)
-        os.close(writing)
-        reason = _wait(child, reading, sock)
+    except OSError:
         os.close(reading)
-        _send(sock, reason)
+        os.close(writing)
+        return None
+    if child == 0:
+        try:
+            sock.close()
+            # At most 3,000 bytes, which a pipe takes at once.
+            os.write(writing, msgspec.json.encode(_try(model_dir)[:MAX_REASON]))
+        finally:
+            os._exit(0)
+    os.close(writing)
+    try:
+        return _wait(child, reading, sock)
+    finally:
+        os.close(reading)
 
 
 def _wait(child: int, reading: int, sock: socket.socket) -> str:
@@ -136,7 +152,8 @@ def _wait(child: int, reading: int, sock: socket.socket) -> str:
     if code == -signal.SIGXCPU:
         return f"it cannot be loaded and tried within {CPU_SECONDS} seconds of processor time"
     name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-    return f"the process that loaded and tried it ended with {name}"
+    hint = "is there too little memory, or a limit of processes?"
+    return f"the process that loaded and tried it ended with {name}; {hint}"
 
 
 def _try(model_dir: Path) -> str:

@@ -90,8 +90,8 @@ class Versions:
         raise NotReadyError(f"no version of {self._name} is served: {self._why_not()}")
 
     def digests(self) -> set[str]:
-        """The copies that this model needs."""
-        return set(self._listing.digests.values())
+        """The copies that this model needs, or that are still to be examined."""
+        return {known.digest for known in self._known.copy().values()}
 
     def refresh(self) -> str | None:
         """Read the folder, and load and serve what is selected.

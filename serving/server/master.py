@@ -146,8 +146,8 @@ def pre_fork(arbiter: Any, worker: Worker) -> None:
     worker.slot = next(slot for slot in itertools.count() if slot not in taken)
 
 
-def post_fork(arbiter: Any, worker: Worker) -> None:
-    """Start what tries versions, and count on from the worker that had the slot before.
+def post_fork(_arbiter: object, worker: Worker) -> None:
+    """Count on from the numbers of the worker that had the slot before.
 
     With files for each process id, every restart would leave some for all scrapes to read.
     Their room is taken here: the kernel kills a process that writes where none is left.
@@ -157,7 +157,6 @@ def post_fork(arbiter: Any, worker: Worker) -> None:
     # Where memory runs out, the kernel should end a worker, which is replaced, not the master.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")
-    arbiter.app.trials = Trials()
     prometheus_adapter.keep_values_in_files(lambda: worker.slot)
     for kind in METRICS_KINDS if sys.platform == "linux" else ():
         path = Path(os.environ[METRICS_FOLDER]) / f"{kind}_{worker.slot}.db"

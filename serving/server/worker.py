@@ -23,6 +23,7 @@ from serving.api.exchange import HEADERS, HEALTH, request_id
 from serving.api.messages import Answer, Request
 from serving.api.problems import from_error, problem
 from serving.errors import ProblemError, StuckError, TooBusyError, TooLargeError
+from serving.registry.trial import Trials
 from serving.server.clock import Clock
 from serving.server.connection import LINGER_SECONDS, Connection, Limits
 from serving.server.gunicorn_adapter import WORKER_BOOT_ERROR
@@ -60,11 +61,12 @@ class Worker(BaseWorker):
         count = self.app.settings.threads
         self._threads = ThreadPoolExecutor(count, "request")
         try:
+            self.app.trials = Trials()  # before there is a thread
             # Each waits for the others, so that none is given a second task.
             list(self._threads.map(threading.Barrier(count).wait, [None] * count))
-        except RuntimeError as error:
+        except (OSError, RuntimeError) as error:
             reason = f"{error}; is there a limit of processes?"
-            logger.error("the %d threads of --threads cannot be started: %s", count, reason)
+            logger.error("a process and %d --threads cannot be started: %s", count, reason)
             os._exit(WORKER_BOOT_ERROR)
         super().init_process()
 

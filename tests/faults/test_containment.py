@@ -150,7 +150,7 @@ def test_too_few_processes_are_named_at_the_start(models: Path, tmp_path: Path) 
     with running_service(models, tmp_path / "log", "--threads", "40", within=within) as service:
         assert service.process.wait(60) != 0
     log = (tmp_path / "log").read_text()
-    assert "threads of --threads cannot be started" in log
+    assert "--threads cannot be started" in log
     assert "Traceback" not in log
 
 
