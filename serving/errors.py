@@ -33,10 +33,28 @@ class NotJsonError(ProblemError):
 
 
 class UnauthorizedError(ProblemError):
-    """No valid API key came with the request."""
+    """No valid API key came with the request; the headers are RFC 6750's."""
 
     status = HTTPStatus.UNAUTHORIZED
+
+
+class MissingKeyError(UnauthorizedError):
+    """No API key came with the request."""
+
     headers = (("WWW-Authenticate", "Bearer"),)
+
+
+class InvalidKeyError(UnauthorizedError):
+    """The API key is none of this service's."""
+
+    headers = (("WWW-Authenticate", 'Bearer error="invalid_token"'),)
+
+
+class InsufficientRightError(ProblemError):
+    """The API key may not do that."""
+
+    status = HTTPStatus.FORBIDDEN
+    headers = (("WWW-Authenticate", 'Bearer error="insufficient_scope", scope="operate"'),)
 
 
 class ForbiddenError(ProblemError):

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 from collections.abc import Iterator
@@ -95,7 +96,8 @@ def test_without_a_valid_key_it_is_401(guarded: Service, authorization: str | No
         if has_key
         else "an API key is needed: Authorization: Bearer <key>"
     )
-    assert refused.headers["WWW-Authenticate"] == "Bearer"
+    challenge = 'Bearer error="invalid_token"' if has_key else "Bearer"
+    assert refused.headers["WWW-Authenticate"] == challenge
 
 
 def first_line(service: Service, sent: bytes) -> bytes:
@@ -284,3 +286,63 @@ def test_a_file_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
 def test_without_keys_nobody_is_asked_for_one(service: Service) -> None:
     assert act(service, None).status == 200
     assert act(service, f"Bearer {WRONG}").status == 200
+
+
+def repository(service: Service, key: str, verb: str) -> urllib3.BaseHTTPResponse:
+    return urllib3.request(
+        "POST",
+        f"{service.url}/v2/repository/models/cartpole/{verb}",
+        headers={"Authorization": f"Bearer {key}"},
+        retries=False,
+    )
+
+
+def test_a_key_may_do_what_its_line_says_and_what_it_does_is_logged_by_its_name(
+    trained: Trained, tmp_path: Path
+) -> None:
+    models = shutil.copytree(trained.models, tmp_path / "models")
+    decides, operates, plain = IN_FILE[0], IN_FILE[1], IN_VARIABLE[0]
+    keys = tmp_path / "keys"
+    keys.write_text(f"{decides} robot-7 decide\n{operates}\talice  operate\n{plain}\n")
+    log, options = tmp_path / "log", ("--api-keys-file", str(keys), "--workers", "1")
+    with running_service(models, log, *options) as service:
+        PolicyClient(service.url).wait_until_ready(60)
+        for key in (decides, operates, plain):
+            assert act(service, f"Bearer {key}").status == 200
+        for verb in ("load", "unload"):
+            refused = repository(service, decides, verb)
+            assert refused.status == 403
+            assert refused.json() == {"error": "the API key robot-7 may not change what is served"}
+            assert refused.headers["WWW-Authenticate"] == (
+                'Bearer error="insufficient_scope", scope="operate"'
+            )
+        assert act(service, f"Bearer {decides}").status == 200
+        assert repository(service, operates, "unload").status == 200
+        assert repository(service, plain, "load").status == 200
+    written = log.read_text()
+    assert "cartpole serves nothing from now on, by API key alice" in written
+    # `printf %s variable-key-cccccccc | sha256sum` begins so.
+    assert "cartpole serves newest from now on, by API key 5c4db127" in written
+    assert not any(key in written for key in (decides, operates, plain))
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (f"{WRONG} alice", "is not followed by a name and 'decide' or 'operate'"),
+        (f"{WRONG} alice rule", "is not followed by a name and 'decide' or 'operate'"),
+        (f"{WRONG} al,ice decide", "is not followed by a name and 'decide' or 'operate'"),
+        (f"{WRONG} alice decide operate", "is not followed by a name and 'decide' or 'operate'"),
+        (f"{WRONG}\n{WRONG} alice decide", "an API key is there twice, with other names or rights"),
+    ],
+)
+def test_a_line_that_is_no_key_is_told_at_the_start(
+    line: str, reason: str, trained: Trained, tmp_path: Path
+) -> None:
+    (tmp_path / "keys").write_text(line)
+    options = ("--models", str(trained.models), "--api-keys-file", str(tmp_path / "keys"))
+    finished = run("serving", "run", *options)
+    assert finished.returncode == 2
+    assert reason in finished.stderr
+    assert finished.stderr.count("\n") == 1
+    assert WRONG not in finished.stderr

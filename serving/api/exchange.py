@@ -7,9 +7,9 @@ import time
 
 from flask import Flask, Response, g, request
 
-from serving.api.keys import Keys
+from serving.api.keys import Key, Keys
 from serving.api.pages import asks_for_page, card_page
-from serving.errors import UnauthorizedError
+from serving.errors import InsufficientRightError, UnauthorizedError
 from serving.metrics import Metrics
 from serving.settings import Settings
 
@@ -20,6 +20,8 @@ HEALTH = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/hea
 # Health is for who looks after the process. The pages are files without any data: they ask
 # the API, with the key that is entered there.
 _PUBLIC = re.compile(r"/|/web/[^/]+")
+# What changes what is served.
+_OPERATED = re.compile(r"/v2/repository/models/[^/]+/(un)?load")
 HEADERS = (("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store"))
 
 
@@ -35,14 +37,22 @@ class Exchange:
         self._metrics = metrics
         self._keys = keys
 
-    def admit(self, path: str, authorization: str | None) -> None:
-        """Let a request in that needs no key or has a valid one.
+    def admit(self, path: str, authorization: str | None) -> Key | None:
+        """Let a request in that needs no key, or has a valid one that may do this.
+
+        Returns:
+            The key that it needed.
 
         Raises:
-            UnauthorizedError: it needs one and has none.
+            InsufficientRightError: the key may not do this.
+            UnauthorizedError: a key is needed, and there is none or an invalid one.
         """
-        if self._keys and path not in HEALTH and not _PUBLIC.fullmatch(path):
-            self._keys.require(authorization)
+        if not self._keys or path in HEALTH or _PUBLIC.fullmatch(path):
+            return None
+        key = self._keys.find(authorization)
+        if _OPERATED.fullmatch(path) and not key.operates:
+            raise InsufficientRightError(f"the API key {key.name} may not change what is served")
+        return key
 
     def finish(self, route: str, status: int, requests: list[Finished], seconds: float) -> None:
         """Count and log requests that were answered alike and together, in that time."""
@@ -72,7 +82,7 @@ class Exchange:
             g.started = time.perf_counter()
             g.request_id = request_id(request.headers.get("X-Request-ID"))
             try:
-                self.admit(request.path, request.headers.get("Authorization"))
+                g.key = self.admit(request.path, request.headers.get("Authorization"))
             except UnauthorizedError:
                 if request.endpoint == "models.model" and asks_for_page():
                     # The same for every name: it tells nobody which models there are.

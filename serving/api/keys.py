@@ -1,67 +1,99 @@
-"""API keys: who may ask."""
+"""API keys: who may ask, and for what."""
 
 import hashlib
 import hmac
 import os
 import re
 from pathlib import Path
+from typing import NamedTuple
 
-from serving.errors import UnauthorizedError
+from serving.errors import InvalidKeyError, MissingKeyError
+
+# What a key may do: ask for decisions and look, or change what is served as well.
+RIGHTS = ("decide", "operate")
+_NAME = r"[A-Za-z0-9._-]{1,64}"
 
 
 class KeysError(Exception):
     """The keys cannot be read or are no keys; says why, never what they are."""
 
 
-class Keys:
-    """The keys that are valid, several at a time so that they can be exchanged one by one.
+class Key(NamedTuple):
+    """A key; of its characters only the hash is kept.
 
-    Only their hashes are kept, and every one is compared in a time that tells nothing.
+    Attributes:
+        digest: its SHA-256.
+        name: for logs; the first 8 hex digits of the digest where the operator gave none.
+        operates: whether it may change what is served.
     """
 
-    def __init__(self, keys: list[str]) -> None:
-        self._hashes = [_hash(key) for key in keys]
+    digest: bytes
+    name: str
+    operates: bool
+
+
+class Keys:
+    """The keys that are valid, several at a time so that they can be exchanged one by one."""
+
+    def __init__(self, keys: list[Key]) -> None:
+        self._keys = keys
 
     def __len__(self) -> int:
-        return len(self._hashes)
+        return len(self._keys)
 
-    def require(self, authorization: str | None) -> None:
-        """Check the header `Authorization: Bearer <key>` (RFC 6750).
+    def find(self, authorization: str | None) -> Key:
+        """The key in the header `Authorization: Bearer <key>` (RFC 6750).
+
+        Every key is compared, in a time that tells nothing.
 
         Raises:
-            UnauthorizedError: it is missing or has no valid key.
+            InvalidKeyError: it is not one of these.
+            MissingKeyError: there is none.
         """
-        scheme, _, key = (authorization or "").partition(" ")
-        given = _hash(key.strip())
-        matches = [hmac.compare_digest(given, valid) for valid in self._hashes]
-        if scheme.lower() != "bearer" or not key.strip():
-            raise UnauthorizedError("an API key is needed: Authorization: Bearer <key>")
-        if not any(matches):
-            raise UnauthorizedError("the API key is none of this service's")
+        scheme, _, given = (authorization or "").partition(" ")
+        digest = _hash(given.strip())
+        matches = [key for key in self._keys if hmac.compare_digest(digest, key.digest)]
+        if scheme.lower() != "bearer" or not given.strip():
+            raise MissingKeyError("an API key is needed: Authorization: Bearer <key>")
+        if not matches:
+            raise InvalidKeyError("the API key is none of this service's")
+        return matches[0]
 
 
 def read_keys(path: Path | None) -> Keys:
     """The keys in a file, one a line, and in the environment, with commas between them.
 
     Raises:
-        KeysError: the file cannot be read or has no key, or one is too short to be one.
+        KeysError: the file cannot be read or has no key, or an entry is none.
     """
     variable = os.environ.get("SERVING_API_KEYS")  # an empty one is none
-    keys = [key.strip() for key in variable.split(",")] if variable else []
+    entries = variable.split(",") if variable else []
     if path is not None:
         try:
             lines = path.read_text().split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise KeysError(f"{path}: {error}") from error
-        in_file = [line.strip() for line in lines if line.strip()]
+        in_file = [line for line in lines if line.strip()]
         if not in_file:
             # An empty file must not open the service to everybody.
             raise KeysError(f"{path} has no key")
-        keys += in_file
-    for number, key in enumerate(keys, start=1):
-        if not re.fullmatch(r"[\x21-\x7e]{16,}", key):
-            raise KeysError(f"API key {number} is not at least 16 visible ASCII characters")
+        entries += in_file
+    keys = [_key(number, entry) for number, entry in enumerate(entries, start=1)]
+    if len({key.digest for key in keys}) < len(set(keys)):
+        raise KeysError("an API key is there twice, with other names or rights")
     return Keys(keys)
+
+
+def _key(number: int, entry: str) -> Key:
+    """Parse `<key>` or `<key> <name> <right>`."""
+    secret, *rest = entry.split() or [""]
+    if not re.fullmatch(r"[\x21-\x7e]{16,}", secret):
+        raise KeysError(f"API key {number} is not at least 16 visible ASCII characters")
+    digest = _hash(secret)
+    name, right = rest if len(rest) == 2 else (digest.hex()[:8], "" if rest else "operate")
+    if not re.fullmatch(_NAME, name) or right not in RIGHTS:
+        raise KeysError(f"API key {number} is not followed by a name and 'decide' or 'operate'")
+    return Key(digest, name, right == "operate")
 
 
 def _hash(key: str) -> bytes:

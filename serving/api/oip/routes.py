@@ -1,10 +1,11 @@
 """The Open Inference Protocol v2 over REST but for `infer`, with Triton's model repository."""
 
+import logging
 from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, current_app, g, request
 from werkzeug.exceptions import MethodNotAllowed
 
 from serving.api.body import BodyReader, decode
@@ -16,6 +17,8 @@ from serving.registry.repository import Repository
 from serving.registry.selection import SelectionError
 from serving.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 _TF_DATATYPES = {"DT_FLOAT": "FP32", "DT_INT64": "INT64"}
 _LOADED = ("served", "labelled")
 _INDEX_DECODER = msgspec.json.Decoder(IndexRequest)
@@ -24,13 +27,10 @@ _INDEX_DECODER = msgspec.json.Decoder(IndexRequest)
 class InferenceProtocolRoutes:
     """Everything under `/v2` that is no decision."""
 
-    def __init__(
-        self, repository: Repository, settings: Settings, bodies: BodyReader, *, keys_are_set: bool
-    ) -> None:
+    def __init__(self, repository: Repository, settings: Settings, bodies: BodyReader) -> None:
         self._repository = repository
         self._settings = settings
         self._bodies = bodies
-        self._keys_are_set = keys_are_set
 
     def blueprint(self) -> Blueprint:
         """The routes."""
@@ -112,7 +112,7 @@ class InferenceProtocolRoutes:
         return json_response({})
 
     def _select(self, name: str, serve: Literal["newest", "nothing"]) -> None:
-        if not self._keys_are_set:
+        if g.key is None:
             raise ForbiddenError("models are loaded and unloaded only where API keys are set")
         if (pin := self._settings.pin) is not None and name == self._settings.name:
             raise ConflictError(f"{name}: the service was started with version {pin}")
@@ -122,6 +122,7 @@ class InferenceProtocolRoutes:
         except SelectionError as error:
             # Not 503: the folder is read-only by the operator's decision, and stays so.
             raise ConflictError(str(error)) from error
+        logger.info("%s serves %s from now on, by API key %s", name, serve, g.key.name)
 
     def _other(self, _rest: str = "") -> Response:
         """What no other route takes: 405 where another method is allowed, else 404."""
