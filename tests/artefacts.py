@@ -10,6 +10,7 @@ from typing import Any
 
 CARD = "assets.extra/policy.json"
 GOLDEN = "assets.extra/golden.json"
+SIGNATURE = "model.sig"
 
 
 def publish(source: Path, target: Path, change: Callable[[Path], object] = lambda _: None) -> Path:
@@ -28,11 +29,7 @@ def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 def reseal(model_dir: Path) -> None:
     """Make the card's checksums true again, as docs/artefact.md describes them."""
-    others = [
-        path.relative_to(model_dir).as_posix()
-        for path in model_dir.rglob("*")
-        if path.is_file() and path != model_dir / CARD
-    ]
+    others = [name for name in files(model_dir) if name not in (CARD, SIGNATURE)]
     checksums = {
         name: hashlib.sha256((model_dir / name).read_bytes()).hexdigest() for name in others
     }

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.artefacts import edit, edit_card
+from tests.artefacts import CARD, GOLDEN, edit, edit_card
 from tests.conftest import Trained, run
-from training.artefact import CARD, GOLDEN, ArtefactError, load
+from training.artefact import ArtefactError, load
 
 WEIGHTS = "variables/variables.data-00000-of-00001"
 

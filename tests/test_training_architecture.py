@@ -13,7 +13,7 @@ LAYERS = [
     {"run", "benchmark"},
     {"card", "checkpoint", "metrics", "reporting"},  # what a run leaves, and what it shows
     {"trainer"},
-    {"advantages", "selection", "robustness", "export", "pictures"},
+    {"advantages", "selection", "robustness", "export", "pictures", "signing"},
     {"artefact", "rollout", "learner", "evaluation", "warmup"},
     {"model"},
     {"envs", "config", "types", "files"},

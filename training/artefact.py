@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from training.files import plain_path
+from training.files import CARD, plain_path
 from training.model import ActorCritic, Dense, Policy
 
-CARD = "assets.extra/policy.json"
 GOLDEN = "assets.extra/golden.json"
 
 

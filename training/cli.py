@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from training.commands import benchmark, evaluate, render
+from training.commands import benchmark, evaluate, render, sign
 from training.config import PRESETS, Preset, RunSettings
 from training.envs import UnsupportedEnvironmentError, make_vector_env, reward_threshold
 from training.options import (
@@ -45,7 +45,7 @@ def commands() -> None:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 
-for command in (evaluate, render, benchmark):
+for command in (evaluate, render, benchmark, sign):
     commands.add_command(command)
 
 

@@ -1,4 +1,4 @@
-"""The commands besides `train`: evaluate and render a version, benchmark a preset."""
+"""The commands besides `train`: evaluate, render and sign a version, benchmark a preset."""
 
 import json
 from pathlib import Path
@@ -113,6 +113,34 @@ def benchmark(seeds: int, first_seed: int, preset: Preset, output: Path, as_json
     )
     if as_json:
         click.echo(json.dumps(result))
+
+
+@click.command()
+@click.argument(
+    "model_dir", type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path)
+)
+@click.option(
+    "--key",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Private key in PEM, of the curve P-256, P-384 or P-521, without a password.",
+)
+def sign(model_dir: Path, key: Path) -> None:
+    """Sign the exported version MODEL_DIR: write model.sig into it, in place of an older one.
+
+    A service with --trusted-keys serves no version without this.
+    """
+    try:
+        from training import signing
+    except ModuleNotFoundError as error:
+        raise Mistake(f"signing needs the packages of requirements/sign.txt: {error}") from error
+    try:
+        signing.sign(model_dir, key)
+    except signing.SigningError as error:
+        raise Mistake(str(error)) from error
+    except OSError as error:
+        raise Mistake(f"{model_dir} cannot be signed: {error.strerror}") from error
+    click.echo(f"signed {model_dir}")
 
 
 def _load(model_dir: Path) -> tuple["Policy", str]:

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from training.artefact import CARD, GOLDEN
-from training.files import make_readable, plain_path, sync, sync_tree
+from training.artefact import GOLDEN
+from training.files import CARD, make_readable, plain_path, sync, sync_tree
 from training.model import Policy, activation_function
 from training.types import FloatArray
 from training.warmup import FILE as WARMUP

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+CARD = "assets.extra/policy.json"  # of a version: its policy card
+
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a file atomically: a reader sees the old content or the new."""
@@ -27,9 +29,9 @@ def plain_path(folder: Path) -> Iterator[Path]:
         yield link
 
 
-def make_readable(folder: Path) -> None:
-    """Let every user read a folder and all in it, whatever the umask was."""
-    for path in [*folder.rglob("*"), folder]:
+def make_readable(target: Path) -> None:
+    """Let every user read a file, or a folder and all in it, whatever the umask was."""
+    for path in [*target.rglob("*"), target]:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 

@@ -9,7 +9,9 @@ import msgspec
 
 CARD = "assets.extra/policy.json"
 GOLDEN = "assets.extra/golden.json"
+SIGNATURE = "model.sig"  # the one file that the card does not list: it covers the card
 PICTURES = {name: f"assets.extra/{name}" for name in ("learning_curve.png", "episode.gif")}
+MAX_SIGNATURE_BYTES = 1024 * 1024  # a file adds some 300 bytes to it
 MAX_VERSION = 2**63 - 1  # of TensorFlow Serving, and of JSON in many languages
 # The card's own checksum is computed with this in its place.
 NO_CHECKSUM = b"0" * 64
@@ -107,13 +109,16 @@ def version_numbers(folder: Path) -> list[int]:
 def read(model_dir: Path) -> Artefact:
     """Read the card and golden values of a version's copy, and check every file by its checksum.
 
-    Checksums detect damage, not tampering: whoever can write the folder can change them too.
+    Checksums detect damage, not tampering: whoever can write the folder can change them too. The
+    signature is not checked here.
 
     Raises:
-        ArtefactError: a file is missing, changed, unknown or invalid.
+        ArtefactError: a file is missing, changed, unknown, invalid or too large.
     """
     paths = {path.relative_to(model_dir).as_posix(): path for path in sorted(model_dir.rglob("*"))}
     files = {name: path.read_bytes() for name, path in paths.items() if path.is_file()}
+    if len(files.pop(SIGNATURE, b"")) > MAX_SIGNATURE_BYTES:
+        raise ArtefactError(f"{SIGNATURE} has more than {MAX_SIGNATURE_BYTES} bytes")
     card = _decode(files, CARD, Card)
     _check(files, card.checksums)
     golden = _decode(files, GOLDEN, Golden)
