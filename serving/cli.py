@@ -35,6 +35,22 @@ def main() -> None:
         sys.exit(130)
 
 
+def _require_keys(folder: Path | None) -> None:
+    """Read the trusted keys, where set, so that mistakes in them are reported at once."""
+    if folder is None:
+        return
+    try:
+        from serving.policy.signature import TrustedKeysError, read_trusted_keys
+    except ModuleNotFoundError as error:
+        raise click.UsageError(
+            f"--trusted-keys needs the packages of requirements/sign.txt: {error}"
+        ) from error
+    try:
+        read_trusted_keys(folder)
+    except TrustedKeysError as error:
+        raise click.UsageError(str(error)) from error
+
+
 @commands.command()
 @settings_options()
 def run(**options: Any) -> None:
@@ -44,6 +60,7 @@ def run(**options: Any) -> None:
     """
     settings = Settings(**options)
     # Mistakes are reported before TensorFlow is imported, which takes seconds.
+    _require_keys(settings.trusted_keys)
     import logging
 
     from serving.api.keys import KeysError, read_keys
@@ -79,7 +96,8 @@ def health(host: str, port: int) -> None:
 @click.argument(
     "model_dir", type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path)
 )
-def verify(model_dir: Path) -> None:
+@settings_options("trusted_keys")
+def verify(model_dir: Path, trusted_keys: Path | None) -> None:
     """Check a version, models/<name>/<version>, as the service does before it serves it.
 
     Exit status 1 says that the service would refuse it.
@@ -91,14 +109,19 @@ def verify(model_dir: Path) -> None:
     if version_number(model_dir.name) is None:
         what = "its name is not a whole number without zeros before it"
         raise click.UsageError(f"{model_dir} is not a version: {what}")
+    _require_keys(trusted_keys)
     try:
         with Trials() as trials:
-            card, _, golden, _ = examine_version(model_dir, None, trials)
+            card, _, golden, _ = examine_version(
+                model_dir, Settings(trusted_keys=trusted_keys), trials
+            )
     except ArtefactError as error:
         click.echo(f"refused: {error}")
         sys.exit(1)
     numbers, actions = card.observations.names, card.actions.names
     click.echo(f"files          {len(card.checksums)}, each with its checksum on the card")
+    if trusted_keys is not None:
+        click.echo(f"signed         by one of the keys in {trusted_keys}")
     click.echo(f"signatures     as designed: {len(numbers)} numbers in, {len(actions)} actions")
     click.echo(f"golden values  {len(golden.observations)} rows within {golden.tolerance:g}")
     click.echo(
@@ -110,30 +133,34 @@ def verify(model_dir: Path) -> None:
 @commands.command()
 @click.argument("version", required=False)
 @click.option("--label", help="Keep the version loaded under this label, beside the served one.")
-@settings_options("models", "name", "min_return")
+@settings_options("models", "name", "min_return", "trusted_keys")
 def promote(version: str | None, label: str | None, **options: Any) -> None:
     """Serve VERSION from now on, and after every restart; without VERSION always the newest.
 
     Running services follow within their --poll-seconds.
     """
+    settings = Settings(**options)
+    _require_keys(settings.trusted_keys)
     from serving.registry.promotion import promote
     from serving.registry.selection import SelectionError
 
     try:
-        click.echo(promote(Settings(**options), version, label))
+        click.echo(promote(settings, version, label))
     except SelectionError as error:
         raise click.UsageError(str(error)) from error
 
 
 @commands.command()
-@settings_options("models", "name", "min_return")
+@settings_options("models", "name", "min_return", "trusted_keys")
 def rollback(**options: Any) -> None:
     """Serve the newest good version before the one that is served, as `promote` would."""
+    settings = Settings(**options)
+    _require_keys(settings.trusted_keys)
     from serving.registry.promotion import rollback
     from serving.registry.selection import SelectionError
 
     try:
-        click.echo(rollback(Settings(**options)))
+        click.echo(rollback(settings))
     except SelectionError as error:
         raise click.UsageError(str(error)) from error
 

@@ -85,6 +85,11 @@ class Settings:
         click.FLOAT,
         "Minimum mean return, greedy and sampled, on a policy's card for it to be served.",
     )
+    trusted_keys: Path | None = _setting(
+        None,
+        click.Path(exists=True, file_okay=False, path_type=Path),
+        "Folder of public keys, *.pem; only versions that one of them has signed are served.",
+    )
     max_in_flight: int = _setting(
         64,
         click.IntRange(1),

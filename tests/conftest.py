@@ -10,11 +10,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 from serving.registry.trial import Trials
+
+if TYPE_CHECKING:
+    from tests.signatures import Key
 
 ROOT = Path(__file__).parent.parent
 
@@ -73,6 +76,33 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     )
     assert finished.returncode == 0, finished.stderr
     return Trained(models, models / "cartpole" / "1", json.loads(finished.stdout))
+
+
+@pytest.fixture(scope="session")
+def key(tmp_path_factory: pytest.TempPathFactory) -> "Key":
+    """The key that signed `signed`."""
+    from tests.signatures import new_key
+
+    return new_key(tmp_path_factory.mktemp("key"))
+
+
+@pytest.fixture(scope="session")
+def other_key(tmp_path_factory: pytest.TempPathFactory) -> "Key":
+    """A key that has signed nothing."""
+    from tests.signatures import new_key
+
+    return new_key(tmp_path_factory.mktemp("key"))
+
+
+@pytest.fixture(scope="session")
+def signed(trained: Trained, key: "Key", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained version, signed by the command line; tests change copies of it only."""
+    models = tmp_path_factory.mktemp("signed") / "models"
+    model_dir = shutil.copytree(trained.model_dir, models / "cartpole" / "1")
+    finished = run("training", "sign", str(model_dir), "--key", str(key.private))
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert finished.stdout == f"signed {model_dir}\n"
+    return model_dir
 
 
 class Service(NamedTuple):

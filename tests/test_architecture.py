@@ -60,6 +60,7 @@ DOCUMENTED = {
     "gunicorn": {"gunicorn.app.base", "gunicorn.workers.base", "gunicorn.glogging"},
     "tensorflow": {"tensorflow"},
     "prometheus_client": {"prometheus_client", "prometheus_client.multiprocess"},
+    "model_signing": {"model_signing"},
 }
 PUBLIC_BUT_FOR_THEIR_NAMES = {"_asdict", "_fields", "_make", "_replace", "_exit"}
 
@@ -176,6 +177,26 @@ def test_only_the_policy_imports_tensorflow_in_serving() -> None:
         "serving/policy/savedmodel.py",
         "serving/policy/tensorflow_adapter.py",
     }
+
+
+def test_only_what_signs_and_what_checks_signatures_imports_their_library() -> None:
+    with_signing = {
+        path
+        for package in ("training", "serving")
+        for path, names in imports(package).items()
+        if names & {"model_signing", "cryptography", "sigstore", "OpenSSL"}
+    }
+    assert with_signing == {"training/signing.py", "serving/policy/signature.py"}
+    # They are what the library documents as stable.
+    used = imported("training/signing.py", trees("training")["training/signing.py"])
+    assert {name for name in used if name.startswith("model_signing")} == {
+        *("model_signing.hashing", "model_signing.signing")
+    }
+
+
+def test_the_library_that_checks_signatures_is_loaded_only_where_keys_are_set() -> None:
+    modules = [name for name in modules_of("serving") if name != "serving.policy.signature"]
+    assert not {"model_signing", "cryptography", "sigstore"} & loaded_by("training.cli", *modules)
 
 
 @pytest.mark.parametrize("name", list(itertools.chain(*UNDOCUMENTED.values())))
@@ -297,7 +318,7 @@ def pins(path: Path) -> dict[str, str]:
 
 def test_every_requirements_file_pins_the_same_versions_with_hashes() -> None:
     everything = pins(ROOT / "requirements" / "dev.txt")
-    for name in ("train", "serve", "play"):
+    for name in ("train", "serve", "play", "sign"):
         path = ROOT / "requirements" / f"{name}.txt"
         assert pins(path).items() <= everything.items()
         assert path.read_text().count("--hash=sha256:") >= len(pins(path))
@@ -309,6 +330,7 @@ def test_images_get_only_what_they_need() -> None:
         for name in ("train", "serve", "play")
     }
     assert not needed["train"] & {"flask", "gunicorn"}
+    assert not (needed["train"] | needed["serve"] | needed["play"]) & {"model-signing", "sigstore"}
     assert "gymnasium" not in needed["serve"]
     assert not needed["play"] & {"flask", "gunicorn", "tensorflow", "tensorflow-cpu"}
 

@@ -5,14 +5,15 @@ from pathlib import Path
 from serving.policy.artefact import Artefact, ArtefactError, read, require_return
 from serving.registry.store import Store, find_files
 from serving.registry.trial import Trials
+from serving.settings import Settings
 
 
-def examine(copy: Path, min_return: float | None, trials: Trials) -> Artefact:
+def examine(copy: Path, settings: Settings, trials: Trials) -> Artefact:
     """Check and try a copy of a version.
 
     Args:
         copy: its folder.
-        min_return: the least mean return, where there is one.
+        settings: of which `min_return` and `trusted_keys` are what a version is checked by.
         trials: runs it.
 
     Raises:
@@ -20,13 +21,17 @@ def examine(copy: Path, min_return: float | None, trials: Trials) -> Artefact:
         TrialsEndedError: nothing can be tried any more.
     """
     artefact = read(copy)
-    require_return(artefact.card, min_return)
+    if settings.trusted_keys is not None:
+        from serving.policy.signature import read_trusted_keys  # needs requirements/sign.txt
+
+        read_trusted_keys(settings.trusted_keys).require_signature(copy)
+    require_return(artefact.card, settings.min_return)
     trials.run(copy)
     return artefact
 
 
-def examine_version(model_dir: Path, min_return: float | None, trials: Trials) -> Artefact:
-    """Examine a version as a service does before it serves it.
+def examine_version(model_dir: Path, settings: Settings, trials: Trials) -> Artefact:
+    """Examine a version as a service with these settings does before it serves it.
 
     Raises:
         ArtefactError: it would be refused; the message says why.
@@ -37,4 +42,4 @@ def examine_version(model_dir: Path, min_return: float | None, trials: Trials) -
             digest = store.copy(model_dir, find_files(model_dir).paths)
         except OSError as error:
             raise ArtefactError(f"cannot be read: {error}") from error
-        return examine(store.path(digest), min_return, trials)
+        return examine(store.path(digest), settings, trials)

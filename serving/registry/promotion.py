@@ -87,7 +87,7 @@ def _numbers(folder: Path) -> list[int]:
 def _fault(model_dir: Path, settings: Settings, trials: Trials) -> str | None:
     """Why the service would refuse a version."""
     try:
-        examine_version(model_dir, settings.min_return, trials)
+        examine_version(model_dir, settings, trials)
     except ArtefactError as error:
         return str(error)
     return None

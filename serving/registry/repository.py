@@ -111,9 +111,7 @@ class Repository:
         self._store.clean_up(set().union(*(versions.digests() for versions in models)))
 
     def _examine(self, digest: str) -> None:
-        self._store.judge(
-            digest, lambda copy: examine(copy, self._settings.min_return, self._trials)
-        )
+        self._store.judge(digest, lambda copy: examine(copy, self._settings, self._trials))
 
     def _find(self, name: str) -> Versions:
         if name not in self._models:
