@@ -1,8 +1,12 @@
-"""Figures of the fault tests, at the end of pytest's output."""
+"""Shared by the fault tests: figures at the end of pytest's output, and connections to read."""
 
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pytest
+
+from tests.faults.framing import Ours
 
 FIGURES = pytest.StashKey[dict[str, list[str]]]()
 
@@ -14,6 +18,18 @@ def tell(request: pytest.FixtureRequest) -> Tell:
     """Print a line about this test when all tests are done."""
     figures = request.config.stash.setdefault(FIGURES, {})
     return figures.setdefault(request.node.name, []).append
+
+
+@pytest.fixture(scope="module")
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening
+
+
+@pytest.fixture
+def ours(listener: socket.socket) -> Iterator[Ours]:
+    with closing(Ours(listener)) as connected:
+        yield connected
 
 
 def pytest_terminal_summary(
