@@ -4,6 +4,7 @@ import gzip
 import json
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -146,6 +147,19 @@ def test_the_memory_of_an_unpacked_body_is_given_back(
     with app.test_client() as client:
         for _ in range(20):
             assert client.post(path, data=body, headers=headers).status_code == status
+
+
+def test_a_large_request_is_no_mistake_because_no_version_is_loaded_yet(
+    trained: Trained, tmp_path: Path
+) -> None:
+    body = json.dumps({"observations": [ROW] * 60_000})
+    headers = {"Content-Type": "application/json"}
+    for models, status in ((trained.models, 200), (tmp_path, 503)):
+        app_settings, metrics = Settings(models=models), Metrics()
+        repository = Repository(app_settings, metrics)  # which has not looked at the folder
+        app = create_api(app_settings, repository, metrics, Keys([])).flask
+        with app.test_client() as client:
+            assert client.post("/act", data=body, headers=headers).status_code == status
 
 
 @pytest.mark.parametrize("digits", [19, 5_000])

@@ -115,6 +115,7 @@ class BodyReader:
 
         Raises:
             InvalidRequestError: it has more.
+            NotReadyError: nothing is served, so nobody knows how many values a row has.
         """
         if len(body) <= LARGE_BYTES:
             return

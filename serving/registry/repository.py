@@ -70,9 +70,14 @@ class Repository:
         return sorted(self._models, key=lambda name: (name != self.default, name))
 
     def widest(self) -> int:
-        """The most numbers that an observation of a served policy has; 1 where none is served."""
+        """The most numbers that an observation of a served policy has.
+
+        Raises:
+            NotReadyError: no policy is served; the message says why the default model has none.
+        """
         served = [versions.served for versions in self._models.copy().values()]
-        return max((len(one.card.observations.names) for one in served if one), default=1)
+        policies = [one for one in served if one] or [self.policy()]
+        return max(len(one.card.observations.names) for one in policies)
 
     def select(self, name: str, selection: Selection) -> None:
         """Change the version selection, in this worker now and in the others at their next poll.
