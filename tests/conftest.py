@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from serving.registry.trial import Trials
+from tests.users import changes_user, let_in, ordinary_user
 
 if TYPE_CHECKING:
     from tests.signatures import Key
@@ -30,6 +32,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 ENVIRONMENT = {
     name: value for name, value in os.environ.items() if not name.startswith(("TF_", "MAKE"))
 }
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # What services of another user read is in a folder that pytest does not close to all others
+    # whenever root starts it anew.
+    if config.option.basetemp is None and changes_user():
+        config.option.basetemp = tempfile.mkdtemp(prefix="pytest-")
+        config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp))
 
 
 def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -115,12 +125,18 @@ class Service(NamedTuple):
 def running_service(
     models: Path, log: Path, *options: str, within: Sequence[str] = ()
 ) -> Iterator[Service]:
-    """Run a real service on a free port, and stop it; `within` is a command that starts it."""
+    """Run a real service as an ordinary user on a free port, and stop it.
+
+    `within` is a command that starts it, with the privileges of the tests.
+    """
+    if changes_user():
+        let_in(models)
+        let_in(log.parent)  # where keys are too
     with (
         log.open("w") as log_file,
         subprocess.Popen(
             [
-                *(*within, sys.executable, "-m", "serving", "run"),
+                *(*within, *ordinary_user(), sys.executable, "-m", "serving", "run"),
                 *("--models", str(models), "--port", "0", *options),
             ],
             cwd=ROOT,

@@ -4,10 +4,7 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,33 +17,12 @@ from tests.faults.load import Load
 from tests.faults.mounts import with_mounts
 from tests.faults.test_models_folder import get, wait_until_told
 from tests.faults.wire import Wire, children, post
-
-NO_PRIVILEGES = ("--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
-NOBODY = ("--reuid=65534", "--regid=65534", "--clear-groups")
-
-
-@cache
-def nobody_can_read_this() -> bool:
-    """Whether another user reaches the interpreter and this checkout."""
-    command = ("setpriv", *NOBODY, *NO_PRIVILEGES, sys.executable, "-c", "import serving.cli")
-    return subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0
-
-
-def without_privileges() -> tuple[str, ...]:
-    """A command that runs another without capabilities, and as another user if that can read."""
-    if os.geteuid() != 0:
-        return ()
-    return ("setpriv", *(NOBODY if nobody_can_read_this() else ()), *NO_PRIVILEGES)
+from tests.users import changes_user
 
 
 @pytest.fixture
 def models(trained: Trained, tmp_path: Path) -> Path:
-    """Models that every user can read."""
-    copied = shutil.copytree(trained.models, tmp_path / "models")
-    for path in (*tmp_path.parents, tmp_path):
-        if path.stat().st_uid == os.getuid() and path != Path(path.root):
-            path.chmod(path.stat().st_mode | 0o055)
-    return copied
+    return shutil.copytree(trained.models, tmp_path / "models")
 
 
 def pause(service: Service, seconds: float) -> None:
@@ -62,8 +38,7 @@ def pause(service: Service, seconds: float) -> None:
 def test_an_ordinary_user_drains_without_losing_a_request(
     models: Path, tmp_path: Path, tell: Tell
 ) -> None:
-    within = without_privileges()
-    with running_service(models, tmp_path / "log", within=within) as service:
+    with running_service(models, tmp_path / "log") as service:
         PolicyClient(service.url).wait_until_ready(60)
         with Load(service.url, 16) as load:
             time.sleep(1)
@@ -76,7 +51,7 @@ def test_an_ordinary_user_drains_without_losing_a_request(
 
 
 def test_the_kernel_ends_a_worker_before_the_master(models: Path, tmp_path: Path) -> None:
-    with running_service(models, tmp_path / "log", within=without_privileges()) as service:
+    with running_service(models, tmp_path / "log") as service:
         PolicyClient(service.url).wait_until_ready(60)
         scores = [
             int(Path(f"/proc/{pid}/oom_score_adj").read_text())
@@ -92,8 +67,8 @@ def test_a_folder_that_may_not_be_read_is_told_and_hurts_no_other(
     model, log = models / "cartpole", tmp_path / "log"
     unreadable = publish(trained.model_dir, model / "2")
     unreadable.chmod(0)
-    options, within = ("--workers", "2", "--poll-seconds", "0.1"), without_privileges()
-    with running_service(models, log, *options, within=within) as service:
+    options = ("--workers", "2", "--poll-seconds", "0.1")
+    with running_service(models, log, *options) as service:
         PolicyClient(service.url).wait_until_ready(60)
         digest = wait_until_told(service, 1)
         two, _ = get(service, "/models").json()["models"][0]["versions"]
@@ -104,7 +79,7 @@ def test_a_folder_that_may_not_be_read_is_told_and_hurts_no_other(
         model.chmod(0)  # what was there is served while nobody can say otherwise
         wait_until(lambda: "the versions of cartpole cannot be read" in log.read_text())
         assert wait_until_told(service, 2) == digest
-    with running_service(models, log, *options, within=within) as service:
+    with running_service(models, log, *options) as service:
         wait_until(lambda: "Booting worker" in log.read_text())
         wait_until_told(service, 0, "Permission denied")
         model.chmod(0o755)
@@ -144,10 +119,11 @@ def test_a_pause_is_not_counted_against_a_worker(models: Path, tmp_path: Path) -
 
 
 def test_too_few_processes_are_named_at_the_start(models: Path, tmp_path: Path) -> None:
-    if os.geteuid() == 0 and not nobody_can_read_this():
-        pytest.skip("root has no limit of processes, and no other user can read this checkout")
-    within = ("prlimit", "--nproc=12", *without_privileges())
-    with running_service(models, tmp_path / "log", "--threads", "40", within=within) as service:
+    if os.geteuid() == 0 and not changes_user():
+        pytest.skip("root has no limit of processes")
+    # The limit is of all threads of the user, who may have many others.
+    options, within = ("--threads", "4000"), ("prlimit", "--nproc=2000")
+    with running_service(models, tmp_path / "log", *options, within=within) as service:
         assert service.process.wait(60) != 0
     log = (tmp_path / "log").read_text()
     assert "--threads cannot be started" in log
@@ -160,7 +136,7 @@ def test_every_line_of_a_json_log_is_json_without_tmp_and_to_the_end(
     # The checkout stays where it is, though that may be in /tmp.
     script = (
         'mount --bind "$1" /mnt && mount -t tmpfs none /tmp && mkdir -p "$1"'
-        ' && mount --bind /mnt "$1" && mount -o remount,ro /tmp'
+        ' && mount --bind /mnt "$1" && mount -o remount,bind,ro /tmp'
     )
     within = with_mounts(script, ROOT)
     outside = Path("/var/tmp") / tmp_path.name
