@@ -14,26 +14,13 @@ import pytest
 import urllib3
 
 from tests.conftest import ROOT, wait_until
+from tests.containers import inspect, require_engine
 from tests.faults.load import Load
-
-
-def engine_problem() -> str | None:
-    """Why there is no engine to test with, if so."""
-    if shutil.which("docker") is None:
-        return "docker is not installed"
-    for command in ("docker version", "docker compose version"):
-        if subprocess.run(command.split(), capture_output=True).returncode != 0:
-            return f"`{command}` fails: no Docker engine with compose here"
-    return None
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _engine() -> None:
-    problem = engine_problem()
-    if problem is not None and os.environ.get("CI") == "true":
-        pytest.fail(problem)
-    if problem is not None:
-        pytest.skip(problem)
+    require_engine()
 
 
 class Project:
@@ -63,13 +50,6 @@ class Project:
 
     def inspect(self, service: str) -> dict[str, Any]:
         return inspect(self.run("ps", "-aq", service).stdout.strip())
-
-
-def inspect(name: str) -> dict[str, Any]:
-    """What the engine knows of a container or an image."""
-    shown = subprocess.run(["docker", "inspect", name], capture_output=True, text=True, check=True)
-    description: dict[str, Any] = json.loads(shown.stdout)[0]
-    return description
 
 
 @pytest.fixture(scope="module")

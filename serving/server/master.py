@@ -8,6 +8,8 @@ import shutil
 import socket
 import sys
 import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from serving.api.keys import Keys, KeysError, read_keys
 from serving.policy.tensorflow_import import import_tensorflow
 from serving.registry.trial import Trials
 from serving.server.balancing import ConnectionBalancer
-from serving.server.gunicorn_adapter import Arbiter, living_workers
+from serving.server.gunicorn_adapter import WORKER_BOOT_ERROR, Arbiter, living_workers
 from serving.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -124,6 +126,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 def on_starting(arbiter: Any) -> None:
     """Do once in the master what every worker needs."""
+    require_threads(arbiter.app.settings)
     # In memory where that can be: a full disk must not stop the workers that write there.
     try:
         folder = tempfile.mkdtemp(prefix="serving-", dir="/dev/shm")
@@ -138,6 +141,26 @@ def on_starting(arbiter: Any) -> None:
     # Here a worker shows that it lives; without a file for that, gunicorn ends as a whole.
     arbiter.cfg.set("worker_tmp_dir", folder)
     import_tensorflow()
+
+
+def require_threads(settings: Settings) -> None:
+    """End the start if the workers could not start all of their threads.
+
+    TensorFlow aborts a worker that cannot start one, and then the next worker, without end.
+    """
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    # Each has five besides, one of them a process, and two of TensorFlow's for each core; a
+    # version that is tried takes six.
+    count = settings.workers * (settings.threads + 5 + 2 * cores) + 6
+    barrier = threading.Barrier(count)
+    with ThreadPoolExecutor(count) as executor:
+        try:
+            list(executor.map(barrier.wait, [None] * count))
+        except RuntimeError as error:
+            barrier.abort()
+            reason = f"{error}; is there a limit of processes?"
+            logger.error("the %d threads of the workers cannot be started: %s", count, reason)
+            sys.exit(WORKER_BOOT_ERROR)
 
 
 def pre_fork(arbiter: Any, worker: Worker) -> None:

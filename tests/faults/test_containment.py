@@ -120,13 +120,13 @@ def test_a_pause_is_not_counted_against_a_worker(models: Path, tmp_path: Path) -
 
 def test_too_few_processes_are_named_at_the_start(models: Path, tmp_path: Path) -> None:
     if os.geteuid() == 0 and not changes_user():
-        pytest.skip("root has no limit of processes")
+        pytest.skip("root has no limit of processes; test_container_limits.py has the same test")
     # The limit is of all threads of the user, who may have many others.
     options, within = ("--threads", "4000"), ("prlimit", "--nproc=2000")
     with running_service(models, tmp_path / "log", *options, within=within) as service:
         assert service.process.wait(60) != 0
     log = (tmp_path / "log").read_text()
-    assert "--threads cannot be started" in log
+    assert "threads of the workers cannot be started" in log
     assert "Traceback" not in log
 
 

@@ -1,0 +1,35 @@
+"""A real Docker engine, and what it knows."""
+
+import json
+import os
+import shutil
+import subprocess
+from typing import Any
+
+import pytest
+
+
+def engine_problem() -> str | None:
+    """Why there is no engine to test with, if so."""
+    if shutil.which("docker") is None:
+        return "docker is not installed"
+    for command in ("docker version", "docker compose version"):
+        if subprocess.run(command.split(), capture_output=True).returncode != 0:
+            return f"`{command}` fails: no Docker engine with compose here"
+    return None
+
+
+def require_engine() -> None:
+    """Skip a test where there is no engine; CI must have one."""
+    problem = engine_problem()
+    if problem is not None and os.environ.get("CI") == "true":
+        pytest.fail(problem)
+    if problem is not None:
+        pytest.skip(problem)
+
+
+def inspect(name: str) -> dict[str, Any]:
+    """What the engine knows of a container or an image."""
+    shown = subprocess.run(["docker", "inspect", name], capture_output=True, text=True, check=True)
+    description: dict[str, Any] = json.loads(shown.stdout)[0]
+    return description
