@@ -17,6 +17,7 @@ from serving.api.app import create_api
 from serving.api.keys import Keys
 from serving.metrics import Metrics
 from serving.registry.repository import Repository
+from serving.registry.store import Store
 from serving.registry.trial import Trials
 from serving.settings import Settings
 from tests.conftest import Service, Trained
@@ -150,14 +151,16 @@ def test_the_memory_of_an_unpacked_body_is_given_back(
 
 
 def test_a_large_request_is_no_mistake_because_no_version_is_loaded_yet(
-    trained: Trained, tmp_path: Path
+    trained: Trained, tmp_path: Path, trials: Trials
 ) -> None:
     body = json.dumps({"observations": [ROW] * 60_000})
     headers = {"Content-Type": "application/json"}
+    store = Store()
+    Repository(Settings(models=trained.models), Metrics(), trials, store).refresh()
     for models, status in ((trained.models, 200), (tmp_path, 503)):
-        app_settings, metrics = Settings(models=models), Metrics()
-        repository = Repository(app_settings, metrics)  # which has not looked at the folder
-        app = create_api(app_settings, repository, metrics, Keys([])).flask
+        # As in another worker, which has not looked at the folder.
+        repository = Repository(Settings(models=models), Metrics(), trials, store)
+        app = create_api(Settings(), repository, Metrics(), Keys([])).flask
         with app.test_client() as client:
             assert client.post("/act", data=body, headers=headers).status_code == status
 
