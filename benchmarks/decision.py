@@ -84,7 +84,7 @@ def parts(model_dir: Path) -> dict[str, Callable[[], object]]:
     from serving.server.clock import Clock
     from serving.server.connection import Connection, Limits
     from serving.server.parser import Received, RequestParser
-    from serving.server.responses import call_wsgi, serialize
+    from serving.server.responses import call_wsgi, header_lines, serialize
     from serving.service import DecisionService
     from serving.settings import Settings
 
@@ -118,6 +118,7 @@ def parts(model_dir: Path) -> dict[str, Callable[[], object]]:
     decision, encode_result = decoded
     (result,) = decide_many([decision], 1).results
     ((answer, own_id),) = api.decisions.answer([call])
+    fields = f"X-Request-ID: {own_id}\r\n{header_lines(api.exchange.headers)}"
     limits = Limits(api.budget, Clock(), settings.max_body_bytes, 10.0, 75.0)
 
     def exchange(*requests: bytes) -> Callable[[], object]:
@@ -160,7 +161,7 @@ def parts(model_dir: Path) -> dict[str, Callable[[], object]]:
         "decide: policy, randomness, checks": lambda: decide_many([decision], 1),
         "decide and count": lambda: service.decide_many([decision]),
         "encode JSON": lambda: encode_result(cast(Any, result), Columns(cast(Any, result).batch)),
-        "write an answer": lambda: serialize(answer, keep=True, own_id=own_id),
+        "write an answer": lambda: serialize(answer, keep=True, fields=fields),
         "Flask: WSGI, routing, hooks, and the decision": lambda: call_wsgi(
             api.flask, received, address, address
         ),

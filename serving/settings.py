@@ -5,11 +5,14 @@ import re
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field, fields
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 
 import click
 from click.decorators import FC
+
+Network = IPv4Network | IPv6Network
 
 
 def _setting(
@@ -35,8 +38,27 @@ class Pattern(click.ParamType[str]):
 MODEL_NAME = Pattern(
     "name", r"[A-Za-z0-9_-][A-Za-z0-9._-]*", "a name of letters, digits, '.', '_' and '-'"
 )
+
+
+class Networks(click.ParamType[tuple[Network, ...]]):
+    """IP addresses and networks, separated by commas."""
+
+    name = "networks"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Network, ...]:
+        """Refuse what is neither, and networks with bits behind their prefix."""
+        try:
+            return tuple(ip_network(part.strip()) for part in value.split(","))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 URL = Pattern("text", r"(?s)https?://[^/].*", "like http://127.0.0.1:8000")
 # An empty one would mean every address of the machine.
+ROOT_PATH = Pattern("path", r"(/[A-Za-z0-9._~-]+)+", "a path like /policy")
+ORIGIN = Pattern("origin", r"\*|https?://[^/\s]+", "like https://example.org, or *")
 HOST = Pattern("host", r"[A-Za-z0-9._:%-]+", "a host name or an IP address")
 # Longer than a day is a mistake, and from some length on the system calls refuse it.
 SECONDS = click.FloatRange(min=0, min_open=True, max=86_400)
@@ -106,6 +128,17 @@ class Settings:
         None,
         click.Path(exists=True, dir_okay=False, path_type=Path),
         "File of API keys, one per line; SERVING_API_KEYS may add some, separated by commas.",
+    )
+    root_path: str | None = _setting(
+        None, ROOT_PATH, "Path below which a proxy shows the service, if it passes that on."
+    )
+    trusted_proxies: tuple[Network, ...] | None = _setting(
+        None,
+        Networks(),
+        "Addresses and networks of proxies whose X-Forwarded-For is believed, for the log.",
+    )
+    cors_origin: str | None = _setting(
+        None, ORIGIN, "Origin whose pages may use the service from a browser; * for any."
     )
     log_format: str = _setting(
         "auto",

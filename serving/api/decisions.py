@@ -17,6 +17,7 @@ from serving.api.body import LARGE_BYTES, BodyReader
 from serving.api.budget import collection
 from serving.api.columns import Columns
 from serving.api.exchange import Exchange, Finished, request_id
+from serving.api.forwarding import traceparent
 from serving.api.messages import Answer, Request, from_flask, to_flask
 from serving.api.problems import from_error
 from serving.errors import ProblemError, UnexpectedError
@@ -96,8 +97,15 @@ class DecisionRoutes:
         seconds = time.perf_counter() - started
         ids = [request_id(call.request.headers.get("x-request-id")) for call in calls]
         routes: dict[tuple[str, int], list[Finished]] = {}
-        for (route, _, request), answer, own_id in zip(calls, answers, ids, strict=True):
-            finished = (request.method, request.path, request.remote, own_id)
+        for index, (route, _, request) in enumerate(calls):
+            answer, trace = answers[index], None
+            if "traceparent" in request.headers:
+                trace = traceparent(request.headers["traceparent"])
+            if trace is not None:
+                headers = (*answer.headers, ("traceparent", trace))
+                answers[index] = answer._replace(headers=headers)
+            remote = self._exchange.client(request.remote, request.headers.get("x-forwarded-for"))
+            finished = Finished(request.method, request.path, remote, ids[index], trace)
             routes.setdefault((route.rule, answer.status), []).append(finished)
         for (rule, status), together in routes.items():
             self._exchange.finish(rule, status, together, seconds)

@@ -4,9 +4,12 @@ import logging
 import os
 import re
 import time
+from http import HTTPStatus
+from typing import NamedTuple
 
 from flask import Flask, Response, g, request
 
+from serving.api.forwarding import client_address, traceparent
 from serving.api.keys import Key, Keys
 from serving.api.pages import asks_for_page, card_page
 from serving.errors import InsufficientRightError, UnauthorizedError
@@ -25,17 +28,51 @@ _OPERATED = re.compile(r"/v2/repository/models/[^/]+/(un)?load")
 HEADERS = (("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store"))
 
 
-# Of a request that was answered: method, path, address of the client, request id.
-Finished = tuple[str, str, str, str]
+# What pages of another origin may send, and read of an answer (the Fetch standard).
+_SENT = "authorization, content-encoding, content-type, inference-header-content-length"
+_READ = "inference-header-content-length, retry-after, traceparent, x-request-id"
+_PREFLIGHT = {
+    "Access-Control-Allow-Methods": "GET, POST",
+    "Access-Control-Allow-Headers": f"{_SENT}, traceparent, x-request-id",
+    "Access-Control-Max-Age": "600",
+}
+
+
+class Finished(NamedTuple):
+    """A request that was answered."""
+
+    method: str
+    path: str
+    remote: str  # address of the client
+    request_id: str
+    traceparent: str | None = None  # of the answer
 
 
 class Exchange:
-    """Admits requests, and counts and logs their answers."""
+    """Admits requests, and counts and logs their answers.
+
+    Attributes:
+        headers: of every answer.
+    """
 
     def __init__(self, settings: Settings, metrics: Metrics, keys: Keys) -> None:
         self._logs_all = settings.log_requests == "all"
         self._metrics = metrics
         self._keys = keys
+        self._trusted_proxies = settings.trusted_proxies
+        self._allows_origin = settings.cors_origin is not None
+        self.headers: tuple[tuple[str, str], ...] = HEADERS
+        if settings.cors_origin is not None:
+            self.headers += (
+                ("Access-Control-Allow-Origin", settings.cors_origin),
+                ("Access-Control-Expose-Headers", _READ),
+            )
+
+    def client(self, peer: str, forwarded_for: str | None) -> str:
+        """The address of the client whose request came from `peer`."""
+        if not self._trusted_proxies:
+            return peer
+        return client_address(peer, forwarded_for, self._trusted_proxies)
 
     def admit(self, path: str, authorization: str | None) -> Key | None:
         """Let a request in that needs no key, or has a valid one that may do this.
@@ -59,15 +96,13 @@ class Exchange:
         self._metrics.answered(route, status, seconds, len(requests))
         if status < 400 and not self._logs_all:
             return
-        for method, path, remote, own_id in requests:
-            fields = {
-                "method": method,
-                "path": path,
+        for finished in requests:
+            fields = finished._asdict() | {
                 "status": status,
                 "milliseconds": round(1000 * seconds, 3),
-                "remote": remote,
-                "request_id": own_id,
             }
+            if finished.traceparent is None:
+                del fields["traceparent"]
             logger.info(
                 "%(method)s %(path)s %(status)d in %(milliseconds).1f ms, request %(request_id)s",
                 fields,
@@ -81,6 +116,11 @@ class Exchange:
         def begin() -> Response | None:
             g.started = time.perf_counter()
             g.request_id = request_id(request.headers.get("X-Request-ID"))
+            asks_first = request.method == "OPTIONS" and (
+                "Access-Control-Request-Method" in request.headers
+            )
+            if self._allows_origin and asks_first:
+                return Response(status=HTTPStatus.NO_CONTENT, headers=_PREFLIGHT)
             try:
                 g.key = self.admit(request.path, request.headers.get("Authorization"))
             except UnauthorizedError:
@@ -93,11 +133,15 @@ class Exchange:
         @app.after_request
         def end(response: Response) -> Response:
             route = "other" if request.url_rule is None else request.url_rule.rule
-            finished = (request.method, request.path, request.remote_addr or "", g.request_id)
+            remote = self.client(request.remote_addr or "", request.headers.get("X-Forwarded-For"))
+            trace = traceparent(request.headers.get("traceparent"))
+            finished = Finished(request.method, request.path, remote, g.request_id, trace)
             seconds = time.perf_counter() - g.started
             self.finish(route, response.status_code, [finished], seconds)
             response.headers["X-Request-ID"] = g.request_id
-            for name, value in HEADERS:
+            if trace is not None:
+                response.headers["traceparent"] = trace
+            for name, value in self.headers:
                 response.headers.setdefault(name, value)
             if response.mimetype == "text/html":  # the framework's own, such as of OPTIONS
                 response.headers.setdefault(

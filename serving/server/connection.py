@@ -55,6 +55,7 @@ class Limits(NamedTuple):
     max_body_bytes: int
     client_timeout: float  # to send a request, and again to take its answer
     keep_alive: float  # until the next request begins
+    root_path: str = ""  # taken away from the paths that begin with it
 
 
 class Owner(Protocol):
@@ -87,7 +88,7 @@ class Connection:
         self._state = State.IDLE
         self._owner = owner
         self._limits = limits
-        self._parser = RequestParser(limits.max_body_bytes)
+        self._parser = RequestParser(limits.max_body_bytes, limits.root_path)
         self._request: Received | None = None
         self._unsent = _NOTHING
         self._keep = True

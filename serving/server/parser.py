@@ -82,8 +82,10 @@ class RequestParser:
         rest: what followed the last request.
     """
 
-    def __init__(self, max_body_bytes: int) -> None:
+    def __init__(self, max_body_bytes: int, root_path: str = "") -> None:
+        """Read bodies of at most so many bytes, and paths without the `root_path` before them."""
         self._max_body_bytes = max_body_bytes
+        self._root_path = root_path
         self.clear()
 
     def clear(self) -> None:
@@ -169,8 +171,10 @@ class RequestParser:
         return Received(head, body)
 
     def _on_head(self) -> bool:
-        self.head = _checked_head(self._parser)
-        if (self.head.body_bytes or 0) > self._max_body_bytes:
+        self.head = head = _checked_head(self._parser)
+        if self._root_path and head.path.startswith(f"{self._root_path}/"):
+            head.path = head.path[len(self._root_path) :]
+        if (head.body_bytes or 0) > self._max_body_bytes:
             raise TooLargeError(_TOO_LONG)
         return False  # read the body
 

@@ -12,27 +12,27 @@ from wsgiref.types import WSGIApplication
 
 from werkzeug.wrappers import Response
 
-from serving.api.exchange import HEADERS
 from serving.api.messages import Answer
 from serving.server.parser import Head, Received
 
-_COMMON = "".join(f"{name}: {value}\r\n" for name, value in HEADERS)
 _WRITTEN = ("Content-Type", "Content-Length")  # by `serialize`
 _NO_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 
 
-def serialize(
-    answer: Answer, *, keep: bool, own_id: str | None = None, is_head: bool = False
-) -> bytes:
+def header_lines(headers: Sequence[tuple[str, str]]) -> str:
+    """Headers as a head has them."""
+    return "".join(f"{name}: {value}\r\n" for name, value in headers)
+
+
+def serialize(answer: Answer, *, keep: bool, fields: str = "", is_head: bool = False) -> bytes:
     """A whole response.
 
     Args:
         answer: to be sent.
-        own_id: of the request; None where the answer has it and the common headers.
+        fields: lines of headers that the answer does not have.
         keep: whether the connection is kept.
         is_head: whether the method is HEAD, to which no body is sent.
     """
-    fields = "" if own_id is None else f"X-Request-ID: {own_id}\r\n{_COMMON}"
     for name, value in answer.headers:
         fields += f"{name}: {value}\r\n"
     if answer.status not in _NO_BODY:

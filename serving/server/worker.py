@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from gunicorn.workers.base import Worker as BaseWorker
 
 from serving.api.decisions import Call
-from serving.api.exchange import HEADERS, HEALTH, request_id
+from serving.api.exchange import HEALTH, Finished, request_id
 from serving.api.messages import Answer, Request
 from serving.api.problems import from_error, problem
 from serving.errors import ProblemError, StuckError, TooBusyError, TooLargeError
@@ -29,7 +29,7 @@ from serving.server.connection import LINGER_SECONDS, Connection, Limits
 from serving.server.gunicorn_adapter import WORKER_BOOT_ERROR
 from serving.server.parser import Head, Received
 from serving.server.pool import ConnectionPool
-from serving.server.responses import call_wsgi, serialize
+from serving.server.responses import call_wsgi, header_lines, serialize
 from serving.server.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class Worker(BaseWorker):
         """Serve until told to stop, then answer what is still to be answered."""
         settings = self.app.settings
         self._api: Api = self.app.api
+        self._fields = header_lines(self._api.exchange.headers)
         self._clock = Clock()
         limits = Limits(
             self._api.budget,
@@ -81,6 +82,7 @@ class Worker(BaseWorker):
             settings.max_body_bytes,
             settings.client_timeout,
             KEEP_ALIVE_SECONDS,
+            settings.root_path or "",
         )
         (listener,) = self.sockets
         self._pool = ConnectionPool(listener, self.app.balancer, self.slot, self, limits)
@@ -148,14 +150,18 @@ class Worker(BaseWorker):
         if head is None:
             return self._problem(error)
         own_id = request_id(head.headers.get("x-request-id"))
-        self._api.exchange.finish("none", error.status, [(head.method, head.path, "", own_id)], 0.0)
-        return serialize(from_error(head.path, error), keep=False, own_id=own_id)
+        finished = Finished(head.method, head.path, "", own_id)
+        self._api.exchange.finish("none", error.status, [finished], 0.0)
+        return serialize(from_error(head.path, error), keep=False, fields=self._fields_with(own_id))
+
+    def _fields_with(self, own_id: str) -> str:
+        return f"X-Request-ID: {own_id}\r\n{self._fields}"
 
     def _problem(self, error: ProblemError, path: str = "", *, keep: bool = False) -> bytes:
         """The answer to a request of which nothing is known, or one of too many to log each."""
         self.app.metrics.answered_by_worker(error.status)
-        answer = problem(path, error.status, error.detail, (*HEADERS, *error.headers))
-        return serialize(answer, keep=keep)
+        answer = problem(path, error.status, error.detail, error.headers)
+        return serialize(answer, keep=keep, fields=self._fields)
 
     def _dispatch(self) -> None:
         """Answer all requests that are ready: health first, then all decisions together."""
@@ -225,7 +231,8 @@ class Worker(BaseWorker):
         self._watchdog.end(conn)
         keep = head.keep_alive and self.alive
         is_head = head.method == "HEAD"
-        conn.answer(serialize(answer, keep=keep, own_id=own_id, is_head=is_head), keep=keep)
+        fields = "" if own_id is None else self._fields_with(own_id)
+        conn.answer(serialize(answer, keep=keep, fields=fields, is_head=is_head), keep=keep)
         self._pool.update(conn)
 
     def stop(self, stuck: list[Connection]) -> None:

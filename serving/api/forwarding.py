@@ -1,0 +1,47 @@
+"""What a request says of its way here: the proxies that it passed, and the trace it belongs to."""
+
+import os
+import re
+from collections.abc import Sequence
+from ipaddress import ip_address
+
+from serving.settings import Network
+
+# version, trace-id, parent-id, trace-flags; only versions after 00 may have more behind.
+_TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?"
+)
+
+
+def client_address(peer: str, forwarded_for: str | None, trusted: Sequence[Network]) -> str:
+    """The address of the client that a request comes from.
+
+    Args:
+        peer: the other end of the connection.
+        forwarded_for: `X-Forwarded-For`, to which each proxy appends the address it was asked from.
+        trusted: the networks of proxies that are believed.
+
+    Returns:
+        The last address that is none of a trusted proxy, or the first where all are.
+    """
+    address = peer
+    for before in reversed((forwarded_for or "").split(",")):
+        try:
+            if not any(ip_address(address) in network for network in trusted):
+                break
+            address = str(ip_address(before.strip()))
+        except ValueError:  # not an address: who wrote it is the last that is known
+            break
+    return address
+
+
+def traceparent(given: str | None) -> str | None:
+    """The `traceparent` of an answer (W3C Trace Context): the request's trace, and a new parent-id.
+
+    None where the request's own is missing or invalid.
+    """
+    match = _TRACEPARENT.fullmatch(given or "")
+    if match is None or (match[0].startswith("00") and match[3]):
+        return None
+    trace_id, flags, _ = match.groups()
+    return f"00-{trace_id}-{os.urandom(8).hex()}-{int(flags, 16) & 1:02x}"
