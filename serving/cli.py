@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from serving.settings import URL, Settings, finite, settings_options
+from serving.settings import SECONDS, SOURCE, URL, Settings, finite, settings_options
 
 # What `play` reports of an episode, as JSON and as a row of its table.
 RESULT = ("episode", "episode_return", "steps", "mean_latency_ms")
@@ -163,6 +163,58 @@ def rollback(**options: Any) -> None:
         click.echo(rollback(settings))
     except SelectionError as error:
         raise click.UsageError(str(error)) from error
+
+
+@commands.command()
+@click.option(
+    "--source",
+    required=True,
+    type=SOURCE,
+    envvar="SERVING_SOURCE",
+    show_envvar=True,
+    help="URL of a folder that holds <name>/<version>/, such as s3://bucket/models.",
+)
+@click.option(
+    "--every",
+    type=SECONDS,
+    callback=finite,
+    help="Seconds between looks at the source, until SIGTERM; without it, one look.",
+)
+@settings_options("models", "trusted_keys", "log_format")
+def pull(source: str, every: float | None, **options: Any) -> None:
+    """Fetch the versions of all models at SOURCE that are not in the models folder.
+
+    A version is checked as `verify` does, and is then there as a whole. Exit status 1 says that
+    the log has a reason why something could not be pulled.
+    """
+    settings = Settings(**options)
+    _require_keys(settings.trusted_keys)
+    import logging
+    import signal
+    import time
+
+    from serving.logs import set_up_logs
+    from serving.registry.pull import Puller
+    from serving.registry.source import SourceError
+    from serving.registry.trial import Trials, TrialsEndedError
+
+    # With --every this is the normal end; a single look has not been finished.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143 if every is None else 0))
+    try:
+        with Trials() as trials:  # before obstore starts threads
+            puller = Puller(source, settings, trials)
+            set_up_logs(settings.log_format)
+            if every is None:
+                sys.exit(0 if puller.look(click.echo) else 1)
+            logger = logging.getLogger(__name__)
+            logger.info("pulling from %s into %s every %g seconds", source, settings.models, every)
+            while True:
+                puller.look(logger.info)
+                time.sleep(every)
+    except SourceError as error:
+        raise click.UsageError(str(error)) from error
+    except TrialsEndedError as error:
+        raise click.ClickException(str(error)) from error
 
 
 @commands.command()

@@ -56,6 +56,9 @@ class Networks(click.ParamType[tuple[Network, ...]]):
 
 
 URL = Pattern("text", r"(?s)https?://[^/].*", "like http://127.0.0.1:8000")
+SOURCE = Pattern(
+    "url", r"(s3|gs|az|https?)://[^/@][^@]*", "like s3://bucket/models, without credentials"
+)
 # An empty one would mean every address of the machine.
 ROOT_PATH = Pattern("path", r"(/[A-Za-z0-9._~-]+)+", "a path like /policy")
 ORIGIN = Pattern("origin", r"\*|https?://[^/\s]+", "like https://example.org, or *")

@@ -83,6 +83,7 @@ def test_every_command_is_known_to_these_tests() -> None:
         ["python", "-m", "serving", "verify"],
         ["python", "-m", "serving", "promote"],
         ["python", "-m", "serving", "rollback"],
+        ["python", "-m", "serving", "pull"],
         ["python", "-m", "training", "train"],  # --resume: tests/test_run.py
         [".venv/bin/saved_model_cli", "show", "--dir", "models/cartpole/1"],
     ]

@@ -39,6 +39,12 @@ from tests.conftest import ENVIRONMENT, ROOT, Trained, run, running_service, wai
         (["play"], "--url"),
         (["play", "--url", "ftp://x"], "--url"),
         (["play", "--url", "http://127.0.0.1:9", "--episodes", "0"], "--episodes"),
+        (["pull"], "--source"),
+        (["pull", "--source", "ftp://host/models"], "'ftp://host/models' is not like s3://bucket"),
+        (["pull", "--source", "https://joe:secret@host/models"], "without credentials"),
+        (["pull", "--source", "http://[::1", "--models", "tests"], "http://[::1: invalid IPv6"),
+        (["pull", "--source", "s3://bucket", "--models", "no/such/folder"], "no/such/folder"),
+        (["pull", "--source", "s3://bucket", "--every", "0"], "--every"),
         (["no-such-command"], "No such command"),
         ([], "Missing command"),
     ],
@@ -79,7 +85,8 @@ def test_a_number_that_is_not_finite_is_refused(command: str, option: str, value
 
 def test_the_floats_of_every_command_are_known() -> None:
     assert {option for _, option in FLOATS} == {
-        *("--min-return", "--request-timeout", "--client-timeout", "--poll-seconds", "--wait")
+        *("--min-return", "--request-timeout", "--client-timeout", "--poll-seconds"),
+        *("--wait", "--every"),
     }
 
 
