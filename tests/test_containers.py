@@ -189,7 +189,8 @@ def test_train_fails_with_its_own_exit_status(
     ("service", "absent"),
     [
         ("train", ["flask", "gunicorn", "serving"]),
-        ("serve", ["gymnasium", "training", "pytest"]),
+        ("serve", ["gymnasium", "training", "pytest", "obstore"]),
+        ("pull", ["gymnasium", "training", "pytest"]),
         ("demo", ["tensorflow", "flask", "gunicorn", "training"]),
     ],
 )
@@ -205,6 +206,16 @@ def test_an_image_has_only_what_it_needs(
         "run", "--rm", "-T", "--no-deps", "--entrypoint", "python", service, "-c", code
     )
     assert finished.stdout.strip() == "[]", finished.stderr
+
+
+def test_pull_can_write_the_models_and_says_that_the_source_is_away(
+    demo: tuple[Project, subprocess.CompletedProcess[str]],
+) -> None:
+    project, _ = demo
+    source = ("-e", "SERVING_SOURCE=http://127.0.0.1:9/models")
+    finished = project.run("run", "--rm", "-T", "--no-deps", *source, "pull", "pull")
+    assert finished.returncode == 1
+    assert "cannot pull from http://127.0.0.1:9/models into models: PROPFIND" in finished.stderr
 
 
 def test_docker_stop_loses_no_request(

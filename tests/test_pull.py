@@ -1,5 +1,6 @@
 """`pull` against a real S3 server, `rclone serve s3`, and a small one that says what is not so."""
 
+import json
 import logging
 import os
 import re
@@ -29,6 +30,7 @@ from tests.conftest import ENVIRONMENT, ROOT, Trained, run, running_service, wai
 from tests.faults.mounts import with_mounts
 from tests.faults.wire import children
 from tests.signatures import Key
+from tests.test_monitoring import composes
 
 RCLONE = Path(sys.executable).with_name("rclone")
 KEY, SECRET = "testing-key", "testing-secret"
@@ -705,3 +707,30 @@ def test_without_obstore_it_says_what_to_install(models: Path) -> None:
     assert (finished.returncode, finished.stdout) == (2, "")
     expected = "Error: obstore is not installed: pip install -r requirements/pull.txt\n"
     assert finished.stderr == expected
+
+
+def test_the_compose_profile_adds_pull_with_the_limits_of_what_writes_the_models() -> None:
+    if ["docker", "compose"] not in composes():
+        if os.environ.get("CI") == "true":
+            pytest.fail("no docker compose here")
+        pytest.skip("no docker compose here")
+    shown = subprocess.run(
+        ["docker", "compose", "--profile", "*", "config", "--format", "json"],
+        cwd=ROOT,
+        env=ENVIRONMENT | {"SERVING_SOURCE": SOURCE},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    services = json.loads(shown.stdout)["services"]
+    pulling, operate = services["pull"], services["operate"]
+    assert pulling["build"]["target"] == "pull"
+    assert pulling["environment"]["SERVING_SOURCE"] == SOURCE
+    # Everything else is the same: hardened, with limits, and the models can be written.
+    own = {"build", "command", "environment", "profiles", "restart"}
+    assert {k: v for k, v in pulling.items() if k not in own} == {
+        k: v for k, v in operate.items() if k not in own
+    }
+    dockerfile = (ROOT / "Dockerfile.serve").read_text()
+    # What is built without a target is the service.
+    assert dockerfile.rstrip().endswith("\nFROM serve")
