@@ -6,7 +6,8 @@ from functools import cache, partial
 
 import numpy as np
 import numpy.typing as npt
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from serving.prometheus_adapter import observe
@@ -113,10 +114,14 @@ class Metrics:
         self._entropy(model).inc(max(0.0, -float(np.vdot(probabilities, surprise))))
         self._state_value(model).set(float(np.add.reduce(state_values)) / len(state_values))
 
-    def text(self) -> bytes:
-        """All metrics of all processes, in Prometheus's text format."""
+    def text(self, accept: str = "") -> tuple[bytes, str]:
+        """All metrics of all processes, and the content type, which `Accept` chooses.
+
+        It is Prometheus's text format, or OpenMetrics for who asks for that.
+        """
         registry = self._registry
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)
-        return generate_latest(registry)
+        generate, content_type = choose_encoder(accept)
+        return generate(registry), content_type

@@ -59,7 +59,9 @@ UNDOCUMENTED_ATTRIBUTES = {"serving/prometheus_adapter.py": {"_sum", "_upper_bou
 DOCUMENTED = {
     "gunicorn": {"gunicorn.app.base", "gunicorn.workers.base", "gunicorn.glogging"},
     "tensorflow": {"tensorflow"},
-    "prometheus_client": {"prometheus_client", "prometheus_client.multiprocess"},
+    "prometheus_client": {
+        *("prometheus_client", "prometheus_client.exposition", "prometheus_client.multiprocess"),
+    },
     "model_signing": {"model_signing"},
 }
 PUBLIC_BUT_FOR_THEIR_NAMES = {"_asdict", "_fields", "_make", "_replace", "_exit"}

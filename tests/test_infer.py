@@ -127,3 +127,25 @@ def test_a_parameter_of_the_wrong_type_is_refused(
     response = post(pool, INFER, {"inputs": [tensor], "parameters": parameters})
     assert response.status == 400
     assert response.json()["error"].startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("where", "parameters", "reason"),
+    [
+        ("inputs", {"shared_memory_region": "r"}, "inputs[0]: shared memory is not supported"),
+        ("outputs", {"shared_memory_region": "r"}, "outputs: 'actions': shared memory is not"),
+        ("outputs", {"classification": 2}, "outputs: 'actions': classification is not supported"),
+    ],
+)
+def test_what_only_triton_does_is_refused_and_not_ignored(
+    pool: urllib3.HTTPConnectionPool, where: str, parameters: dict[str, Any], reason: str
+) -> None:
+    body = infer_request(np.array([ROW], np.float32), 0, False, data=ROW)
+    body["outputs"] = [{"name": "actions"}]
+    for left_out in (dict.fromkeys(parameters), {}):  # tritonclient writes null
+        body[where][0]["parameters"] = left_out
+        assert post(pool, INFER, body).status == 200
+    body[where][0]["parameters"] = parameters
+    refused = post(pool, INFER, body)
+    assert refused.status == 400
+    assert reason in refused.json()["error"]

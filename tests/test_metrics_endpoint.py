@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 import urllib3
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as parse_openmetrics,
+)
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.client import PolicyClient
@@ -189,7 +192,7 @@ def test_the_entropy_of_known_probabilities() -> None:
         probabilities=probabilities,
         state_values=np.array([1.0, 2.0, 6.0], np.float32),
     )
-    told = metrics.text().decode()
+    told = metrics.text()[0].decode()
     # ln 2 + 0 + (ln 4 / 4 + 3 ln(4/3) / 4)
     (line,) = [line for line in told.splitlines() if line.startswith("policy_entropy_nats_total")]
     assert float(line.split()[1]) == pytest.approx(0.693147 + 0.562335, abs=1e-6)
@@ -317,3 +320,13 @@ def test_each_request_refused_as_too_many_is_counted(trained: Trained, tmp_path:
         assert samples[("policy_http_shed_total",)] == answers[503]
         assert samples["policy_http_requests_total", "route=/act", "status=200"] == answers[200]
         assert samples["policy_http_requests_total", "route=none", "status=503"] == answers[503]
+
+
+def test_openmetrics_is_for_who_asks_for_it(service: Service) -> None:
+    asked = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
+    answer = urllib3.request("GET", f"{service.url}/metrics", headers={"Accept": asked})
+    assert answer.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
+    families = {family.name: family for family in parse_openmetrics(answer.data.decode())}
+    assert families["policy_worker_starts"].type == "counter"
+    plain = urllib3.request("GET", f"{service.url}/metrics")
+    assert plain.headers["Content-Type"].startswith("text/plain; version=0.0.4")

@@ -162,6 +162,16 @@ def test_what_cannot_be_loaded_or_unloaded_is_told_why(client: Client, verb: str
     assert ("pinned", "1", "READY") in client.index()
 
 
+@pytest.mark.parametrize("name", ["config", "file:1/model.savedmodel"])
+def test_a_model_is_loaded_only_as_it_is_on_the_disk(client: Client, name: str) -> None:
+    path = "/v2/repository/models/cartpole/load"
+    refused = client.ask("POST", path, {"parameters": {name: "x"}})
+    expect_error(refused, 400, f"parameters: {name!r} is not supported")
+    bodies: list[Any] = [None, {}, {"parameters": None}, {"parameters": {}}]
+    for body in bodies:
+        assert client.ask("POST", path, body).status == 200
+
+
 def test_every_route_but_health_needs_the_key(client: Client) -> None:
     for path in ("/v2/health/live", "/v2/health/ready"):
         assert urllib3.request("GET", client.url + path).status == 200

@@ -2,8 +2,7 @@
 
 import msgspec
 import orjson
-from flask import Blueprint, Response
-from prometheus_client import CONTENT_TYPE_LATEST
+from flask import Blueprint, Response, request
 
 from serving.api.messages import json_response
 from serving.api.pages import asks_for_page, card_page
@@ -27,7 +26,8 @@ def health_blueprint(repository: Repository, metrics: Metrics) -> Blueprint:
 
     @blueprint.get("/metrics")
     def scrape() -> Response:
-        return Response(metrics.text(), content_type=CONTENT_TYPE_LATEST)
+        text, content_type = metrics.text(request.headers.get("Accept", ""))
+        return Response(text, content_type=content_type)
 
     return blueprint
 

@@ -11,7 +11,14 @@ from serving.api.body import BodyReader, decode
 from serving.api.columns import Columns
 from serving.api.decisions import Decoded
 from serving.api.messages import Answer, Request, encode, json_answer
-from serving.api.oip.schemas import InferInput, InferRequest, RequestParameters
+from serving.api.oip.schemas import (
+    InferInput,
+    InferRequest,
+    InputParameters,
+    OutputParameters,
+    RequestParameters,
+    SharedMemory,
+)
 from serving.api.tensors import DATATYPES, NAMES, Array, numbers_from_bytes, numbers_from_json
 from serving.errors import InvalidRequestError, NotFoundError
 from serving.policy.artefact import version_number
@@ -90,7 +97,9 @@ def _input(inputs: list[InferInput], raw: memoryview, policy: Policy, max_rows: 
             f"inputs[0].datatype: {tensor.datatype!r} is not one of {', '.join(DATATYPES)}"
         )
     require_shape(tensor.shape, policy.card.observations.names, max_rows)
-    size = None if tensor.parameters is None else tensor.parameters.binary_data_size
+    parameters = tensor.parameters or InputParameters()
+    _require_no_shared_memory("inputs[0]", parameters)
+    size = parameters.binary_data_size
     if (size or 0) != len(raw):
         raise InvalidRequestError(
             f"inputs[0]: binary_data_size is {size}, but {len(raw)} bytes follow the JSON"
@@ -115,9 +124,18 @@ def _chosen(given: InferRequest, parameters: RequestParameters) -> dict[str, boo
             raise InvalidRequestError(
                 f"outputs: {output.name!r} is {problem}; there are {', '.join(names)}"
             )
-        own = None if output.parameters is None else output.parameters.binary_data
+        of_output = output.parameters or OutputParameters()
+        _require_no_shared_memory(f"outputs: {output.name!r}", of_output)
+        if of_output.classification is not None:
+            raise InvalidRequestError(f"outputs: {output.name!r}: classification is not supported")
+        own = of_output.binary_data
         chosen[output.name] = as_bytes if own is None else own
     return chosen
+
+
+def _require_no_shared_memory(what: str, parameters: SharedMemory) -> None:
+    if parameters.shared_memory_region is not None:
+        raise InvalidRequestError(f"{what}: shared memory is not supported")
 
 
 def _encode(

@@ -11,8 +11,8 @@ from werkzeug.exceptions import MethodNotAllowed
 from serving.api.body import BodyReader, decode
 from serving.api.messages import from_flask, json_response
 from serving.api.oip.infer import find
-from serving.api.oip.schemas import IndexRequest
-from serving.errors import ConflictError, ForbiddenError, NotFoundError
+from serving.api.oip.schemas import IndexRequest, LoadRequest
+from serving.errors import ConflictError, ForbiddenError, InvalidRequestError, NotFoundError
 from serving.registry.repository import Repository
 from serving.registry.selection import SelectionError
 from serving.settings import Settings
@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 _TF_DATATYPES = {"DT_FLOAT": "FP32", "DT_INT64": "INT64"}
 _LOADED = ("served", "labelled")
+_LOAD_DECODER = msgspec.json.Decoder(LoadRequest)
 _INDEX_DECODER = msgspec.json.Decoder(IndexRequest)
 
 
@@ -103,6 +104,12 @@ class InferenceProtocolRoutes:
         return json_response(entries)
 
     def _load(self, name: str) -> Response:
+        with self._bodies.opened(from_flask(request)) as body:
+            parameters = decode(body, _LOAD_DECODER).parameters if body else None
+        if parameters:
+            first = next(iter(parameters))
+            what = "a version is loaded as it is in the models folder"
+            raise InvalidRequestError(f"parameters: {first!r} is not supported: {what}")
         self._select(name, "newest")
         self._repository.policy(name)
         return json_response({})

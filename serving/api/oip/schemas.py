@@ -13,7 +13,13 @@ from serving.schemas import Seed, WholeFloat
 Size = Annotated[int, Meta(ge=0)]
 
 
-class InputParameters(msgspec.Struct):
+class SharedMemory(msgspec.Struct):
+    """Triton's shared memory, which this service has not."""
+
+    shared_memory_region: Annotated[str | None, Meta(description="Not supported: 400.")] = None
+
+
+class InputParameters(SharedMemory):
     """Of one input."""
 
     binary_data_size: Annotated[
@@ -33,11 +39,14 @@ class InferInput(msgspec.Struct):
     parameters: InputParameters | None = None
 
 
-class OutputParameters(msgspec.Struct):
+class OutputParameters(SharedMemory):
     """Of one output that is asked for."""
 
     binary_data: Annotated[
         bool | None, Meta(description="Whether to answer it as bytes behind the JSON.")
+    ] = None
+    classification: Annotated[
+        int | None, Meta(description="Triton's most probable classes. Not supported: 400.")
     ] = None
 
 
@@ -71,6 +80,15 @@ class InferRequest(msgspec.Struct):
     parameters: RequestParameters | None = None
     outputs: Annotated[
         list[InferOutput] | None, Meta(description="Outputs to answer; all where none is named.")
+    ] = None
+
+
+class LoadRequest(msgspec.Struct):
+    """How to load a model."""
+
+    parameters: Annotated[
+        dict[str, Any] | None,
+        Meta(description="Triton's `config` and files. Not supported: any is answered 400."),
     ] = None
 
 
