@@ -217,7 +217,7 @@ TAMPERING: dict[str, tuple[Callable[[Path], object], str]] = {
 
 def mistake(*arguments: str) -> str:
     """The one line on standard error of a command that is used wrongly."""
-    finished = run(*arguments)
+    finished = run(*arguments, timeout=60)  # a service that starts would not end
     assert (finished.returncode, finished.stdout) == (2, "")
     assert finished.stderr.startswith("Error: ")
     assert finished.stderr.count("\n") == 1

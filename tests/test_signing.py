@@ -164,6 +164,7 @@ def run_within(code: str, program: str, *arguments: str) -> subprocess.Completed
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
+        timeout=60,
     )
 
 
