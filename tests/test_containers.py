@@ -17,6 +17,11 @@ from tests.conftest import ROOT, wait_until
 from tests.containers import inspect, require_engine
 from tests.faults.load import Load
 
+# docker-compose 1 also builds with BuildKit, and so finds the layers that are there.
+BUILDKIT = {"DOCKER_BUILDKIT": "1", "COMPOSE_DOCKER_CLI_BUILD": "1"}
+# For what the images do, whoever starts them.
+by_one_command = pytest.mark.parametrize("demo", ["docker compose"], indirect=True)
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _engine() -> None:
@@ -36,7 +41,7 @@ class Project:
         return subprocess.run(
             [*self._command, *arguments],
             cwd=ROOT,
-            env=os.environ | {"PUBLISHED_PORT": str(self.port)},
+            env=os.environ | BUILDKIT | {"PUBLISHED_PORT": str(self.port)},
             capture_output=True,
             text=True,
         )
@@ -95,6 +100,7 @@ def test_the_service_stays_up_and_is_published(
     assert (model["name"], model["version"]) == ("cartpole", 1)
 
 
+@by_one_command
 def test_the_version_passes_its_checks_in_the_image_that_serves_it(
     demo: tuple[Project, subprocess.CompletedProcess[str]],
 ) -> None:
@@ -104,6 +110,7 @@ def test_the_version_passes_its_checks_in_the_image_that_serves_it(
     assert "golden values" in finished.stdout
 
 
+@by_one_command
 def test_the_version_passes_its_evaluation_in_the_image_that_trained_it(
     demo: tuple[Project, subprocess.CompletedProcess[str]],
 ) -> None:
@@ -115,6 +122,7 @@ def test_the_version_passes_its_evaluation_in_the_image_that_trained_it(
     assert finished.returncode == 0, finished.stderr
 
 
+@by_one_command
 @pytest.mark.parametrize(("service", "gigabytes"), [("serve", 1.3), ("train", 1.4)])
 def test_an_image_is_small(
     demo: tuple[Project, subprocess.CompletedProcess[str]], service: str, gigabytes: float
@@ -134,6 +142,7 @@ def test_memory_and_processes_are_limited(
         assert limits["PidsLimit"] == 1024
 
 
+@by_one_command
 def test_docker_asks_the_address_that_the_service_has(
     demo: tuple[Project, subprocess.CompletedProcess[str]],
 ) -> None:
@@ -185,6 +194,7 @@ def test_train_fails_with_its_own_exit_status(
     assert finished.returncode == 3
 
 
+@by_one_command
 @pytest.mark.parametrize(
     ("service", "absent"),
     [
@@ -208,6 +218,7 @@ def test_an_image_has_only_what_it_needs(
     assert finished.stdout.strip() == "[]", finished.stderr
 
 
+@by_one_command
 def test_pull_can_write_the_models_and_says_that_the_source_is_away(
     demo: tuple[Project, subprocess.CompletedProcess[str]],
 ) -> None:
@@ -218,6 +229,7 @@ def test_pull_can_write_the_models_and_says_that_the_source_is_away(
     assert "cannot pull from http://127.0.0.1:9/models into models: PROPFIND" in finished.stderr
 
 
+@by_one_command
 def test_docker_stop_loses_no_request(
     demo: tuple[Project, subprocess.CompletedProcess[str]],
 ) -> None:
@@ -258,3 +270,17 @@ def test_up_runs_train_then_serve_then_the_demo() -> None:
         assert project.get("/health/ready").status == 200
     finally:
         project.run("down", "-v", "--rmi", "local")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("file", "target"),
+    [("Dockerfile.serve", "serve"), ("Dockerfile.serve", "play"), ("Dockerfile.train", "")],
+)
+def test_an_image_is_built_without_buildkit(file: str, target: str) -> None:
+    command = ["docker", "build", "--quiet", f"--file={file}", f"--target={target}", "."]
+    built = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"DOCKER_BUILDKIT": "0"}, capture_output=True, text=True
+    )
+    assert built.returncode == 0, built.stderr
+    subprocess.run(["docker", "rmi", built.stdout.strip()], capture_output=True)
