@@ -212,6 +212,7 @@ def test_an_image_has_only_what_it_needs(
         "import importlib.util as u; "
         f"print([name for name in {absent} if u.find_spec(name) is not None])"
     )
+    assert project.run("build", service).returncode == 0  # which `up` does not, of a profile
     finished = project.run(
         "run", "--rm", "-T", "--no-deps", "--entrypoint", "python", service, "-c", code
     )
