@@ -277,7 +277,7 @@ def test_what_is_no_key_ends_the_start_in_one_line_that_does_not_show_it(
 def test_a_file_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
     for path in (tmp_path / "missing", tmp_path):
         options = ("--models", "tests", "--port", "0", "--api-keys-file", str(path))
-        finished = run("serving", "run", *options)
+        finished = run("serving", "run", *options, timeout=60)  # as a service would not end
         assert finished.returncode == 2
         assert finished.stderr.count("\n") == 1
         assert str(path) in finished.stderr
@@ -341,7 +341,7 @@ def test_a_line_that_is_no_key_is_told_at_the_start(
 ) -> None:
     (tmp_path / "keys").write_text(line)
     options = ("--models", str(trained.models), "--api-keys-file", str(tmp_path / "keys"))
-    finished = run("serving", "run", *options)
+    finished = run("serving", "run", *options, timeout=60)  # as a service would not end
     assert finished.returncode == 2
     assert reason in finished.stderr
     assert finished.stderr.count("\n") == 1
