@@ -43,6 +43,7 @@ def models(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     models = tmp_path_factory.mktemp("repository")
     for name, versions in [("pinned", [1]), ("cartpole", [1, 2]), ("unwritable", [1])]:
         (models / name).mkdir()
+        (models / name).chmod(0o777)  # the service, maybe of another user, writes the selection
         for version in versions:
             publish(trained.model_dir, models / name / str(version))
     publish(
