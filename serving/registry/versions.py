@@ -60,7 +60,7 @@ class Versions:
         self._known = {n: _Known(None, digest) for n, digest in self._listing.digests.items()}
         self._labelled: dict[str, Policy] = {}
         self._examined: int | None = None  # the version that is waited for
-        self._was_read = False
+        self._is_settled = False  # the last refresh waited for no examination
         self._is_away = True  # the folder, which cannot be read
         self._trouble = ""  # why the folder or the selection was not read
         self._lock = threading.Lock()  # one thread loads at a time
@@ -100,14 +100,13 @@ class Versions:
             The digest of a copy that must be examined first, if there is one.
         """
         with self._lock:
-            self._examined = None
             self._read()
-            self._was_read = True
             try:
                 self._load_selected()
             except _UnexaminedError as error:
-                self._examined = error.version
+                self._examined, self._is_settled = error.version, False
                 return error.digest
+            self._examined, self._is_settled = None, True
             return None
 
     def _load_selected(self) -> None:
@@ -128,8 +127,8 @@ class Versions:
 
     def report(self, *, default: bool) -> ModelReport:
         """The state of every version on disk; `default` is whether `/act` uses this model."""
-        if not self._was_read:
-            # Once one worker tells of its versions, all must.
+        if not self._is_settled:
+            # Once one worker tells of its versions, all must; another may have examined one.
             self.refresh()
         policy = self.served
         served = policy.version if policy else None
