@@ -122,6 +122,18 @@ class Service(NamedTuple):
 
 
 @contextmanager
+def started(log: Path, *command: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a program in the project, with its standard error in a file."""
+    with (
+        log.open("w") as log_file,
+        subprocess.Popen(
+            command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=log_file, text=True
+        ) as process,
+    ):
+        yield process
+
+
+@contextmanager
 def running_service(
     models: Path, log: Path, *options: str, within: Sequence[str] = ()
 ) -> Iterator[Service]:
@@ -132,20 +144,9 @@ def running_service(
     if changes_user():
         let_in(models)
         let_in(log.parent)  # where keys are too
-    with (
-        log.open("w") as log_file,
-        subprocess.Popen(
-            [
-                *(*within, *ordinary_user(), sys.executable, "-m", "serving", "run"),
-                *("--models", str(models), "--port", "0", *options),
-            ],
-            cwd=ROOT,
-            env=ENVIRONMENT,
-            stdout=subprocess.PIPE,
-            stderr=log_file,
-            text=True,
-        ) as process,
-    ):
+    command = (*within, *ordinary_user(), sys.executable, "-m", "serving", "run")
+    where = ("--models", str(models), "--port", "0")
+    with started(log, *command, *where, *options) as process:
         assert process.stdout is not None
         try:
             yield Service(process.stdout.readline().strip(), process, log)

@@ -1,12 +1,11 @@
 """A real Docker engine, and what it knows."""
 
 import json
-import os
 import shutil
 import subprocess
 from typing import Any
 
-import pytest
+from tests.tools import skip_outside_ci
 
 
 def engine_problem() -> str | None:
@@ -21,11 +20,8 @@ def engine_problem() -> str | None:
 
 def require_engine() -> None:
     """Skip a test where there is no engine; CI must have one."""
-    problem = engine_problem()
-    if problem is not None and os.environ.get("CI") == "true":
-        pytest.fail(problem)
-    if problem is not None:
-        pytest.skip(problem)
+    if problem := engine_problem():
+        skip_outside_ci(problem)
 
 
 def inspect(name: str) -> dict[str, Any]:

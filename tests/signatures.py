@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,12 @@ class Key(NamedTuple):
     @property
     def public(self) -> Path:
         return self.trusted / "key.pem"
+
+
+@pytest.fixture
+def model_dir(signed: Path, tmp_path: Path) -> Path:
+    """A copy of the signed version, to change."""
+    return shutil.copytree(signed, tmp_path / "models" / "cartpole" / "1")
 
 
 def write_key(folder: Path, key: PrivateKey, password: bytes | None = None) -> Key:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -16,6 +15,7 @@ import urllib3
 from tests.conftest import ROOT, wait_until
 from tests.containers import inspect, require_engine
 from tests.faults.load import Load
+from tests.tools import require_program
 
 # docker-compose 1 also builds with BuildKit, and so finds the layers that are there.
 BUILDKIT = {"DOCKER_BUILDKIT": "1", "COMPOSE_DOCKER_CLI_BUILD": "1"}
@@ -73,8 +73,7 @@ def demo(
 ) -> Iterator[tuple[Project, subprocess.CompletedProcess[str]]]:
     """`run --rm demo`, which brings up the whole way."""
     command = request.param.split()
-    if shutil.which(command[0]) is None and os.environ.get("CI") != "true":
-        pytest.skip(f"{request.param} is not installed")
+    require_program(command[0], command[0])
     project = Project(*command)
     try:
         yield project, project.run("run", "--rm", "demo")

@@ -1,7 +1,6 @@
 """monitoring/ and the compose file, checked by Debian's Prometheus and by compose itself."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ import urllib3
 from serving.client import PolicyClient
 from tests.conftest import ROOT, Trained, running_service, wait_until
 from tests.test_act import ROW
+from tests.tools import require_program, skip_outside_ci
 
 MONITORING = ROOT / "monitoring"
 DASHBOARD = json.loads((MONITORING / "grafana" / "dashboards" / "policy.json").read_text())
@@ -27,11 +27,8 @@ EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in pan
 
 @pytest.fixture(scope="module", autouse=True)
 def _prometheus() -> None:
-    missing = [tool for tool in ("prometheus", "promtool") if shutil.which(tool) is None]
-    if missing and os.environ.get("CI") == "true":
-        pytest.fail(f"{missing} missing: apt-get install prometheus")
-    if missing:
-        pytest.skip(f"{missing} missing: apt-get install prometheus")
+    for program in ("prometheus", "promtool"):
+        require_program(program, "prometheus")
 
 
 def promtool(*arguments: str, **options: Any) -> str:
@@ -194,9 +191,7 @@ def composes() -> list[list[str]]:
 
 def test_the_compose_profile_adds_monitoring_and_changes_nothing_else() -> None:
     if not composes():
-        if os.environ.get("CI") == "true":
-            pytest.fail("no docker compose here")
-        pytest.skip("no docker compose here")
+        skip_outside_ci("no docker compose here")
     for command in composes():
         shown = subprocess.run(
             [*command, "--profile", "monitoring", "config"],

@@ -20,20 +20,18 @@ from tests.signatures import (
     digests,
     mistake,
     mistake_here,
+    model_dir,
     sign_with_their_command,
     statement,
     their_verdict,
     verify,
     write_key,
 )
+from tests.tools import require_program
 from training import signing
 from training.cli import commands
 
-
-@pytest.fixture
-def model_dir(signed: Path, tmp_path: Path) -> Path:
-    """A copy of the signed version, to change."""
-    return shutil.copytree(signed, tmp_path / "models" / "cartpole" / "1")
+__all__ = ["model_dir"]  # a fixture
 
 
 @pytest.mark.parametrize(
@@ -52,10 +50,10 @@ def test_the_projects_own_command_and_verify_accept_our_signature(
     assert f"signed         by one of the keys in {key.trusted}\n" in accepted.stdout
 
 
-@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
 def test_the_documented_commands_make_a_key_that_signs_and_is_trusted(
     trained: Trained, tmp_path: Path
 ) -> None:
+    require_program("openssl", "openssl")
     model_dir = shutil.copytree(trained.model_dir, tmp_path / "cartpole" / "1")
     document = (ROOT / "docs" / "operations.md").read_text()
     lines = re.findall(r"^    (openssl e.*|mkdir trusted)$", document, re.MULTILINE)

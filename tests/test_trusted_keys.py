@@ -26,6 +26,7 @@ from tests.signatures import (
     commands_with_keys,
     mistake,
     mistake_here,
+    model_dir,
     replace_byte,
     sign_with_their_command,
     their_verdict,
@@ -35,11 +36,7 @@ from tests.signatures import (
 from tests.test_metrics_endpoint import Running
 from training import signing
 
-
-@pytest.fixture
-def model_dir(signed: Path, tmp_path: Path) -> Path:
-    """A copy of the signed version, to change."""
-    return shutil.copytree(signed, tmp_path / "models" / "cartpole" / "1")
+__all__ = ["model_dir"]  # a fixture
 
 
 def refusal(model_dir: Path, trusted: Path) -> str:

@@ -28,7 +28,7 @@ _OPERATED = re.compile(r"/v2/repository/models/[^/]+/(un)?load")
 HEADERS = (("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store"))
 
 
-# What pages of another origin may send, and read of an answer (the Fetch standard).
+# What pages of another origin may send, and may read of an answer (Fetch standard, CORS protocol).
 _SENT = "authorization, content-encoding, content-type, inference-header-content-length"
 _READ = "inference-header-content-length, retry-after, traceparent, x-request-id"
 _PREFLIGHT = {
@@ -116,10 +116,10 @@ class Exchange:
         def begin() -> Response | None:
             g.started = time.perf_counter()
             g.request_id = request_id(request.headers.get("X-Request-ID"))
-            asks_first = request.method == "OPTIONS" and (
+            is_preflight = request.method == "OPTIONS" and (
                 "Access-Control-Request-Method" in request.headers
             )
-            if self._allows_origin and asks_first:
+            if self._allows_origin and is_preflight:
                 return Response(status=HTTPStatus.NO_CONTENT, headers=_PREFLIGHT)
             try:
                 g.key = self.admit(request.path, request.headers.get("Authorization"))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from serving.policy.artefact import Artefact, ArtefactError, read, require_return
 from serving.registry.store import Store, find_files
-from serving.registry.trial import Trials
+from serving.registry.trial import Trials, TrialsEndedError
 from serving.settings import Settings
 
 
@@ -18,6 +18,7 @@ def examine(copy: Path, settings: Settings, trials: Trials) -> Artefact:
 
     Raises:
         ArtefactError: it is refused; the message says why.
+        OSError: no process can be started to try it.
         TrialsEndedError: nothing can be tried any more.
     """
     artefact = read(copy)
@@ -34,12 +35,14 @@ def examine_version(model_dir: Path, settings: Settings, trials: Trials) -> Arte
     """Examine a version as a service with these settings does before it serves it.
 
     Raises:
-        ArtefactError: it would be refused; the message says why.
-        TrialsEndedError: nothing can be tried any more.
+        ArtefactError: it would be refused, or cannot be examined here; the message says why.
     """
     with Store() as store:
         try:
             digest = store.copy(model_dir, find_files(model_dir).paths)
         except OSError as error:
             raise ArtefactError(f"cannot be read: {error}") from error
-        return examine(store.path(digest), settings, trials)
+        try:
+            return examine(store.path(digest), settings, trials)
+        except (OSError, TrialsEndedError) as error:
+            raise ArtefactError(f"cannot be examined: {error}") from error

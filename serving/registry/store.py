@@ -197,7 +197,7 @@ class Store:
             except ArtefactError as error:
                 reason = str(error)
                 shutil.rmtree(model_dir, ignore_errors=True)
-            file.truncate(0)  # a process that was killed may have begun to write
+            file.truncate(0)  # a killed process can leave a partial verdict
             file.write(msgspec.json.encode(reason))
 
     def remember(self, model: str, listing: Listing) -> None:

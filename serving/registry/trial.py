@@ -20,10 +20,10 @@ from serving.errors import first_line
 from serving.policy.artefact import ArtefactError, read
 from serving.policy.tensorflow_import import import_tensorflow
 
-# Of a trial, which takes a third of a second for a small policy.
+# Of a trial, which takes less than a second for a small policy.
 CPU_SECONDS = 10
 SECONDS = 60.0  # of the clock, on a machine that has other things to do
-MEMORY_BYTES = 1024**3  # and four bytes for each of the version's files
+MEMORY_BYTES = 1024**3  # and four bytes for each byte of the version's files
 MAX_REASON = 500  # characters
 
 
@@ -35,7 +35,7 @@ class Trials:
     """Tries versions, one at a time, with limits on time and memory.
 
     To be made before the process runs TensorFlow or starts a thread. The fork server ends with
-    the process, or with `close`.
+    the process, or with the `with` statement.
     """
 
     def __init__(self) -> None:
@@ -53,10 +53,6 @@ class Trials:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the fork server."""
         self._socket.close()
         os.waitpid(self._server, 0)
 
@@ -106,7 +102,7 @@ def _serve(sock: socket.socket) -> None:
         if callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    # What the other process closes is closed: here nobody would serve it.
+    # Otherwise the other process's sockets stay open for as long as this process lives.
     os.closerange(3, sock.fileno())
     os.closerange(sock.fileno() + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     while path := _receive(sock):

@@ -59,7 +59,7 @@ class Versions:
         self._numbers = sorted(self._listing.digests, reverse=True)
         self._known = {n: _Known(None, digest) for n, digest in self._listing.digests.items()}
         self._labelled: dict[str, Policy] = {}
-        self._examined: int | None = None  # the version that is waited for
+        self._being_examined: int | None = None  # the version that the rest waits for
         self._is_settled = False  # the last refresh waited for no examination
         self._is_away = True  # the folder, which cannot be read
         self._trouble = ""  # why the folder or the selection was not read
@@ -104,9 +104,9 @@ class Versions:
             try:
                 self._load_selected()
             except _UnexaminedError as error:
-                self._examined, self._is_settled = error.version, False
+                self._being_examined, self._is_settled = error.version, False
                 return error.digest
-            self._examined, self._is_settled = None, True
+            self._being_examined, self._is_settled = None, True
             return None
 
     def _load_selected(self) -> None:
@@ -226,7 +226,7 @@ class Versions:
         why = _WHY.get(wanted, f"version {wanted} is pinned")
         if version == served:
             return VersionReport(version, "served", why, digest)
-        if version == self._examined:
+        if version == self._being_examined:
             return VersionReport(version, "waiting", "it is being examined", digest)
         if labels:
             return VersionReport(version, "labelled", f"labelled {', '.join(labels)}", digest)
@@ -238,8 +238,8 @@ class Versions:
         wanted = self._wanted()
         if wanted == "nothing":
             return "it is unloaded"
-        if self._examined is not None:
-            return f"version {self._examined} is being examined"
+        if self._being_examined is not None:
+            return f"version {self._being_examined} is being examined"
         reasons = [
             f"version {version}: {known.reason}"
             for version, known in sorted(self._known.items(), reverse=True)

@@ -200,7 +200,8 @@ class ConnectionPool:
     def _evict(self) -> bool:
         """Close the first connection in `eviction_order`, once it has waited for a second.
 
-        Until then nobody is closed: who has asked before does not leave for who never asked.
+        Until then none is closed: a connection that was used must not be evicted because all those
+        without a request are younger.
         """
         waiting = {conn: order for conn in self._connections if (order := conn.eviction_order())}
         first = min(waiting, key=waiting.__getitem__, default=None)

@@ -138,6 +138,7 @@ class Worker(BaseWorker):
         """Let a request in whose body has not arrived.
 
         Raises:
+            InsufficientRightError: its key may not do that.
             TooLargeError: nobody reads its body.
             UnauthorizedError: it needs a key and has none.
         """
@@ -176,7 +177,7 @@ class Worker(BaseWorker):
                 head.route = self._api.decisions.match(head.method, head.path) or ()
             is_large = len(received.body) > INLINE_BYTES
             is_packed = received.body and "content-encoding" in head.headers
-            # No decision is posted only by operators: to load a version takes its time.
+            # A post that is no decision may load a version, which takes its time.
             if is_large or is_packed or (head.method == "POST" and not head.route):
                 self._hand_over(conn, received)
             elif head.route:

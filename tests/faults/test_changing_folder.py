@@ -7,6 +7,7 @@ import shutil
 import signal
 import stat
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -156,7 +157,7 @@ def test_workers_agree_on_what_the_folder_says_after_any_change(
                 marks += 1
                 mark = models / f"mark {marks}"
                 mark.touch()
-                wait_until(lambda name=mark.name: service_looked(name))  # type: ignore[misc]
+                wait_until(partial(service_looked, mark.name))
                 mark.unlink()
 
         def service_looked(name: str) -> bool:

@@ -1,5 +1,6 @@
 """A container with too little memory, or too few processes and threads."""
 
+import os
 import subprocess
 import uuid
 from collections import Counter
@@ -121,6 +122,15 @@ def test_large_requests_need_no_thread_beyond_those_of_the_start(
         with ThreadPoolExecutor(16) as clients:
             assert set(clients.map(container.send, [LARGE] * 16)) == {200}
         assert "start new thread" not in container.log()
+
+
+def test_the_documented_number_of_processes_is_enough(image: str, trained: Trained) -> None:
+    cores = len(os.sched_getaffinity(0))
+    documented = 2 * (8 + 5 + 2 * cores) + 7
+    # Docker's own: the init process, and Python for the health check.
+    with running(image, trained, f"--pids-limit={documented + 2}") as container:
+        PolicyClient(container.url).wait_until_ready(60)
+        assert "refused" not in container.log()
 
 
 @pytest.mark.parametrize("limit", [24, 31])

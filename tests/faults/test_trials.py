@@ -3,8 +3,10 @@
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from serving.client import PolicyClient
 from serving.registry.store import Store
 from tests.artefacts import edit_card, publish
-from tests.conftest import Service, Trained, run, running_service, wait_until
+from tests.conftest import Service, Trained, run, running_service, started, wait_until
 from tests.faults.conftest import Tell
 from tests.faults.load import Load
 from tests.faults.test_models_folder import get, wait_until_told
@@ -57,7 +59,7 @@ def test_a_service_goes_on_while_it_tries_what_it_refuses(
         with Load(service.url, 4) as load:
             for number, kind in enumerate(REASONS, 2):
                 publish(hostile[kind], models / "cartpole" / str(number))
-                wait_until(lambda version=number: reasons(service).keys() >= {version})  # type: ignore[misc]
+                wait_until(partial(is_refused, service, number))
         tell(f"refused in {time.monotonic() - started:.1f} s; meanwhile {load.outcome}")
         assert set(load.outcome.statuses) == {200}
         assert not load.outcome.lost_ports
@@ -75,6 +77,10 @@ def reasons(service: Service) -> dict[int, str]:
     return {one["version"]: one["reason"] for one in versions if one["state"] == "refused"}
 
 
+def is_refused(service: Service, version: int) -> bool:
+    return version in reasons(service)
+
+
 def test_what_tries_versions_ends_with_its_worker(
     trained: Trained, hostile: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -90,6 +96,18 @@ def test_what_tries_versions_ends_with_its_worker(
         os.kill(worker, signal.SIGKILL)
         wait_until(lambda: not (exists(fork_server) or exists(trial)), 5)
         wait_until_told(service, 1)
+
+
+def test_verify_says_in_one_line_that_it_cannot_try_a_version(
+    trained: Trained, tmp_path: Path
+) -> None:
+    command = (sys.executable, "-m", "serving", "verify", str(trained.model_dir))
+    with started(tmp_path / "log", *command) as verifying:
+        wait_until(lambda: len(children(verifying.pid)) == 1)
+        os.kill(children(verifying.pid)[0], signal.SIGKILL)
+        output, _ = verifying.communicate(timeout=60)
+    assert (verifying.returncode, (tmp_path / "log").read_text()) == (1, "")
+    assert output == "refused: cannot be examined: the process that tries versions is gone\n"
 
 
 def test_a_worker_that_can_try_nothing_any_more_is_replaced(

@@ -17,7 +17,7 @@ from serving.registry.pull import Puller
 from serving.registry.trial import Trials
 from serving.settings import Settings
 from tests.artefacts import files
-from tests.conftest import ENVIRONMENT, ROOT, wait_until
+from tests.conftest import ENVIRONMENT, started, wait_until
 
 RCLONE = Path(sys.executable).with_name("rclone")
 KEY, SECRET = "testing-key", "testing-secret"
@@ -155,20 +155,8 @@ class Looks:
 
 @contextmanager
 def running_pull(models: Path, log: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
-    with (
-        log.open("w") as log_file,
-        subprocess.Popen(
-            [
-                *(sys.executable, "-m", "serving", "pull", "--source", SOURCE),
-                *("--models", str(models), *options),
-            ],
-            cwd=ROOT,
-            env=ENVIRONMENT,
-            stdout=subprocess.PIPE,
-            stderr=log_file,
-            text=True,
-        ) as process,
-    ):
+    command = (sys.executable, "-m", "serving", "pull", "--source", SOURCE)
+    with started(log, *command, "--models", str(models), *options) as process:
         try:
             yield process
         finally:

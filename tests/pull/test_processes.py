@@ -29,6 +29,7 @@ from tests.pull.sources import (
     running_pull,
 )
 from tests.test_monitoring import composes
+from tests.tools import skip_outside_ci
 
 
 @pytest.mark.parametrize(
@@ -177,9 +178,7 @@ def test_without_obstore_it_says_what_to_install(models: Path) -> None:
 
 def test_the_compose_profile_adds_pull_with_the_limits_of_what_writes_the_models() -> None:
     if ["docker", "compose"] not in composes():
-        if os.environ.get("CI") == "true":
-            pytest.fail("no docker compose here")
-        pytest.skip("no docker compose here")
+        skip_outside_ci("no docker compose here")
     shown = subprocess.run(
         ["docker", "compose", "--profile", "*", "config", "--format", "json"],
         cwd=ROOT,

@@ -1,6 +1,5 @@
 """A real Chromium; pages must log no error and send no request to another host."""
 
-import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +7,8 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.tools import require_program
 
 CHROMIUM = Path("/usr/bin/chromium")  # Debian's package
 DEADLINE_MS = 60_000
@@ -18,10 +19,7 @@ Visit = Callable[..., Page]
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """One browser for this package: its event loop would disturb the tests of others."""
-    if not CHROMIUM.exists():
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{CHROMIUM} is missing: apt-get install chromium")
-        pytest.skip(f"{CHROMIUM} is missing: apt-get install chromium")
+    require_program(str(CHROMIUM), "chromium")
     expect.set_options(timeout=DEADLINE_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(

@@ -1,9 +1,7 @@
 """Behind a real nginx, with and without a path prefix, and from pages of another origin."""
 
 import json
-import os
 import re
-import shutil
 import socket
 import subprocess
 import threading
@@ -22,6 +20,7 @@ from serving.client import PolicyClient
 from tests.conftest import Service, Trained, running_service, wait_until
 from tests.test_act import ROW
 from tests.test_forwarding import PARENT, TRACE
+from tests.tools import require_program
 from tests.web.conftest import Visit
 
 KEY = "a-key-that-is-long-enough"
@@ -70,10 +69,7 @@ def other_origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def proxied(
     trained: Trained, other_origin: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Proxied]:
-    if shutil.which("nginx") is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("nginx is missing: apt-get install nginx")
-        pytest.skip("nginx is missing: apt-get install nginx")
+    require_program("nginx", "nginx")
     folder = tmp_path_factory.mktemp("proxied")
     options: tuple[str, ...] = ("--root-path", "/whole", "--trusted-proxies", "127.0.0.0/8,::1")
     options += ("--cors-origin", other_origin, "--log-requests", "all")
