@@ -76,8 +76,8 @@ class DecisionRoutes:
                 (answer,) = self.decide([Call(route, parts, from_flask(flask_request))])
                 return to_flask(answer)
 
-            # Below these paths other protocols answer OPTIONS themselves.
-            options = not route.rule.startswith(("/v1/", "/v2/"))
+            # Flask answers OPTIONS, but below these paths, whose protocols answer it themselves.
+            options = False if route.rule.startswith(("/v1/", "/v2/")) else None
             app.add_url_rule(
                 route.rule, route.rule, view, methods=["POST"], provide_automatic_options=options
             )

@@ -1,12 +1,14 @@
 """A request and an answer, whatever read the one and sends the other."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
+from flask import Blueprint, Response
 from flask import Request as FlaskRequest
-from flask import Response
+from flask.blueprints import BlueprintSetupState
+from werkzeug.routing import Rule
 
 
 @dataclass(slots=True)
@@ -57,3 +59,19 @@ def json_answer(content: object) -> Answer:
 def json_response(content: object) -> Response:
     """Answer with JSON, as Flask sends it."""
     return to_flask(json_answer(content))
+
+
+def add_catch_all(blueprint: Blueprint, rules: Sequence[str], view: Callable[..., Any]) -> None:
+    """Have a view answer every request below some paths that no other route takes.
+
+    A rule of Werkzeug without methods takes any, TRACE and unknown ones included; one of Flask has
+    some, which a 405 for another method would then name as allowed.
+    """
+    endpoint = f"{blueprint.name}.other"
+    blueprint.endpoint(endpoint)(view)
+
+    def register(state: BlueprintSetupState) -> None:
+        for rule in rules:
+            state.app.url_map.add(Rule(rule, endpoint=endpoint))
+
+    blueprint.record(register)

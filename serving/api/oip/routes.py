@@ -9,7 +9,7 @@ from flask import Blueprint, Response, current_app, g, request
 from werkzeug.exceptions import MethodNotAllowed
 
 from serving.api.body import BodyReader, decode
-from serving.api.messages import from_flask, json_response
+from serving.api.messages import add_catch_all, from_flask, json_response
 from serving.api.oip.infer import find
 from serving.api.oip.schemas import IndexRequest, LoadRequest
 from serving.errors import ConflictError, ForbiddenError, InvalidRequestError, NotFoundError
@@ -48,15 +48,13 @@ class InferenceProtocolRoutes:
             ("POST", "/repository/index", self._index),
             ("POST", "/repository/models/<name>/load", self._load),
             ("POST", "/repository/models/<name>/unload", self._unload),
-            ("DELETE OPTIONS PATCH POST PUT", "", self._other),
-            ("DELETE OPTIONS PATCH POST PUT", "/", self._other),
-            ("DELETE GET OPTIONS PATCH POST PUT", "/<path:_rest>", self._other),
         ]
         # Flask's own answer to OPTIONS would count in what only tells of mistakes.
-        for methods, rule, view in table:
+        for method, rule, view in table:
             blueprint.add_url_rule(
-                rule, view_func=view, methods=methods.split(), provide_automatic_options=False
+                rule, view_func=view, methods=[method], provide_automatic_options=False
             )
+        add_catch_all(blueprint, ["/v2", "/v2/", "/v2/<path:_rest>"], self._other)
         return blueprint
 
     def _server(self) -> Response:
@@ -141,8 +139,9 @@ class InferenceProtocolRoutes:
         ]
         if not allowed:
             raise NotFoundError(f"there is no {request.path}")
+        allowed.append("OPTIONS")
         if request.method == "OPTIONS":
-            return Response(headers={"Allow": ", ".join([*allowed, "OPTIONS"])})
+            return Response(headers={"Allow": ", ".join(allowed)})
         raise MethodNotAllowed(allowed)
 
 

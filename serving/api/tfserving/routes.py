@@ -13,7 +13,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
 from serving.api.body import BodyReader
-from serving.api.messages import from_flask, json_response
+from serving.api.messages import add_catch_all, from_flask, json_response
 from serving.api.tfserving.explain import wrong_value
 from serving.api.tfserving.predict import find, to_number
 from serving.api.tfserving.tensors import parse
@@ -21,7 +21,6 @@ from serving.errors import InvalidRequestError, NotFoundError
 from serving.registry.repository import Repository
 from serving.schemas import VersionReport
 
-_METHODS = ["DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT"]
 _TASKS = {"classify": "classification", "regress": "regression"}
 # Its words match in any case, the names of models and labels as they are.
 _ANY_CASE = re.compile(
@@ -69,7 +68,7 @@ class TensorFlowServingRoutes:
             for method in _TASKS:
                 rule, given = f"{model}:{method}", {"method": method}
                 add(rule, view_func=self.refuse, methods=["POST"], defaults=given)
-        add("/<tfprefix:prefix>/<tfrest:rest>", view_func=self.other, methods=_METHODS)
+        add_catch_all(blueprint, ["/<tfprefix:prefix>/<tfrest:rest>"], self.other)
         return blueprint
 
     def models(self) -> Response:
