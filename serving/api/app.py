@@ -52,7 +52,7 @@ def create_api(settings: Settings, repository: Repository, metrics: Metrics, key
     register_error_handlers(app)
     exchange.register(app)
     decisions.register(app)
-    app.register_blueprint(docs_blueprint(repository, settings))
+    app.register_blueprint(docs_blueprint(repository, settings, keys_are_set=bool(keys)))
     app.register_blueprint(health_blueprint(repository, metrics))
     app.register_blueprint(models_blueprint(repository))
     app.register_blueprint(InferenceProtocolRoutes(repository, settings, bodies).blueprint())

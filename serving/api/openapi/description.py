@@ -1,11 +1,19 @@
-"""The OpenAPI 3.1 description: `openapi.json`, filled in for the models that are served.
+"""The OpenAPI 3.1 description: `openapi.json`, completed.
 
-The file has placeholders for what depends on a model: `<name>`, `<default>` (the name of the
-default model) and, in examples, `<row>`, `<named row>` and `<row size>`. It leaves out the schemas
-of the types that validate requests and responses: msgspec makes these, so that they have one
-definition.
+The file has placeholders for what depends on the default model: `<default>` (its name) and, in
+examples, `<environment>`, `<row>`, `<named row>`, `<row size>`, `<logits>`, `<probabilities>` and
+`<log probability>`. It leaves out:
+
+- the schemas of the types that validate requests and responses: msgspec makes these, so that they
+  have one definition;
+- what follows from rules: responses that every route has, content of errors, routes of one version
+  of a model, formats of numbers.
+
+What client generators need is in docs/protocols.md.
 """
 
+import itertools
+import math
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -15,6 +23,7 @@ from typing import Any
 import msgspec
 import orjson
 
+from serving.api.exchange import HEALTH
 from serving.api.oip.schemas import IndexRequest, InferRequest
 from serving.policy.artefact import Card
 from serving.policy.observations import FLOAT32_OVERFLOW
@@ -22,26 +31,43 @@ from serving.schemas import ActRequest, ActResponse, Health, ModelCard, ModelsRe
 
 Schema = dict[str, Any]
 
+_TYPES = [ActRequest, ActResponse, Health, ModelsReport, ModelCard, Problem]
+_TYPES += [IndexRequest, InferRequest]
+# Without a format, clients in Java take 32 bits for an integer and a slow class for a number.
+_FORMATS = {"integer": "int64", "number": "double"}
 
-def openapi(cards: Mapping[str, Card | None], max_rows: int) -> Schema:
+
+def openapi(cards: Mapping[str, Card | None], max_rows: int, *, keys_are_set: bool) -> Schema:
     """Describe the service.
 
     Args:
         cards: by name of the model, the default model first; None before any version is served.
         max_rows: the most observations in a request.
+        keys_are_set: whether requests need an API key.
     """
-    types = [ActRequest, ActResponse, Health, ModelsReport, ModelCard, Problem]
-    types += [IndexRequest, InferRequest]
-    _, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
-    request = schemas.pop("ActRequest")
-    default = next(iter(cards))
-    description, *others = [_filled_in(name, default, card) for name, card in cards.items()]
-    for other in others:
-        description["paths"] |= other["paths"]
-        description["components"]["requestBodies"] |= other["components"]["requestBodies"]
-    for name, card in cards.items():
-        schemas[f"ActRequest_{name}"] = _act_request(request, card, max_rows)
-    description["components"]["schemas"] = schemas | description["components"]["schemas"]
+    description = _filled_in(*next(iter(cards.items())))
+    paths, components = description["paths"], description["components"]
+    for name, response in components["responses"].items():
+        # Errors have one shape in `/v1` and `/v2` and another elsewhere.
+        is_object = name.endswith("Error")
+        media_type = "application/json" if is_object else "application/problem+json"
+        schema = _reference("schemas", "ErrorObject" if is_object else "Problem")
+        response.setdefault("content", {media_type: {"schema": schema}})
+    for path, item in paths.items():
+        for operation in item.values():
+            _add_common_responses(path, operation, keys_are_set=keys_are_set)
+    if keys_are_set:
+        description["security"] = [{"ApiKey": []}]
+    else:
+        description["security"] = []
+        del components["securitySchemes"], components["headers"]["WwwAuthenticate"]
+        del components["responses"]["Unauthorized"], components["responses"]["UnauthorizedError"]
+    description["paths"] = _with_versions(paths)
+    _, schemas = msgspec.json.schema_components(_TYPES, ref_template="#/components/schemas/{name}")
+    schemas |= _act_requests(schemas["ActRequest"], max_rows)
+    schemas |= _rows([card.observations.names for card in cards.values() if card is not None])
+    schemas |= components["schemas"]
+    components["schemas"] = {name: _for_clients(schema) for name, schema in schemas.items()}
     return description
 
 
@@ -50,61 +76,174 @@ def to_json(value: object) -> str:
     return orjson.dumps(value).decode()
 
 
+def referenced_name(schema: Schema) -> str:
+    """The name of the component that a `$ref` is to."""
+    return str(schema["$ref"].rpartition("/")[2])
+
+
 @cache
 def _file() -> str:
     return Path(__file__).with_name("openapi.json").read_text(encoding="utf-8")
 
 
-def _filled_in(name: str, default: str, card: Card | None) -> Schema:
-    """The file with the values of one model; without examples if there is no card."""
-    values = {"<name>": to_json(name)[1:-1], "<default>": to_json(default)[1:-1]}
+def _filled_in(default: str, card: Card | None) -> Schema:
+    """The file with the values of the default model; without examples if there is no card."""
+    values = {"<default>": to_json(default)[1:-1]}
     if card is not None:
-        known = card.observations
+        known, actions = card.observations, len(card.actions.names)
         # In the middle of what training saw, so that it is answered without a warning.
         seen = zip(known.seen_low, known.seen_high, strict=True)
-        row = [round((low + high) / 2, 2) for low, high in seen]
+        row = [round((low + high) / 2, 2) + 0.0 for low, high in seen]  # 0.0 where it is -0.0
         values |= {
+            '"<environment>"': to_json(card.environment),
             '"<row>"': to_json(row),
             '"<named row>"': to_json(dict(zip(known.names, row, strict=True))),
             '"<row size>"': to_json(len(row)),
+            # Of a policy that prefers no action.
+            '"<logits>"': to_json([0.0] * actions),
+            '"<probabilities>"': to_json([round(1 / actions, 7)] * actions),
+            '"<log probability>"': to_json(round(math.log(1 / actions), 7)),
         }
     placeholders = "|".join(map(re.escape, values))
     text = re.sub(placeholders, lambda found: values[found[0]], _file())
     description: Schema = orjson.loads(text)
     if card is None:
-        for kind in ("Act", "Predict", "Infer"):
-            body = description["components"]["requestBodies"][f"{kind}_{name}"]
-            del body["content"]["application/json"]["examples"]
+        for kind in ("requestBodies", "responses"):
+            for body in description["components"][kind].values():
+                for content in body.get("content", {}).values():
+                    content.pop("examples", None)
+                    content.pop("example", None)
     return description
 
 
-def _act_request(schema: Schema, card: Card | None, max_rows: int) -> Schema:
-    """Msgspec's schema of `ActRequest`, with what a card knows about rows."""
+def _reference(kind: str, name: str) -> Schema:
+    return {"$ref": f"#/components/{kind}/{name}"}
+
+
+def _add_common_responses(path: str, operation: Schema, *, keys_are_set: bool) -> None:
+    """Add the responses that every operation has, and say which need no key."""
+    is_tensorflow = path.startswith("/v1/")
+    kind = "Error" if is_tensorflow or path.startswith("/v2") else ""
+    common = {"default": "OtherError" if kind else "OtherProblem"}
+    if not is_tensorflow:  # TensorFlow Serving answers 400
+        common["405"] = f"MethodNotAllowed{kind}"
+    if path in HEALTH:
+        operation["security"] = []
+    elif keys_are_set:
+        common["401"] = f"Unauthorized{kind}"
+    for status, name in common.items():
+        operation["responses"][status] = _reference("responses", name)
+    operation["responses"] = dict(sorted(operation["responses"].items()))
+
+
+def _with_versions(paths: Schema) -> Schema:
+    """Add the routes of one version of a model, and of TensorFlow Serving's labels."""
+    every: Schema = {}
+    for path, item in paths.items():
+        every[path] = item
+        model, _, rest = path.partition("{name}")
+        kinds = {"/v1/models/": ("version", "label"), "/v2/models/": ("version",)}
+        for which in kinds.get(model, ()):
+            every[f"{model}{{name}}/{which}s/{{{which}}}{rest}"] = {
+                method: operation
+                | {
+                    "operationId": f"{operation['operationId']}_by_{which}",
+                    "parameters": [
+                        *operation["parameters"],
+                        _reference("parameters", which.title()),
+                    ],
+                }
+                for method, operation in item.items()
+            }
+    return every
+
+
+def _act_requests(schema: Schema, max_rows: int) -> Schema:
+    """Msgspec's schema of `ActRequest` as one of two: generators drop a `oneOf` of `required`."""
     properties = schema["properties"]
-    many = properties["observations"] | {"minItems": 1, "maxItems": max_rows}
-    one = properties["observation"]
-    if card is not None:
-        row = _row(card.observations.names)
-        many["items"] = row
-        one = row | {"description": one["description"]}
-    return schema | {
-        "properties": properties | {"observations": many, "observation": one},
-        "oneOf": [{"required": ["observations"]}, {"required": ["observation"]}],
+    row = _reference("schemas", "Row")
+    many = properties.pop("observations") | {"items": row, "minItems": 1, "maxItems": max_rows}
+    one = row | {"description": properties.pop("observation")["description"]}
+    return {
+        "ActRequest": {
+            "description": schema["description"],
+            "oneOf": [
+                _reference("schemas", "ActBatchRequest"),
+                _reference("schemas", "ActSingleRequest"),
+            ],
+        },
+        "ActBatchRequest": schema
+        | {
+            "title": "ActBatchRequest",
+            "description": "Several observations to act on.",
+            "properties": {"observations": many, **properties},
+            "required": ["observations"],
+        },
+        "ActSingleRequest": schema
+        | {
+            "title": "ActSingleRequest",
+            "description": "One observation to act on.",
+            "properties": {"observation": one, **properties},
+            "required": ["observation"],
+        },
     }
 
 
-def _row(names: list[str]) -> Schema:
-    """A row of numbers that float32 can hold, in order or by name."""
+def _rows(features: list[list[str]]) -> Schema:
+    """A row of numbers that float32 can hold, as any of the served policies takes it.
+
+    Args:
+        features: the names of the numbers in an observation, for each served policy.
+    """
     number = {
         "type": "number",
         "exclusiveMinimum": -FLOAT32_OVERFLOW,
         "exclusiveMaximum": FLOAT32_OVERFLOW,
     }
-    in_order = {"type": "array", "items": number, "minItems": len(names), "maxItems": len(names)}
-    by_name = {
-        "type": "object",
-        "properties": dict.fromkeys(names, number),
-        "required": names,
-        "additionalProperties": False,
+    in_order: Schema = {"type": "array", "items": number}
+    by_name: Schema = {"type": "object", "description": "A row of named numbers."}
+    if features:
+        sizes = [len(names) for names in features]
+        in_order |= {"minItems": min(sizes), "maxItems": max(sizes)}
+        by_name |= {
+            "properties": dict.fromkeys(itertools.chain(*features), number),
+            "required": sorted(set(features[0]).intersection(*features)),
+            "additionalProperties": False,
+            "minProperties": min(sizes),
+        }
+    else:
+        by_name["additionalProperties"] = number
+    return {
+        "Row": {
+            "description": "An observation: numbers in the environment's order, or by their names.",
+            "oneOf": [in_order, _reference("schemas", "NamedRow")],
+        },
+        "NamedRow": by_name,
     }
-    return {"oneOf": [in_order, by_name]}
+
+
+def _for_clients(schema: Schema) -> Schema:
+    """A schema that means the same and of which generators make good clients."""
+    schema = dict(schema)
+    if "properties" in schema:
+        properties = schema["properties"].items()
+        schema["properties"] = {name: _for_clients(part) for name, part in properties}
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            schema[key] = _for_clients(schema[key])
+    for key in ("anyOf", "oneOf"):
+        if key in schema:
+            # JSON Schema's integers are all numbers without a fraction: 7.0 is one.
+            parts = [part for part in schema[key] if "multipleOf" not in part]
+            schema[key] = [_for_clients(part) for part in parts]
+    if "default" in schema and schema["default"] is None:
+        del schema["default"]
+    if "enum" in schema:
+        schema.setdefault("type", "string")
+    if schema.get("type") == "array":
+        schema.setdefault("items", {})
+    if schema.get("type") == "object" and "properties" not in schema:
+        schema.setdefault("additionalProperties", {})
+    if (kind := schema.get("type")) in _FORMATS:
+        schema.setdefault("format", _FORMATS[kind])
+    return schema

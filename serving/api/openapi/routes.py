@@ -5,7 +5,7 @@ from contextlib import suppress
 from flask import Blueprint, Response, render_template
 
 from serving.api.messages import json_response
-from serving.api.openapi.description import Schema, openapi, to_json
+from serving.api.openapi.description import Schema, openapi, referenced_name, to_json
 from serving.errors import NotReadyError
 from serving.policy.artefact import Card
 from serving.registry.repository import Repository
@@ -15,7 +15,7 @@ from serving.settings import Settings
 POLICY = "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'"
 
 
-def docs_blueprint(repository: Repository, settings: Settings) -> Blueprint:
+def docs_blueprint(repository: Repository, settings: Settings, *, keys_are_set: bool) -> Blueprint:
     """`GET /openapi.json` and `GET /docs`."""
     blueprint = Blueprint("docs", __name__, template_folder="templates")
 
@@ -24,7 +24,7 @@ def docs_blueprint(repository: Repository, settings: Settings) -> Blueprint:
         for name in cards:
             with suppress(NotReadyError):
                 cards[name] = repository.policy(name).card
-        return openapi(cards, settings.max_rows)
+        return openapi(cards, settings.max_rows, keys_are_set=keys_are_set)
 
     @blueprint.get("/openapi.json")
     def openapi_json() -> Response:
@@ -32,7 +32,9 @@ def docs_blueprint(repository: Repository, settings: Settings) -> Blueprint:
 
     @blueprint.get("/docs")
     def docs() -> Response:
-        page = render_template("docs.html", api=description(), to_json=to_json)
+        page = render_template(
+            "docs.html", api=description(), to_json=to_json, name_in=referenced_name
+        )
         return Response(page, headers={"Content-Security-Policy": POLICY})
 
     return blueprint
