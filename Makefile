@@ -3,8 +3,10 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+# Programs that only `make test-peers` runs; these need node and npm, and Java.
+PEERS := .peers
 
-.PHONY: demo serve test test-long lint lock
+.PHONY: demo serve test test-long test-peers lint lock
 
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py
@@ -17,6 +19,16 @@ test: lint
 
 test-long: $(INSTALLED)
 	$(BIN)/pytest -m long
+
+test-peers: $(INSTALLED) $(PEERS)/installed
+	$(BIN)/pytest -m peers
+
+$(PEERS)/installed: requirements/peers.txt tests/clients/package.json
+	test -d $(PEERS)/bin || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --require-hashes -r requirements/peers.txt
+	cp tests/clients/package.json $(PEERS)/
+	npm install --prefix $(PEERS) --no-package-lock --ignore-scripts --no-audit --no-fund
+	touch $@
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
@@ -34,7 +46,7 @@ LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashe
 	--no-emit-index-url --no-emit-find-links --no-header
 lock:
 	cd requirements && $(LOCK) dev.in -o dev.txt
-	cd requirements && for name in train serve play pull sign bench-serving; do \
+	cd requirements && for name in train serve play pull sign peers bench-serving; do \
 		$(LOCK) $$name.in -c dev.txt -o $$name.txt || exit; \
 	done
 	@# For Windows torch asks for no CUDA packages; pip installs torch itself, see the .in file.

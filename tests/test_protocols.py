@@ -205,7 +205,7 @@ def test_more_rows_than_allowed_are_refused_in_every_protocol(
 def test_the_documented_commands_are_answered(service: Service) -> None:
     text = (ROOT / "docs" / "protocols.md").read_text()
     commands = re.findall(r"^    (curl .*)$", text, re.MULTILINE)
-    assert len(commands) == 5
+    assert len(commands) == 6
     for command in commands:
         asked = shlex.split(command.replace("http://127.0.0.1:8000", service.url))
         finished = subprocess.run([*asked, "--fail"], capture_output=True, text=True)
