@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 
 from serving.api.app import create_api
 from serving.api.exchange import HEALTH
-from serving.api.keys import Keys
+from serving.api.keys import Keys, read_keys
 from serving.api.openapi.description import openapi
 from serving.metrics import Metrics
 from serving.policy.artefact import read
@@ -146,34 +146,35 @@ def test_binary_bodies_are_described(api: Description) -> None:
     assert header["name"] in api["components"]["responses"]["InferResponse"]["headers"]
 
 
-def client(tmp_path: Path, trials: Trials, keys: list[str]) -> FlaskClient:
+def client(tmp_path: Path, trials: Trials, keys: Keys) -> FlaskClient:
     settings, metrics = Settings(models=tmp_path), Metrics()
     repository = Repository(settings, metrics, trials)
-    return create_api(settings, repository, metrics, Keys(keys)).flask.test_client()
+    return create_api(settings, repository, metrics, keys).flask.test_client()
 
 
 def filled_in(path: str) -> str:
     return path.format(name="cartpole", version=1, label="stable")
 
 
-@pytest.mark.parametrize("keys", [[], [KEY]])
+@pytest.mark.parametrize("keys_are_set", [False, True])
 def test_keys_are_described_where_they_are_needed(
-    tmp_path: Path, trials: Trials, keys: list[str]
+    tmp_path: Path, trials: Trials, keys_are_set: bool
 ) -> None:
+    (tmp_path / "keys").write_text(KEY)
+    keys = read_keys(tmp_path / "keys" if keys_are_set else None)
     asking = client(tmp_path, trials, keys)
     authorization = {"Authorization": f"Bearer {KEY}"}
     api = json.loads(asking.get("/openapi.json", headers=authorization).data)
     schemes = api["components"].get("securitySchemes", {})
-    assert [(one["type"], one["scheme"]) for one in schemes.values()] == [("http", "bearer")] * len(
-        keys
-    )
+    expected = [("http", "bearer")] if keys_are_set else []
+    assert [(one["type"], one["scheme"]) for one in schemes.values()] == expected
     for path, item in api["paths"].items():
         for method, operation in item.items():
             answer = asking.open(filled_in(path), method=method.upper())
             assert (answer.status_code == 401) == ("401" in operation["responses"])
             security = operation.get("security", api["security"])
             assert security == ([] if answer.status_code != 401 else [{"ApiKey": []}])
-            assert ("401" in operation["responses"]) == (bool(keys) and path not in HEALTH)
+            assert ("401" in operation["responses"]) == (keys_are_set and path not in HEALTH)
             if answer.status_code == 401:
                 _, _, kind, name = operation["responses"]["401"]["$ref"].split("/")
                 described = api["components"][kind][name]
@@ -185,7 +186,7 @@ def test_keys_are_described_where_they_are_needed(
 def test_a_method_that_a_path_does_not_have_is_refused_with_those_that_it_has(
     tmp_path: Path, trials: Trials, method: str
 ) -> None:
-    asking = client(tmp_path, trials, [])
+    asking = client(tmp_path, trials, Keys([]))
     api = json.loads(asking.get("/openapi.json").data)
     for path, item in api["paths"].items():
         if method.lower() in item:

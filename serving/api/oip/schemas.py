@@ -88,7 +88,10 @@ class LoadRequest(msgspec.Struct):
 
     parameters: Annotated[
         dict[str, Any] | None,
-        Meta(description="Triton's `config` and files. Not supported: any is answered 400."),
+        Meta(
+            description="Triton's `config` and files. Not supported: any is answered 400.",
+            extra_json_schema={"maxProperties": 0},
+        ),
     ] = None
 
 

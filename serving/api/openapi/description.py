@@ -24,7 +24,7 @@ import msgspec
 import orjson
 
 from serving.api.exchange import HEALTH
-from serving.api.oip.schemas import IndexRequest, InferRequest
+from serving.api.oip.schemas import IndexRequest, InferRequest, LoadRequest
 from serving.policy.artefact import Card
 from serving.policy.observations import FLOAT32_OVERFLOW
 from serving.schemas import ActRequest, ActResponse, Health, ModelCard, ModelsReport, Problem
@@ -32,7 +32,7 @@ from serving.schemas import ActRequest, ActResponse, Health, ModelCard, ModelsRe
 Schema = dict[str, Any]
 
 _TYPES = [ActRequest, ActResponse, Health, ModelsReport, ModelCard, Problem]
-_TYPES += [IndexRequest, InferRequest]
+_TYPES += [IndexRequest, InferRequest, LoadRequest]
 # Without a format, clients in Java take 32 bits for an integer and a slow class for a number.
 _FORMATS = {"integer": "int64", "number": "double"}
 
