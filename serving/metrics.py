@@ -11,6 +11,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from serving.prometheus_adapter import observe
+from serving.statistics import Statistics
 
 _BATCH_ROWS = [1, 4, 16, 64, 256, 1024, 4096, 16384, 65536]
 _TINY = np.finfo(np.float32).tiny
@@ -22,9 +23,13 @@ class Metrics:
 
     Where `PROMETHEUS_MULTIPROC_DIR` is set, as `serving/server/master.py` does, prometheus_client
     keeps each process's numbers in files there, and `text` sums them.
+
+    Attributes:
+        statistics: what each loaded version was asked, which is in no metric.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, statistics: Statistics | None = None) -> None:
+        self.statistics = statistics or Statistics()
         registry = self._registry = CollectorRegistry()
         counter = partial(Counter, registry=registry)
         gauge = partial(Gauge, registry=registry)

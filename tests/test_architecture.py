@@ -25,7 +25,7 @@ LAYERS = [
     {"registry"},
     {"policy"},
     {"schemas", "settings", "logs", "metrics"},
-    {"prometheus_adapter"},  # beside the metrics
+    {"prometheus_adapter", "statistics"},  # beside the metrics
     {"errors"},
 ]
 # What talks to a running service may know how requests and answers look, and no more.

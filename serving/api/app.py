@@ -55,7 +55,9 @@ def create_api(settings: Settings, repository: Repository, metrics: Metrics, key
     app.register_blueprint(docs_blueprint(repository, settings, keys_are_set=bool(keys)))
     app.register_blueprint(health_blueprint(repository, metrics))
     app.register_blueprint(models_blueprint(repository))
-    app.register_blueprint(InferenceProtocolRoutes(repository, settings, bodies).blueprint())
+    app.register_blueprint(
+        InferenceProtocolRoutes(repository, settings, bodies, metrics.statistics).blueprint()
+    )
     app.register_blueprint(page_blueprint())
     app.register_blueprint(TensorFlowServingRoutes(repository, bodies).blueprint())
     return Api(app, decisions, exchange, budget)

@@ -122,6 +122,7 @@ class DecisionRoutes:
     def _decide(self, calls: Sequence[Call]) -> list[Answer]:
         answers: dict[int, Answer] = {}
         decoded: dict[int, Decoded] = {}
+        started = time.perf_counter_ns()
         for index, (route, parts, request) in enumerate(calls):
             try:
                 # Flask has asked for the key before; the worker comes here first.
@@ -133,7 +134,10 @@ class DecisionRoutes:
                 answers[index] = _failed(request)
         try:
             by_batch: dict[int, Columns] = {}
-            results = self._service.decide_many([decision for decision, _ in decoded.values()])
+            is_decoded = time.perf_counter_ns()
+            requests = [decision for decision, _ in decoded.values()]
+            results = self._service.decide_many(requests)
+            is_decided = time.perf_counter_ns()
             for (index, (_, encode)), result in zip(decoded.items(), results, strict=True):
                 if isinstance(result, ProblemError):
                     answers[index] = from_error(calls[index].request.path, result)
@@ -142,6 +146,8 @@ class DecisionRoutes:
                     if columns is None:
                         columns = by_batch[id(result.batch)] = Columns(result.batch)
                     answers[index] = encode(result, columns)
+            is_encoded = time.perf_counter_ns()
+            self._service.count(requests, results, (started, is_decoded, is_decided, is_encoded))
         except Exception:
             if len(calls) > 1:
                 return [answer for call in calls for answer in self._decide([call])]

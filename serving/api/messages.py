@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import msgspec
 import orjson
 from flask import Blueprint, Response
 from flask import Request as FlaskRequest
@@ -47,8 +48,8 @@ def to_flask(answer: Answer) -> Response:
 
 
 def encode(content: object) -> bytes:
-    """Encode JSON; NumPy arrays become lists, float32 in its shortest form."""
-    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+    """Encode JSON; NumPy arrays become lists, float32 in its shortest form, and structs objects."""
+    return orjson.dumps(content, msgspec.to_builtins, orjson.OPT_SERIALIZE_NUMPY)
 
 
 def json_answer(content: object) -> Answer:

@@ -39,7 +39,7 @@ def models_blueprint(repository: Repository) -> Blueprint:
     @blueprint.get("")
     def models() -> Response:
         reports = [repository.report(name) for name in repository.names()]
-        return json_response(msgspec.to_builtins(ModelsReport(reports)))
+        return json_response(ModelsReport(reports))
 
     @blueprint.get("/<name>")
     def model(name: str) -> Response:

@@ -65,6 +65,10 @@ class Repository:
         """List a model's versions, and say which one is served and why."""
         return self._find(name).report(default=name == self.default)
 
+    def loaded(self, name: str) -> list[Policy]:
+        """The policies of a model that can answer, the served one first."""
+        return self._find(name).loaded()
+
     def names(self) -> list[str]:
         """Names of all models, the default first."""
         return sorted(self._models, key=lambda name: (name != self.default, name))
@@ -114,6 +118,8 @@ class Repository:
                 break
         self._tell(troubles)
         self._store.clean_up(set().union(*(versions.digests() for versions in models)))
+        loaded = (policy for versions in models for policy in versions.loaded())
+        self._metrics.statistics.keep((policy.name, policy.version) for policy in loaded)
 
     def _examine(self, digest: str) -> None:
         self._store.judge(digest, lambda copy: examine(copy, self._settings, self._trials))

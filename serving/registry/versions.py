@@ -74,9 +74,9 @@ class Versions:
             NotReadyError: no version is served; the message says why.
         """
         if version is not None:
-            for policy in (self.served, *self._labelled.values()):
-                if policy and policy.version == version:
-                    return policy
+            for loaded in self.loaded():
+                if loaded.version == version:
+                    return loaded
             raise NotFoundError(f"version {version} of {self._name} is not loaded")
         if label is not None and label != STABLE:
             if policy := self._labelled.get(label):
@@ -88,6 +88,10 @@ class Versions:
         if policy := self.served:
             return policy
         raise NotReadyError(f"no version of {self._name} is served: {self._why_not()}")
+
+    def loaded(self) -> list[Policy]:
+        """The policies that can answer, the served one first."""
+        return list(dict.fromkeys(filter(None, (self.served, *self._labelled.values()))))
 
     def digests(self) -> set[str]:
         """The copies that this model needs, or that are still to be examined."""
@@ -110,8 +114,7 @@ class Versions:
             return None
 
     def _load_selected(self) -> None:
-        before = [policy for policy in (self.served, *self._labelled.values()) if policy]
-        loaded = {(policy.version, policy.digest): policy for policy in before}
+        loaded = {(policy.version, policy.digest): policy for policy in self.loaded()}
         wanted = self._wanted()
         candidates = [wanted] if isinstance(wanted, int) else self._numbers
         policies = (self._load(number, loaded) for number in candidates if wanted != "nothing")

@@ -42,6 +42,7 @@ class Server(BaseApplication):
 
     versions_folders: list[Path]  # of the copies that all workers share
     trials: Trials  # of this worker
+    slot: int  # of this worker
 
     def __init__(self, settings: Settings, listener: socket.socket, keys: Keys) -> None:
         self.settings = settings
@@ -91,8 +92,10 @@ class Server(BaseApplication):
         from serving.metrics import Metrics
         from serving.registry.repository import Repository
         from serving.registry.store import Store
+        from serving.statistics import Statistics
 
-        self.metrics = Metrics()
+        statistics = Statistics(Path(os.environ[METRICS_FOLDER], "statistics"), self.slot)
+        self.metrics = Metrics(statistics)
         self.metrics.worker_starts.inc()
         store = Store(*self.versions_folders)
         repository = Repository(self.settings, self.metrics, self.trials, store)
@@ -180,6 +183,7 @@ def post_fork(_arbiter: object, worker: Worker) -> None:
     # Where memory runs out, the kernel should end a worker, which is replaced, not the master.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")
+    worker.app.slot = worker.slot
     prometheus_adapter.keep_values_in_files(lambda: worker.slot)
     for kind in METRICS_KINDS if sys.platform == "linux" else ():
         path = Path(os.environ[METRICS_FOLDER]) / f"{kind}_{worker.slot}.db"

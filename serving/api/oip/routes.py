@@ -11,15 +11,27 @@ from werkzeug.exceptions import MethodNotAllowed
 from serving.api.body import BodyReader, decode
 from serving.api.messages import add_catch_all, from_flask, json_response
 from serving.api.oip.infer import find
-from serving.api.oip.schemas import IndexRequest, LoadRequest
+from serving.api.oip.schemas import (
+    Duration,
+    IndexRequest,
+    InferenceStatistics,
+    LoadRequest,
+    ModelConfig,
+    StatisticsReport,
+    TensorConfig,
+    VersionStatistics,
+)
 from serving.errors import ConflictError, ForbiddenError, InvalidRequestError, NotFoundError
+from serving.policy.savedmodel import Policy
 from serving.registry.repository import Repository
 from serving.registry.selection import SelectionError
 from serving.settings import Settings
+from serving.statistics import Inferences, Statistics
 
 logger = logging.getLogger(__name__)
 
 _TF_DATATYPES = {"DT_FLOAT": "FP32", "DT_INT64": "INT64"}
+_PLATFORM = "tensorflow_savedmodel"
 _LOADED = ("served", "labelled")
 _LOAD_DECODER = msgspec.json.Decoder(LoadRequest)
 _INDEX_DECODER = msgspec.json.Decoder(IndexRequest)
@@ -28,10 +40,17 @@ _INDEX_DECODER = msgspec.json.Decoder(IndexRequest)
 class InferenceProtocolRoutes:
     """Everything under `/v2` that is no decision."""
 
-    def __init__(self, repository: Repository, settings: Settings, bodies: BodyReader) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        settings: Settings,
+        bodies: BodyReader,
+        statistics: Statistics,
+    ) -> None:
         self._repository = repository
         self._settings = settings
         self._bodies = bodies
+        self._statistics = statistics
 
     def blueprint(self) -> Blueprint:
         """The routes."""
@@ -45,6 +64,11 @@ class InferenceProtocolRoutes:
             ("GET", "/models/<name>/versions/<version>", self._model),
             ("GET", "/models/<name>/ready", self._model_ready),
             ("GET", "/models/<name>/versions/<version>/ready", self._model_ready),
+            ("GET", "/models/<name>/config", self._config),
+            ("GET", "/models/<name>/versions/<version>/config", self._config),
+            ("GET", "/models/stats", self._all_stats),
+            ("GET", "/models/<name>/stats", self._stats),
+            ("GET", "/models/<name>/versions/<version>/stats", self._stats),
             ("POST", "/repository/index", self._index),
             ("POST", "/repository/models/<name>/load", self._load),
             ("POST", "/repository/models/<name>/unload", self._unload),
@@ -58,7 +82,7 @@ class InferenceProtocolRoutes:
         return blueprint
 
     def _server(self) -> Response:
-        extensions = ["binary_tensor_data", "model_repository"]
+        extensions = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
         return json_response({"name": "actor-critic", "version": "1", "extensions": extensions})
 
     def _live(self) -> Response:
@@ -76,7 +100,7 @@ class InferenceProtocolRoutes:
             {
                 "name": policy.name,
                 "versions": [str(one.version) for one in versions if one.state in _LOADED],
-                "platform": "tensorflow_savedmodel",
+                "platform": _PLATFORM,
                 "inputs": _metadata(signature["inputs"]),
                 "outputs": _metadata(signature["outputs"]),
             }
@@ -84,6 +108,31 @@ class InferenceProtocolRoutes:
 
     def _model_ready(self, name: str, version: str | None = None) -> Response:
         return json_response({"name": find(self._repository, name, version).name, "ready": True})
+
+    def _config(self, name: str, version: str | None = None) -> Response:
+        policy = find(self._repository, name, version)
+        signature = policy.signatures["serving_default"]
+        inputs, outputs = (
+            [
+                TensorConfig(tensor["name"], f"TYPE_{tensor['datatype']}", tensor["shape"])
+                for tensor in _metadata(signature[kind])
+            ]
+            for kind in ("inputs", "outputs")
+        )
+        config = ModelConfig(policy.name, _PLATFORM, "tensorflow", 0, inputs, outputs)
+        return json_response(config)
+
+    def _all_stats(self) -> Response:
+        names = self._repository.names()
+        return self._stats_of([one for name in names for one in self._repository.loaded(name)])
+
+    def _stats(self, name: str, version: str | None = None) -> Response:
+        policies = [] if version is not None else self._repository.loaded(name)
+        return self._stats_of(policies or [find(self._repository, name, version)])
+
+    def _stats_of(self, policies: list[Policy]) -> Response:
+        totals = [(one, self._statistics.total(one.name, one.version)) for one in policies]
+        return json_response(StatisticsReport([_statistics(*total) for total in totals]))
 
     def _index(self) -> Response:
         with self._bodies.opened(from_flask(request)) as body:
@@ -154,3 +203,26 @@ def _metadata(tensors: dict[str, Any]) -> list[dict[str, Any]]:
         }
         for name, tensor in sorted(tensors.items())
     ]
+
+
+def _statistics(policy: Policy, total: Inferences) -> VersionStatistics:
+    steps = total.decode_nanoseconds, total.decide_nanoseconds, total.encode_nanoseconds
+    decode, decide, encode = (Duration(total.requests, step) for step in steps)
+    return VersionStatistics(
+        name=policy.name,
+        version=str(policy.version),
+        last_inference=total.last_milliseconds,
+        inference_count=total.rows,
+        execution_count=total.executions,
+        inference_stats=InferenceStatistics(
+            success=Duration(total.requests, sum(steps)),
+            fail=Duration(total.failures, total.failure_nanoseconds),
+            compute_input=decode,
+            compute_infer=decide,
+            compute_output=encode,
+            queue=Duration(total.requests, 0),
+            cache_hit=Duration(0, 0),
+            cache_miss=Duration(0, 0),
+        ),
+        batch_stats=[],
+    )

@@ -99,3 +99,66 @@ class IndexRequest(msgspec.Struct):
     """Which versions to list."""
 
     ready: Annotated[bool | None, Meta(description="Only those that can answer.")] = None
+
+
+class TensorConfig(msgspec.Struct):
+    """A tensor in a model's configuration; -1 is a dimension that varies."""
+
+    name: str
+    data_type: str
+    dims: list[int]
+
+
+class ModelConfig(msgspec.Struct):
+    """What Triton calls a model's configuration."""
+
+    name: str
+    platform: str
+    backend: str
+    max_batch_size: Annotated[
+        int, Meta(description="0: the dimension of the rows is in `dims`, and is no other's.")
+    ]
+    input: list[TensorConfig]
+    output: list[TensorConfig]
+
+
+class Duration(msgspec.Struct):
+    """How often, and how long in all."""
+
+    count: Size
+    ns: Annotated[Size, Meta(description="Nanoseconds.")]
+
+
+class InferenceStatistics(msgspec.Struct):
+    """Requests, and the steps of those that succeeded.
+
+    Those decided together are decoded, decided and encoded together: the times of all of them are
+    each one's.
+    """
+
+    success: Duration
+    fail: Annotated[Duration, Meta(description="Requests whose observations were refused.")]
+    compute_input: Annotated[Duration, Meta(description="Decoding.")]
+    compute_infer: Annotated[Duration, Meta(description="Deciding.")]
+    compute_output: Annotated[Duration, Meta(description="Encoding.")]
+    queue: Annotated[Duration, Meta(description="Requests have no queue: 0 ns.")]
+    cache_hit: Annotated[Duration, Meta(description="No answer is cached.")]
+    cache_miss: Annotated[Duration, Meta(description="No answer is cached.")]
+
+
+class VersionStatistics(msgspec.Struct):
+    """What a version was asked since it was loaded, in every protocol and by all workers."""
+
+    name: str
+    version: str
+    last_inference: Annotated[Size, Meta(description="Milliseconds of Unix time; 0 for never.")]
+    inference_count: Annotated[Size, Meta(description="Rows that were decided.")]
+    execution_count: Annotated[Size, Meta(description="Calls of the policy.")]
+    inference_stats: InferenceStatistics
+    batch_stats: Annotated[list[Any], Meta(description="Nothing is counted by size.")]
+
+
+class StatisticsReport(msgspec.Struct):
+    """Triton's statistics, of versions that are loaded."""
+
+    model_stats: list[VersionStatistics]

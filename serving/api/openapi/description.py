@@ -24,7 +24,13 @@ import msgspec
 import orjson
 
 from serving.api.exchange import HEALTH
-from serving.api.oip.schemas import IndexRequest, InferRequest, LoadRequest
+from serving.api.oip.schemas import (
+    IndexRequest,
+    InferRequest,
+    LoadRequest,
+    ModelConfig,
+    StatisticsReport,
+)
 from serving.policy.artefact import Card
 from serving.policy.observations import FLOAT32_OVERFLOW
 from serving.schemas import ActRequest, ActResponse, Health, ModelCard, ModelsReport, Problem
@@ -32,7 +38,7 @@ from serving.schemas import ActRequest, ActResponse, Health, ModelCard, ModelsRe
 Schema = dict[str, Any]
 
 _TYPES = [ActRequest, ActResponse, Health, ModelsReport, ModelCard, Problem]
-_TYPES += [IndexRequest, InferRequest, LoadRequest]
+_TYPES += [IndexRequest, InferRequest, LoadRequest, ModelConfig, StatisticsReport]
 # Without a format, clients in Java take 32 bits for an integer and a slow class for a number.
 _FORMATS = {"integer": "int64", "number": "double"}
 
