@@ -31,7 +31,7 @@ def test_json_has_every_run_and_their_median_and_worst(
     printed: tuple[dict[str, Any], list[list[str]]],
 ) -> None:
     result, _ = printed
-    assert list(result) == ["preset", "runs", "median", "worst"]
+    assert list(result) == ["preset", "runs", "median", "worst", "interquartile_mean"]
     assert result["preset"] == "ppo"
     first, second = result["runs"]
     assert list(first) == list(second) == COLUMNS
@@ -46,12 +46,18 @@ def test_json_has_every_run_and_their_median_and_worst(
         assert result["median"][name] == pytest.approx((first[name] + second[name]) / 2)
         assert result["worst"][name] == worse(first[name], second[name])
     assert list(result["median"]) == list(result["worst"]) == COLUMNS[2:]
+    # Of two runs nothing is left out.
+    middle = result["interquartile_mean"]
+    assert middle["value"] == pytest.approx(result["median"])
+    for name in COLUMNS[2:]:
+        ends = sorted([first[name], second[name]])
+        assert [middle["low"][name], middle["high"][name]] == pytest.approx(ends)
 
 
 def test_the_table_does_not_mix_with_json(
     printed: tuple[dict[str, Any], list[list[str]]],
 ) -> None:
-    result, (header, *runs, median, worst) = printed
+    result, (header, *runs, median, worst, title, value, low, high) = printed
     assert header == COLUMNS
     for cells, measured in zip(runs, result["runs"], strict=True):
         assert cells == [
@@ -63,6 +69,10 @@ def test_the_table_does_not_mix_with_json(
     assert median[:2] == ["median", "2/2"]
     assert worst[:2] == ["worst", "2/2"]
     assert worst[2] == str(result["worst"]["env_steps"])
+    assert title == ["interquartile", "mean"]
+    for cells in (value, low, high):
+        estimate = result["interquartile_mean"][cells[0]]
+        assert cells[1:] == [f"{estimate[name]:.2f}" for name in COLUMNS[2:]]
 
 
 def test_csv_has_the_runs(printed: tuple[dict[str, Any], list[list[str]]], output: Path) -> None:
@@ -86,18 +96,24 @@ def test_the_plot_is_a_picture(output: Path) -> None:
 
 
 def test_without_json_the_table_is_the_output_and_a_seed_repeats(
-    printed: tuple[dict[str, Any], list[list[str]]], tmp_path: Path
+    printed: tuple[dict[str, Any], list[list[str]]], output: Path, tmp_path: Path
 ) -> None:
     finished = run(
         *("training", "benchmark", "--seeds", "1", "--first-seed", "101"),
-        *("--output", str(tmp_path)),
+        *("--output", str(tmp_path), "--baseline", str(output / "ppo.csv")),
     )
     assert finished.returncode == 0, finished.stderr
     assert finished.stderr == ""
-    header, again, median, worst = (line.split() for line in finished.stdout.splitlines())
+    lines = [line.split() for line in finished.stdout.splitlines()]
+    header, again, median, worst, *estimates = lines
     assert header == COLUMNS
     assert (median[0], worst[0]) == ("median", "worst")
-    _, (_, _, before, _, _) = printed
+    _, (_, first, before, *_) = printed
+    steps = COLUMNS.index("env_steps")
+    assert estimates[4] == ["probability", "of", "improvement"]
+    # Over the same run, and over the other one, which took more or fewer steps.
+    expected = {True: 0.75, False: 0.25}[int(before[steps]) < int(first[steps])]
+    assert estimates[5][:2] == ["value", f"{expected:.2f}"]
     seconds = COLUMNS.index("seconds")
     del again[seconds], before[seconds]
     assert again == before
@@ -109,6 +125,7 @@ def test_without_json_the_table_is_the_output_and_a_seed_repeats(
         (["--seeds", "1", "--preset", "dqn"], "'dqn' is not one of"),
         (["--seeds", "1", "--output", "README.md"], "README.md"),
         (["--seeds", "1", "--output", "/proc/nothing"], "/proc/nothing cannot be written"),
+        (["--seeds", "1", "--baseline", "README.md"], "README.md is not the table of a benchmark"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_status_2(arguments: list[str], message: str) -> None:

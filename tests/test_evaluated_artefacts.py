@@ -53,7 +53,8 @@ def test_an_environment_of_another_size_is_a_mistake(version: Path) -> None:
         (lambda version: (version / GOLDEN).write_text("{}"), "observations"),
         (
             lambda version: edit(
-                version / GOLDEN, lambda golden: golden.update(state_values=[0] * 16)
+                version / GOLDEN,
+                lambda golden: golden.update(state_values=[0] * len(golden["state_values"])),
             ),
             "state_values",
         ),

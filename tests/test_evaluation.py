@@ -4,7 +4,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from training.evaluation import evaluate, summarize
+from training.evaluation import ReturnBoundsError, evaluate, summarize
+from training.intervals import betting_interval
 from training.types import FloatArray
 
 
@@ -64,21 +65,21 @@ def test_the_same_generator_state_repeats_an_evaluation() -> None:
 
 
 def test_summary_by_hand() -> None:
-    summary = summarize(np.array([1.0, 3.0]), np.random.default_rng(0))
+    summary = summarize(np.array([1.0, 3.0]), None)
     assert summary.mean == 2.0
     assert summary.standard_deviation == pytest.approx(np.sqrt(2))
     assert summary.minimum == 1.0
-    # two draws of two: the mean is 1 or 3 with probability 1/4 each
-    assert summary.confidence_interval == (1.0, 3.0)
+    assert (summary.confidence_interval, summary.interval_method) == ((1.0, 3.0), "bootstrap")
 
 
-def test_the_interval_covers_the_mean_and_stays_within_the_returns() -> None:
-    rng = np.random.default_rng(0)
-    covered = 0
-    for _ in range(200):
-        returns = np.minimum(rng.exponential(400, size=100), 500.0)
-        low, high = summarize(returns, rng).confidence_interval
-        assert returns.min() <= low <= high <= 500.0
-        true_mean = 400 * (1 - np.exp(-500 / 400))  # of an exponential cut at 500
-        covered += low <= true_mean <= high
-    assert covered >= 180  # 95% of 200 is 190, with a standard deviation of 3
+def test_known_bounds_give_an_interval_that_holds() -> None:
+    returns = np.array([1.0, 3.0])
+    summary = summarize(returns, (0.0, 5.0))
+    assert summary.confidence_interval == betting_interval(returns, (0.0, 5.0))
+    assert summary.interval_method == "betting"
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 2.5), (1.5, 5.0)])
+def test_a_return_outside_the_bounds_is_an_error(bounds: tuple[float, float]) -> None:
+    with pytest.raises(ReturnBoundsError, match=r"returned [13], outside the bounds"):
+        summarize(np.array([1.0, 3.0]), bounds)

@@ -140,7 +140,7 @@ def test_another_user_can_read_a_version_whatever_the_umask_is(tmp_path: Path) -
 
 def test_what_is_a_pattern_elsewhere_is_a_name_in_a_path(tmp_path: Path) -> None:
     version = export.export(tmp_path / "m[4]" / "q*?", POLICY, CARD, OBSERVATIONS)
-    policy, _ = load(version)
+    policy = load(version).policy
     logits, _ = policy(OBSERVATIONS)
     np.testing.assert_allclose(logits, POLICY(OBSERVATIONS)[0], rtol=1e-5, atol=1e-5)
 

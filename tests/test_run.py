@@ -331,7 +331,7 @@ def test_a_run_records_itself_in_the_next_folder_of_its_name(tmp_path: Path) -> 
     stored = json.loads((folder / "run.json").read_text())
     assert (stored["preset"], stored["seed"]) == ("ppo", 5)
     config = dataclasses.replace(PRESETS["ppo"], max_env_steps=1_000)
-    assert stored["config"] == dataclasses.asdict(config)
+    assert stored["config"] == json.loads(json.dumps(dataclasses.asdict(config)))
     assert stored["versions"]["tensorflow"] == tf.__version__
     assert stored["versions"]["gymnasium"] == gym.__version__
     assert stored["versions"]["numpy"] == np.__version__

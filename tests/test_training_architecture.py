@@ -15,7 +15,7 @@ LAYERS = [
     {"trainer"},
     {"advantages", "selection", "robustness", "export", "pictures", "signing"},
     {"artefact", "rollout", "learner", "evaluation", "warmup"},
-    {"model"},
+    {"model", "intervals", "scores"},
     {"envs", "config", "types", "files"},
 ]
 

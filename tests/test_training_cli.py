@@ -1,6 +1,7 @@
 """The training command line: one clear line for every mistake, and honest exit statuses."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,9 @@ def error_of(*arguments: str) -> str:
         (["train", "--seed", "-1"], "--seed"),
         (["train", "--seed", "x"], "--seed"),
         (["train", "--max-env-steps", "0"], "--max-env-steps"),
+        (["train", "--return-bounds", "5"], "--return-bounds"),
+        (["train", "--return-bounds", "5", "1"], "the smaller one first"),
+        (["train", "--return-bounds", "0", "nan"], "the smaller one first"),
         (["train", "--env-id", "Nope-v0"], "Nope"),
         (["train", "--env-id", "FrozenLake-v1"], "FrozenLake-v1 is not supported"),
         (["train", "--env-id", "Pendulum-v1"], "Pendulum-v1 is not supported"),
@@ -65,6 +69,13 @@ def test_a_run_that_cannot_be_resumed_is_a_mistake(tmp_path: Path) -> None:
     (folder / "checkpoints" / "checkpoint").write_text('model_checkpoint_path: "update-7"')
     (folder / "checkpoints" / "update-7.index").write_bytes(b"half")
     assert "cannot be restored" in error_of("train", *resume(folder))
+
+
+def test_a_return_outside_the_bounds_ends_the_run(tmp_path: Path) -> None:
+    options = ("--max-env-steps", "1000", "--return-bounds", "-1", "5")
+    finished = run(*train(tmp_path), *options)
+    assert finished.returncode == 2
+    assert re.search(r"returned \d+, outside the bounds -1 to 5\n", finished.stderr)
 
 
 def train(folder: Path) -> list[str]:

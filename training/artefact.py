@@ -5,12 +5,13 @@ Nothing of the version's graph runs: who can write its files cannot run code her
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from training.files import CARD, plain_path
+from training.intervals import Bounds
 from training.model import ActorCritic, Dense, Policy
 
 GOLDEN = "assets.extra/golden.json"
@@ -20,11 +21,16 @@ class ArtefactError(Exception):
     """A folder is no version, or not one of a policy that training has a network for."""
 
 
-def load(model_dir: Path) -> tuple[Policy, str]:
-    """Load a version to evaluate it.
+class Loaded(NamedTuple):
+    """What a version is evaluated by."""
 
-    Returns:
-        Its policy, which computes the version's golden values, and its environment's id.
+    policy: Policy  # computes the version's golden values
+    env_id: str
+    return_bounds: Bounds | None  # of the environment's episodes, if the card has them
+
+
+def load(model_dir: Path) -> Loaded:
+    """Load a version to evaluate it.
 
     Raises:
         ArtefactError: it cannot be read, or the policy computes something else.
@@ -37,7 +43,11 @@ def load(model_dir: Path) -> tuple[Policy, str]:
         for name, computed in zip(("action_logits", "state_values"), outputs, strict=True):
             if not np.allclose(computed, golden[name], golden["tolerance"], golden["tolerance"]):
                 raise ArtefactError(f"its weights do not give the {name} of {GOLDEN}")
-        return policy, str(card["environment"])
+        bounds = card["training"]["config"].get("return_bounds")
+        if bounds is not None:
+            low, high = map(float, bounds)
+            bounds = low, high
+        return Loaded(policy, str(card["environment"]), bounds)
     # What is in the files may be anything, of any type, however deep and however large.
     except (LookupError, MemoryError, OSError, RecursionError, TypeError, ValueError) as error:
         raise ArtefactError(str(error)) from error

@@ -3,20 +3,34 @@
 import csv
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from training.config import PRESETS, Preset
+from training.intervals import bootstrap_interval
+from training.scores import interquartile_mean, probability_of_improvement
 from training.trainer import Trainer
+from training.types import DoubleArray
 
-COLUMNS = ("seed", "solved", "env_steps", "seconds", "greedy", "sampled")
+# What is measured, and whether more of it is better or worse.
+MEASURES = {"env_steps": -1, "seconds": -1, "greedy": 1, "sampled": 1}
+COLUMNS = ("seed", "solved", *MEASURES)
+
+
+class BaselineError(Exception):
+    """A file is not the table of a benchmark."""
 
 
 def benchmark(
-    preset: Preset, seeds: Iterable[int], output: Path, report: Callable[[str], None]
+    preset: Preset,
+    seeds: Iterable[int],
+    output: Path,
+    baseline: list[dict[str, float]] | None,
+    report: Callable[[str], None],
 ) -> dict[str, Any]:
     """Train once for each seed, one after the other in this process.
 
@@ -24,30 +38,63 @@ def benchmark(
         preset: what to train.
         seeds: at least one.
         output: folder for `<preset>.csv` and `<preset>.png`.
+        baseline: the runs of another benchmark to compare with, if any.
         report: called with each line of the table as soon as it is known.
 
     Returns:
-        `runs`, and their `median` and `worst`, in JSON values. Seconds are those of the run
-        from its first reset to its last evaluation: compiling and exporting are not in them.
+        `runs`, and their `median`, `worst` and `interquartile_mean`, in JSON values, and with a
+        baseline the `probability_of_improvement`. Seconds are those of the run from its first
+        reset to its last evaluation: compiling and exporting are not in them.
     """
     report("  ".join(f"{column:>9}" for column in COLUMNS))
     runs = []
     for seed in seeds:
         runs.append(_run(preset, seed))
         report(_line(runs[-1]))
-    numbers = [column for column in COLUMNS if column not in ("seed", "solved")]
-    worst_of = {"env_steps": max, "seconds": max, "greedy": min, "sampled": min}
     solved = f"{sum(run['solved'] for run in runs)}/{len(runs)}"
-    median = {name: statistics.median(run[name] for run in runs) for name in numbers}
-    worst = {name: worst_of[name](run[name] for run in runs) for name in numbers}
+    median = {name: statistics.median(run[name] for run in runs) for name in MEASURES}
+    worst = {
+        name: (max if sign < 0 else min)(run[name] for run in runs)
+        for name, sign in MEASURES.items()
+    }
     report(_line({"seed": "median", "solved": solved, **median}))
     report(_line({"seed": "worst", "solved": solved, **worst}))
+    estimates = {"interquartile_mean": _estimate(interquartile_mean, _columns(runs))}
+    if baseline is not None:
+        # Where less is better, less is an improvement.
+        scores, others = (
+            {name: sign * _columns(of)[name] for name, sign in MEASURES.items()}
+            for of in (runs, baseline)
+        )
+        estimates["probability_of_improvement"] = _estimate(
+            probability_of_improvement, scores, others
+        )
+    for name, estimate in estimates.items():
+        report(name.replace("_", " "))
+        for part, values in estimate.items():
+            report(_line({"seed": part, "solved": "", **values}))
     with (output / f"{preset}.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(runs)
     _plot(runs, preset, output / f"{preset}.png")
-    return {"preset": preset, "runs": runs, "median": median, "worst": worst}
+    return {"preset": preset, "runs": runs, "median": median, "worst": worst, **estimates}
+
+
+def read_baseline(path: Path) -> list[dict[str, float]]:
+    """Read the table that an earlier benchmark wrote.
+
+    Raises:
+        BaselineError: it cannot be read, or is no such table.
+    """
+    try:
+        with path.open(newline="") as file:
+            runs = [{name: float(row[name]) for name in MEASURES} for row in csv.DictReader(file)]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise BaselineError(f"{path} is not the table of a benchmark: {error}") from error
+    if not runs:
+        raise BaselineError(f"{path} has no runs")
+    return runs
 
 
 def _run(preset: Preset, seed: int) -> dict[str, Any]:
@@ -63,6 +110,22 @@ def _run(preset: Preset, seed: int) -> dict[str, Any]:
         "greedy": trainer.state.result.greedy.mean,
         "sampled": trainer.state.result.sampled.mean,
     }
+
+
+def _estimate(
+    statistic: Callable[..., DoubleArray], *samples: Mapping[str, DoubleArray]
+) -> dict[str, dict[str, float]]:
+    """A statistic of every measure, `value`, with its 95% interval from `low` to `high`."""
+    estimate: dict[str, dict[str, float]] = {"value": {}, "low": {}, "high": {}}
+    for name in MEASURES:
+        of_name = [sample[name] for sample in samples]
+        estimate["value"][name] = float(statistic(*of_name))
+        estimate["low"][name], estimate["high"][name] = bootstrap_interval(statistic, *of_name)
+    return estimate
+
+
+def _columns(runs: list[dict[str, Any]]) -> dict[str, DoubleArray]:
+    return {name: np.array([run[name] for run in runs], np.float64) for name in MEASURES}
 
 
 def _line(row: dict[str, Any]) -> str:

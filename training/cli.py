@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import math
 import os
 import re
 import shlex
@@ -84,6 +85,13 @@ def _model_name(_context: click.Context, _parameter: click.Parameter, name: str)
     help="Stop after this many environment steps.  [default: the preset's]",
 )
 @click.option(
+    "--return-bounds",
+    type=(float, float),
+    metavar="LOW HIGH",
+    help="Lowest and highest possible return of an episode, for the confidence intervals."
+    "  [default: the preset's for its own environment]",
+)
+@click.option(
     "--run-dir",
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of the run: metrics, checkpoints, pictures.  [default: runs/<name>/<next number>]",
@@ -100,6 +108,7 @@ def train(
     env_id: str | None,
     seed: int,
     max_env_steps: int | None,
+    return_bounds: tuple[float, float] | None,
     run_dir: Path | None,
     resume: bool,
     allow_unsolved: bool,
@@ -115,10 +124,17 @@ def train(
     else:
         config = PRESETS[preset]
         if env_id is not None and env_id != config.env_id:
-            # The endurance test is of the preset's own environment.
-            config = dataclasses.replace(config, env_id=env_id, endurance_steps=None)
+            # These are of the preset's own environment.
+            config = dataclasses.replace(
+                config, env_id=env_id, endurance_steps=None, return_bounds=None
+            )
         if max_env_steps is not None:
             config = dataclasses.replace(config, max_env_steps=max_env_steps)
+        if return_bounds is not None:
+            low, high = return_bounds
+            if not (low < high and math.isfinite(high - low)):
+                raise Mistake("--return-bounds are two numbers, the smaller one first")
+            config = dataclasses.replace(config, return_bounds=return_bounds)
         settings = RunSettings(
             uuid.uuid4().hex, config, preset, seed, str(models / name), allow_unsolved
         )
@@ -129,6 +145,7 @@ def train(
 
     with many_imports():
         from training import run
+        from training.evaluation import ReturnBoundsError
 
     try:
         if run_dir is None:
@@ -136,7 +153,7 @@ def train(
         elif not resume:
             run.claim(run_dir, settings)
         summary = run.run(settings, run_dir, stop_requested=lambda: bool(received))
-    except run.RunError as error:
+    except (run.RunError, ReturnBoundsError) as error:
         raise Mistake(str(error)) from error
     if summary is None:
         options = f"--resume --run-dir {shlex.quote(str(run_dir))}"

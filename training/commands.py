@@ -1,6 +1,7 @@
 """The commands besides `train`: evaluate, render and sign a version, benchmark a preset."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from training.options import (
 )
 
 if TYPE_CHECKING:
-    from training.model import Policy
+    from training.artefact import Loaded
 
 model_dir_argument = click.argument(
     "model_dir", type=click.Path(exists=True, file_okay=False, path_type=Path)
@@ -38,19 +39,28 @@ model_dir_argument = click.argument(
 @json_option
 def evaluate(model_dir: Path, episodes: int, seed: int, as_json: bool) -> None:
     """Play full episodes with the exported version MODEL_DIR."""
-    policy, env_id = _load(model_dir)
+    policy, env_id, return_bounds = _load(model_dir)
 
     import numpy as np
 
     from training.card import evaluation_to_json
+    from training.evaluation import ReturnBoundsError
     from training.evaluation import evaluate as run_evaluation
 
-    rng = np.random.default_rng(seed)
+    play = partial(
+        run_evaluation,
+        policy,
+        env_id,
+        episodes=episodes,
+        rng=np.random.default_rng(seed),
+        return_bounds=return_bounds,
+    )
     summary: dict[str, Any] = {"environment": env_id}
-    for kind, deterministic in [("greedy", True), ("sampled", False)]:
-        summary[kind] = evaluation_to_json(
-            run_evaluation(policy, env_id, episodes=episodes, deterministic=deterministic, rng=rng)
-        )
+    try:
+        summary["greedy"] = evaluation_to_json(play(deterministic=True))
+        summary["sampled"] = evaluation_to_json(play(deterministic=False))
+    except ReturnBoundsError as error:
+        raise Mistake(f"{model_dir}: {error}, as its card says") from error
     if as_json:
         click.echo(json.dumps(summary))
     else:
@@ -72,7 +82,7 @@ def render(model_dir: Path, output: Path, seed: int) -> None:
     """Record a greedy episode of the exported version MODEL_DIR, without a screen."""
     from training.pictures import record_episode
 
-    policy, env_id = _load(model_dir)
+    policy, env_id, _ = _load(model_dir)
     try:
         episode_return = record_episode(policy, env_id, seed, output)
     except OSError as error:
@@ -95,20 +105,38 @@ def render(model_dir: Path, output: Path, seed: int) -> None:
     default=Path("benchmarks/results"),
     help="Folder for the results as CSV and as a plot.",
 )
+@click.option(
+    "--baseline",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="CSV of another benchmark, such as another preset's, to compare with.",
+)
 @json_option
-def benchmark(seeds: int, first_seed: int, preset: Preset, output: Path, as_json: bool) -> None:
+def benchmark(
+    seeds: int,
+    first_seed: int,
+    preset: Preset,
+    output: Path,
+    baseline: Path | None,
+    as_json: bool,
+) -> None:
     """Train once per seed and report how reliably the preset learns.
 
     The presets were tuned on the seeds 0 to 9.
     """
     require_writable(output)
     with many_imports():
+        from training.benchmark import BaselineError, read_baseline
         from training.benchmark import benchmark as run_benchmark
 
+    try:
+        runs = None if baseline is None else read_baseline(baseline)
+    except BaselineError as error:
+        raise Mistake(str(error)) from error
     result = run_benchmark(
         preset,
         range(first_seed, first_seed + seeds),
         output,
+        runs,
         report=lambda line: click.echo(line, err=as_json),
     )
     if as_json:
@@ -143,7 +171,7 @@ def sign(model_dir: Path, key: Path) -> None:
     click.echo(f"signed {model_dir}")
 
 
-def _load(model_dir: Path) -> tuple["Policy", str]:
+def _load(model_dir: Path) -> "Loaded":
     with many_imports():
         from gymnasium.spaces import flatdim
 
@@ -151,14 +179,14 @@ def _load(model_dir: Path) -> tuple["Policy", str]:
         from training.envs import UnsupportedEnvironmentError, make_vector_env
 
     try:
-        policy, env_id = load(model_dir)
-        env = make_vector_env(env_id, 1)
+        loaded = load(model_dir)
+        env = make_vector_env(loaded.env_id, 1)
     except ArtefactError as error:
         raise Mistake(f"{model_dir} is not an exported version: {error}") from error
     except UnsupportedEnvironmentError as error:
         raise Mistake(str(error)) from error
     env.close()
-    sizes = policy.observation_size, policy.num_actions
+    sizes = loaded.policy.observation_size, loaded.policy.num_actions
     if sizes != (flatdim(env.single_observation_space), flatdim(env.single_action_space)):
-        raise Mistake(f"{model_dir} is not a policy for {env_id}, as its card says")
-    return policy, env_id
+        raise Mistake(f"{model_dir} is not a policy for {loaded.env_id}, as its card says")
+    return loaded

@@ -46,6 +46,7 @@ class TrainingConfig:
     Stopping
         evaluation_interval: rollouts between two evaluations.
         evaluation_episodes: episodes of one evaluation, each for greedy and sampled.
+        return_bounds: the lowest and the highest possible return of an episode, if known.
         endurance_steps: time limit of the endurance test, if any: greedy episodes with a
             reward of 1 per step, all of which must last to the limit.
         patience: evaluations for which a run continues after the first one that reaches the
@@ -84,6 +85,7 @@ class TrainingConfig:
 
     evaluation_interval: int
     evaluation_episodes: int = 100
+    return_bounds: tuple[float, float] | None = None
     endurance_steps: int | None = None
     patience: int = 20
     wait_for_running_return: bool = False
@@ -134,6 +136,7 @@ _PPO = TrainingConfig(
     vf_coef=0.5,
     max_grad_norm=0.5,
     evaluation_interval=5,
+    return_bounds=(0.0, 500.0),
     endurance_steps=10_000,
 )
 
@@ -155,6 +158,7 @@ PRESETS: dict[Preset, TrainingConfig] = {
         vf_coef=0.5,
         max_grad_norm=0.5,
         evaluation_interval=100,
+        return_bounds=(0.0, 500.0),
         checkpoint_interval=500,
     ),
     # PPO for Acrobot-v1, whose reward of -1 per step needs a longer rollout.
@@ -165,6 +169,7 @@ PRESETS: dict[Preset, TrainingConfig] = {
         max_env_steps=1_000_000,
         learning_rate=3e-3,
         evaluation_interval=10,
+        return_bounds=(-500.0, 0.0),
         endurance_steps=None,
         patience=5,
     ),
@@ -189,6 +194,7 @@ PRESETS: dict[Preset, TrainingConfig] = {
         reduction="sum",
         vf_coef=1.0,
         evaluation_interval=10,
+        return_bounds=(0.0, 200.0),
         checkpoint_interval=500,
         wait_for_running_return=True,
     ),

@@ -2,16 +2,19 @@
 
 import itertools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from gymnasium.vector import VectorEnv
 
 from training.envs import make_vector_env
+from training.intervals import Bounds, betting_interval, bootstrap_interval, mean
 from training.model import sample_actions
 from training.types import DoubleArray, PolicyFunction
 
-BOOTSTRAP_SAMPLES = 2_000
+
+class ReturnBoundsError(ValueError):
+    """A return is outside the bounds that were given for all returns."""
 
 
 class Evaluation(NamedTuple):
@@ -21,7 +24,8 @@ class Evaluation(NamedTuple):
     mean: float
     standard_deviation: float  # of the sample, 0 for one episode
     minimum: float
-    confidence_interval: tuple[float, float]  # 95% for the mean, bootstrapped
+    confidence_interval: Bounds  # 95% for the mean
+    interval_method: Literal["betting", "bootstrap"] = "bootstrap"  # the latter is approximate
 
 
 def evaluate(
@@ -31,6 +35,7 @@ def evaluate(
     episodes: int,
     deterministic: bool,
     rng: np.random.Generator,
+    return_bounds: Bounds | None = None,
     max_episode_steps: int | None = None,
     reset_options: dict[str, float] | None = None,
     disturb: Callable[[VectorEnv, int], None] | None = None,
@@ -46,9 +51,13 @@ def evaluate(
         episodes: how many, at least 1.
         deterministic: take the most probable action; otherwise sample.
         rng: of the environments' seed and the sampled actions.
+        return_bounds: the lowest and the highest possible return, where they are known.
         max_episode_steps: the time limit, if not the environment's own.
         reset_options: handed to the environment's reset.
         disturb: called before each step with the environment and the number of the step.
+
+    Raises:
+        ReturnBoundsError: a return is outside `return_bounds`.
     """
     env = make_vector_env(env_id, episodes, max_episode_steps)
     observations, _ = env.reset(seed=int(rng.integers(2**31)), options=reset_options)
@@ -68,21 +77,29 @@ def evaluate(
         returns += rewards * running
         running &= ~(terminated | truncated)
     env.close()
-    return summarize(returns, rng)
+    return summarize(returns, return_bounds)
 
 
-def summarize(returns: DoubleArray, rng: np.random.Generator) -> Evaluation:
+def summarize(returns: DoubleArray, bounds: Bounds | None) -> Evaluation:
     """Mean, spread and interval of episode returns `[E]`.
 
-    The interval is a percentile bootstrap (Efron 1979): unlike the normal one it stays within
-    the possible returns, many of which are equal to the time limit.
+    Raises:
+        ReturnBoundsError: one of them is outside the bounds.
     """
-    resampled_means = rng.choice(returns, (BOOTSTRAP_SAMPLES, len(returns))).mean(axis=1)
-    low, high = np.quantile(resampled_means, [0.025, 0.975])
+    if bounds is not None and not (bounds[0] <= returns.min() and returns.max() <= bounds[1]):
+        wrong = returns.min() if returns.min() < bounds[0] else returns.max()
+        raise ReturnBoundsError(
+            f"an episode returned {wrong:g}, outside the bounds {bounds[0]:g} to {bounds[1]:g}"
+        )
     return Evaluation(
         episodes=len(returns),
         mean=float(returns.mean()),
         standard_deviation=float(returns.std(ddof=1)) if len(returns) > 1 else 0.0,
         minimum=float(returns.min()),
-        confidence_interval=(float(low), float(high)),
+        confidence_interval=(
+            bootstrap_interval(mean, returns)
+            if bounds is None
+            else betting_interval(returns, bounds)
+        ),
+        interval_method="bootstrap" if bounds is None else "betting",
     )

@@ -52,7 +52,9 @@ def print_evaluations(summary: dict[str, Any]) -> None:
     for kind in ("greedy", "sampled"):
         evaluation = summary[kind]
         low, high = evaluation["confidence_interval"]
+        is_approximate = evaluation["interval_method"] == "bootstrap"
         click.echo(
-            f"{kind:7} mean return {evaluation['mean']:.1f} (95% {low:.1f} to {high:.1f}), "
+            f"{kind:7} mean return {evaluation['mean']:.1f} "
+            f"(95% {'about ' if is_approximate else ''}{low:.1f} to {high:.1f}), "
             f"minimum {evaluation['minimum']:.0f}, {evaluation['episodes']} episodes"
         )

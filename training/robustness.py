@@ -31,8 +31,10 @@ def robustness(
     Returns:
         `wider_starts`, `pushes` and `long_episodes`; empty for other environments.
     """
-    if gym.spec(env_id).name != "CartPole":
+    spec = gym.spec(env_id)
+    if spec.name != "CartPole" or spec.max_episode_steps is None:
         return {}
+    bounds = 0.0, float(spec.max_episode_steps)  # a reward of 1 per step
 
     def push(env: VectorEnv, step: int) -> None:
         if step % PUSH_INTERVAL_STEPS == 0:
@@ -46,10 +48,17 @@ def robustness(
             episodes=EPISODES,
             deterministic=True,
             rng=rng,
+            return_bounds=bounds,
             reset_options=WIDER_STARTS,
         ),
         "pushes": evaluate(
-            policy, env_id, episodes=EPISODES, deterministic=True, rng=rng, disturb=push
+            policy,
+            env_id,
+            episodes=EPISODES,
+            deterministic=True,
+            rng=rng,
+            return_bounds=bounds,
+            disturb=push,
         ),
         "long_episodes": evaluate(
             policy,
@@ -57,6 +66,7 @@ def robustness(
             episodes=LONG_EPISODES,
             deterministic=True,
             rng=rng,
+            return_bounds=(0.0, float(LONG_EPISODE_STEPS)),
             max_episode_steps=LONG_EPISODE_STEPS,
         ),
     }

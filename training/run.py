@@ -82,8 +82,12 @@ def read_settings(folder: Path) -> RunSettings:
         raise RunError(f"the run in {folder} has ended: there is nothing to resume")
     try:
         stored = json.loads((folder / "run.json").read_text())
-        options = dict(stored["config"]).items() - REMOVED_OPTIONS.items()
-        config = TrainingConfig(**dict(options))
+        options: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in stored["config"].items()
+            if (name, value) not in REMOVED_OPTIONS.items()
+        }
+        config = TrainingConfig(**options)
         return RunSettings(**{name: stored[name] for name in RunSettings._fields})._replace(
             config=config
         )

@@ -219,4 +219,5 @@ class Trainer:
             episodes=self.config.evaluation_episodes,
             deterministic=deterministic,
             rng=self.state.rng,
+            return_bounds=self.config.return_bounds,
         )

@@ -35,7 +35,7 @@ def test_it_shows_the_evaluation(page: Page, trained: Trained) -> None:
     low, high = greedy["confidence_interval"]
     shown = cells(page, "evaluations", "greedy")
     assert [shown[0], shown[1]] == [str(greedy["episodes"]), f"{greedy['mean']:g}"]
-    assert shown[2] == f"{low:g} to {high:g}"
+    assert shown[2] == f"{low:.5g} to {high:.5g}"
     expect(page.locator("#versions")).to_contain_text("served")
     expect(page.locator("#origin")).to_contain_text(card["environment"])
 
