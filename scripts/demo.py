@@ -1,37 +1,42 @@
 """`make demo`: train, serve on a free port, play five episodes over HTTP, stop everything."""
 
-import signal
 import subprocess
 import sys
 
-PYTHON = sys.executable
+from scripts.programs import exit_at_signals, running, say
+
+NEXT = """
+The policy is in models/. To serve it:
+
+    make serve
+
+and open http://127.0.0.1:8000 in a browser. Ctrl-C ends the service."""
 
 
 def main() -> int:
     """Run the three programs one after the other; the first failure is the exit status."""
-    # As Ctrl-C does: an exception, so that nothing that was started stays behind.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        subprocess.run([PYTHON, "-m", "training", "train", "--models", "models"], check=True)
-        with subprocess.Popen(
-            [PYTHON, "-m", "serving", "run", "--models", "models", "--port", "0"],
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as service:
-            try:
-                assert service.stdout is not None
-                url = service.stdout.readline().strip()
-                if url:
-                    play = [PYTHON, "-m", "serving", "play", "--url", url, "--wait", "60"]
-                    subprocess.run(play, check=True)
-            finally:
-                service.terminate()
-                service.wait()  # after Ctrl-C `with` alone would not wait for its end
-        return 0 if url else service.returncode
-    except subprocess.CalledProcessError as error:
-        return error.returncode
-    except KeyboardInterrupt:
-        return 130
+    exit_at_signals()
+    say("\nTraining a policy for CartPole-v1: some 10 seconds")
+    with running([sys.executable, "-m", "training", "train", "--models", "models"]) as training:
+        status = training.wait()
+    if status:
+        return status
+    say("\nStarting a service of it on a free port: some 5 seconds")
+    serve = [sys.executable, "-m", "serving", "run", "--models", "models", "--port", "0"]
+    with running(serve, stdout=subprocess.PIPE) as service:
+        assert service.stdout is not None
+        url = service.stdout.readline().strip()
+        if not url:
+            return service.wait()
+        say(f"\nPlaying five episodes through {url}/act")
+        play = [sys.executable, "-m", "serving", "play", "--url", url, "--wait", "60"]
+        with running(play) as playing:
+            status = playing.wait()
+        if status == 0:
+            say("\nStopping the service")
+    if status == 0:
+        say(NEXT)
+    return status
 
 
 if __name__ == "__main__":
