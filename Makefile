@@ -3,16 +3,24 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+# What `make demo` and `make serve` need, which `make test` has too.
+RUNNABLE := $(VENV)/runnable
+# Where `make serve` looks for a model, as `python -m serving run` does.
+MODELS := $(or $(SERVING_MODELS),models)
 # Programs that only `make test-peers` runs; these need node and npm, and Java.
 PEERS := .peers
 
-.PHONY: demo serve test test-long test-peers lint lock
+.PHONY: demo serve model test test-long test-peers lint lock
 
-demo: $(INSTALLED)
-	$(BIN)/python scripts/demo.py
+demo: $(RUNNABLE)
+	@exec $(BIN)/python -m scripts.demo
 
-serve: $(INSTALLED)
+serve: model $(RUNNABLE)
 	exec $(BIN)/python -m serving run
+
+model:
+	$(if $(wildcard $(MODELS)/*/*/saved_model.pb),@:,$(error There is no model in \
+		$(MODELS) yet: `make demo` trains one))
 
 test: lint
 	$(BIN)/pytest
@@ -39,7 +47,11 @@ $(INSTALLED): requirements/dev.txt requirements/no-deps.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --require-hashes -r requirements/dev.txt
 	$(BIN)/pip install --quiet --require-hashes --no-deps -r requirements/no-deps.txt
-	touch $@
+	touch $@ $(RUNNABLE)
+
+$(RUNNABLE): requirements/train.txt requirements/serve.txt requirements/play.txt
+	@$(PYTHON) -m scripts.install $(VENV) $^
+	@touch $@
 
 # Pins what requirements/*.in ask for, the same version of a package in every file.
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
