@@ -22,8 +22,9 @@ model:
 	$(if $(wildcard $(MODELS)/*/*/saved_model.pb),@:,$(error There is no model in \
 		$(MODELS) yet: `make demo` trains one))
 
+# Two processes: much of a test's time is waiting. The tests of a file share their services.
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-long: $(INSTALLED)
 	$(BIN)/pytest -m long

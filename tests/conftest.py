@@ -1,5 +1,6 @@
 """Shared by all tests: one trained model and one running service, both real."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -77,15 +78,22 @@ class Trained(NamedTuple):
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """A policy trained and exported by the command line."""
-    folder = tmp_path_factory.mktemp("trained")
-    models = folder / "models"
-    finished = run(
-        *("training", "train", "--json"),
-        *("--models", str(models), "--run-dir", str(folder / "run")),
-    )
-    assert finished.returncode == 0, finished.stderr
-    return Trained(models, models / "cartpole" / "1", json.loads(finished.stdout))
+    """A policy trained and exported by the command line, once for all processes of the tests."""
+    base = tmp_path_factory.getbasetemp()
+    # The processes of pytest-xdist have a folder each in that of all.
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "trained"
+    folder.mkdir(exist_ok=True)
+    models, summary = folder / "models", folder / "summary.json"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not summary.exists():
+            finished = run(
+                *("training", "train", "--json"),
+                *("--models", str(models), "--run-dir", str(folder / "run")),
+            )
+            assert finished.returncode == 0, finished.stderr
+            summary.write_text(finished.stdout)
+    return Trained(models, models / "cartpole" / "1", json.loads(summary.read_text()))
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Shared by the fault tests: figures at the end of pytest's output, and connections to read."""
 
+import itertools
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -8,7 +9,7 @@ import pytest
 
 from tests.faults.framing import Ours
 
-FIGURES = pytest.StashKey[dict[str, list[str]]]()
+FIGURE = "figure of a fault test"
 
 Tell = Callable[[str], None]
 
@@ -16,8 +17,12 @@ Tell = Callable[[str], None]
 @pytest.fixture
 def tell(request: pytest.FixtureRequest) -> Tell:
     """Print a line about this test when all tests are done."""
-    figures = request.config.stash.setdefault(FIGURES, {})
-    return figures.setdefault(request.node.name, []).append
+
+    def add(line: str) -> None:
+        # With the test's report, which also comes from the processes of pytest-xdist.
+        request.node.user_properties.append((FIGURE, line))
+
+    return add
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +37,14 @@ def ours(listener: socket.socket) -> Iterator[Ours]:
         yield connected
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    figures = config.stash.get(FIGURES, {})
-    if figures:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    lines = []
+    for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
+        if getattr(report, "when", None) == "teardown":
+            figures = [line for name, line in report.user_properties if name == FIGURE]
+            if figures:
+                lines += [report.nodeid, *(f"    {line}" for line in figures)]
+    if lines:
         terminalreporter.section("figures of the fault tests")
-    for name, lines in figures.items():
-        terminalreporter.write_line(name)
-        for line in lines:
-            terminalreporter.write_line(f"    {line}")
+    for line in lines:
+        terminalreporter.write_line(line)
