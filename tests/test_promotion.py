@@ -5,12 +5,15 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import urllib3
+from click.testing import CliRunner
 
+from serving.cli import commands
 from serving.client import PolicyClient
 from serving.metrics import Metrics
 from serving.registry.repository import Repository
@@ -19,6 +22,7 @@ from serving.registry.trial import Trials
 from serving.settings import Settings
 from tests.artefacts import publish, unsolve
 from tests.conftest import Trained, run, running_service, wait_until
+from tests.signatures import mistake_here
 from tests.test_act import ROW
 from tests.test_metrics_endpoint import Running
 from tests.test_versions import damage_graph
@@ -39,21 +43,21 @@ def lay_out(trained: Trained, folder: Path) -> Path:
     return models
 
 
+@pytest.fixture(autouse=True)
+def _trials_of_the_session(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands in this process, which may have run TensorFlow, take the fork server of before."""
+    monkeypatch.setattr("serving.registry.promotion.Trials", lambda: nullcontext(trials))
+
+
 def say(models: Path, *arguments: str) -> str:
-    """The standard output of a command that succeeds."""
-    finished = run("serving", *arguments, "--models", str(models))
-    assert finished.returncode == 0, finished.stderr
-    assert finished.stderr == ""
+    """The standard output of a command that succeeds, in this process."""
+    finished = CliRunner().invoke(commands, [*arguments, "--models", str(models)])
+    assert (finished.exit_code, finished.stderr) == (0, ""), finished.output
     return finished.stdout
 
 
 def mistake(models: Path, *arguments: str) -> str:
-    finished = run("serving", *arguments, "--models", str(models))
-    assert finished.returncode == 2
-    assert finished.stdout == ""
-    assert finished.stderr.startswith("Error: ")
-    assert finished.stderr.count("\n") == 1
-    return finished.stderr
+    return mistake_here(commands, *arguments, "--models", str(models))
 
 
 def selected(models: Path) -> Any:
@@ -61,7 +65,14 @@ def selected(models: Path) -> Any:
 
 
 def test_promote_writes_the_selection_and_reports_it(models: Path) -> None:
-    assert say(models, "promote", "2") == "cartpole: version 2 is served from now on\n"
+    refused = run("serving", "promote", "3", "--models", str(models))
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("Error: ")
+    assert refused.stderr.count("\n") == 1
+    assert not (models / "cartpole" / "serve.json").exists()
+    promoted = run("serving", "promote", "2", "--models", str(models))
+    assert (promoted.returncode, promoted.stderr) == (0, "")
+    assert promoted.stdout == "cartpole: version 2 is served from now on\n"
     assert selected(models) == {"serve": 2, "labels": {}}
     printed = say(models, "promote", "1", "--label", "canary")
     assert printed == "cartpole: version 1 is labelled canary\n"
@@ -94,7 +105,7 @@ def test_rollback_goes_to_the_good_version_before_until_there_is_none(models: Pa
         (["promote", "04"], "cartpole has no version 04;"),
         (["promote", "4", "--name", "../cartpole"], "'../cartpole' is not a name"),
         (["promote", "--name", "none"], "none/serve.json cannot be written: No such file"),
-        (["rollback", "--name", "none"], "none has no good version\n"),
+        (["rollback", "--name", "none"], "none has no good version"),
     ],
 )
 def test_what_cannot_be_served_is_not_selected(
