@@ -73,7 +73,10 @@ def test_a_run_with_an_option_that_is_gone_is_refused_in_one_line(
     assert option in finished.stderr
 
 
-@pytest.mark.parametrize(("name", "stopped_at"), [("novice", 196), ("candidate", 27)])
+@pytest.mark.parametrize(
+    ("name", "stopped_at"),
+    [("novice", 196), pytest.param("candidate", 27, marks=pytest.mark.long)],
+)
 def test_its_stopped_run_goes_on_to_its_end(name: str, stopped_at: int, tmp_path: Path) -> None:
     folder = shutil.copytree(MADE / "runs" / name, tmp_path / "run")
     before = (folder / "metrics.csv").read_text()

@@ -115,13 +115,14 @@ def never_stopped(tmp_path_factory: pytest.TempPathFactory) -> NeverStopped:
     return NeverStopped(folder, outcome(folder, models))
 
 
+@pytest.mark.parametrize("parts", [1, pytest.param(3, marks=pytest.mark.long)])
 def test_sigkill_at_random_moments_changes_nothing(
-    never_stopped: NeverStopped, tmp_path: Path
+    never_stopped: NeverStopped, tmp_path: Path, parts: int
 ) -> None:
     folder, models = new_run(tmp_path)
     rng = np.random.default_rng(0)
     reached = 0
-    for part in range(3):  # one in each of the first three eighths of the run
+    for part in range(parts):  # one in each of the first three eighths of the run
         moment = SMALL.max_env_steps * rng.uniform(part, part + 1) / 8
         with training(*resume(folder)) as run:
             # lost is at most the work since the last checkpoint

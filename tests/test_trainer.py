@@ -84,7 +84,9 @@ def test_learns_a_tiny_environment(tiny_env: str) -> None:
     assert first.mean < 7.5  # it had something to learn
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    "seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 5))]
+)
 def test_the_default_preset_solves_cartpole_with_a_margin(seed: int) -> None:
     trainer, result, reports = default_run(seed)
     assert trainer.reward_threshold == 475.0

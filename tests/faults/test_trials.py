@@ -48,8 +48,11 @@ def test_verify_refuses_what_takes_more_than_the_limits(hostile: dict[str, Path]
     assert finished.stderr == ""
 
 
+@pytest.mark.parametrize(
+    "kinds", [["terabyte"], pytest.param([*REASONS], marks=pytest.mark.long)], ids=len
+)
 def test_a_service_goes_on_while_it_tries_what_it_refuses(
-    trained: Trained, hostile: dict[str, Path], tmp_path: Path, tell: Tell
+    trained: Trained, hostile: dict[str, Path], tmp_path: Path, tell: Tell, kinds: list[str]
 ) -> None:
     models, log = shutil.copytree(trained.models, tmp_path / "models"), tmp_path / "log"
     with running_service(models, log, "--workers", "2", "--poll-seconds", "0.1") as service:
@@ -57,13 +60,13 @@ def test_a_service_goes_on_while_it_tries_what_it_refuses(
         workers = children(service.process.pid)
         started = time.monotonic()
         with Load(service.url, 4) as load:
-            for number, kind in enumerate(REASONS, 2):
+            for number, kind in enumerate(kinds, 2):
                 publish(hostile[kind], models / "cartpole" / str(number))
                 wait_until(partial(is_refused, service, number))
         tell(f"refused in {time.monotonic() - started:.1f} s; meanwhile {load.outcome}")
         assert set(load.outcome.statuses) == {200}
         assert not load.outcome.lost_ports
-        for number, kind in enumerate(REASONS, 2):
+        for number, kind in enumerate(kinds, 2):
             for _ in range(8):  # whichever worker answers
                 assert REASONS[kind] in reasons(service)[number]
         wait_until_told(service, 1)
