@@ -160,7 +160,7 @@ def test_a_coding_that_is_not_understood_gets_those_that_are(service: Service) -
     [
         (b"{}", "br", 415, "the Content-Encoding is 'br', not 'gzip' or 'deflate'"),
         (b"{}", "gzip", 400, "the body is not gzip"),
-        (gzip.compress(b"{}")[:-3], "gzip", 400, "not one whole gzip stream"),
+        (gzip.compress(b"{}", mtime=0)[:-3], "gzip", 400, "not one whole gzip stream"),
         (zlib.compress(b"{}") * 2, "deflate", 400, "not one whole deflate stream"),
         (b"{}", "gzip, gzip", 415, "the Content-Encoding is 'gzip, gzip'"),
         (gzip.compress(b" " * 200_000_000, 9), "gzip", 413, "longer than 16777216 bytes"),
