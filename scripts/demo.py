@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from scripts.programs import exit_at_signals, running, say
+from scripts.programs import exit_at_signals, run_and_show, running, say
 
 NEXT = """
 The policy is in models/. To serve it:
@@ -17,8 +17,7 @@ def main() -> int:
     """Run the three programs one after the other; the first failure is the exit status."""
     exit_at_signals()
     say("\nTraining a policy for CartPole-v1: some 10 seconds")
-    with running([sys.executable, "-m", "training", "train", "--models", "models"]) as training:
-        status = training.wait()
+    status = run_and_show([sys.executable, "-m", "training", "train", "--models", "models"])
     if status:
         return status
     say("\nStarting a service of it on a free port: some 5 seconds")

@@ -5,55 +5,42 @@
 It runs before any package is there, with the standard library alone.
 """
 
-import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
-from scripts.programs import exit_at_signals, running, say
+from scripts.programs import exit_at_signals, run_and_show, say
 
 ABOUT = """\
 Installing TensorFlow, Gymnasium, Flask, gunicorn and what these need in {environment}.
 About 380 MB are downloaded, once, from the Python Package Index (PyPI) or the index that pip is
 configured for. They take 1.7 GB of disk; nothing outside of this folder but pip's cache changes."""
 PIP = ("install", "--require-hashes", "--no-input", "--progress-bar", "off")
-SHOWN = ("Downloading ", "Using cached ", "Processing ", "Building ", "Installing ")
-SECONDS_OF_SILENCE = 3.0
+ORDINARY = ("Collecting ", "Requirement already satisfied", "Obtaining ", "Successfully ")
+WITH_A_FILE = ("Downloading ", "Using cached ", "Processing ")
 
 
 def main(environment: Path, requirements: list[str]) -> int:
     """Install what files of requirements list, with their hashes; the status of what failed."""
     exit_at_signals()
     say(ABOUT.format(environment=environment))
-    started, ended = time.monotonic(), threading.Event()
-    threading.Thread(target=_show_time, args=(started, ended), daemon=True).start()
-    try:
-        status = 0
-        # The last file of a new environment: one that was interrupted is made again.
-        if not (environment / "bin" / "pip").exists():
-            with running([sys.executable, "-m", "venv", str(environment)]) as venv:
-                status = venv.wait()
-        return status or _install(environment, requirements)
-    finally:
-        ended.set()
-
-
-def _install(environment: Path, requirements: list[str]) -> int:
+    # The last file of a new environment: one that was interrupted is made again.
+    if not (environment / "bin" / "pip").exists():
+        status = run_and_show([sys.executable, "-m", "venv", str(environment)])
+        if status:
+            return status
     files = [part for name in requirements for part in ("--requirement", name)]
-    command = [str(environment / "bin" / "python"), "-m", "pip", *PIP, *files]
-    with running(command, stdout=subprocess.PIPE) as pip:
-        assert pip.stdout is not None
-        for line in map(str.strip, pip.stdout):
-            if line.startswith(SHOWN):
-                what, _, rest = line.partition(" ")
-                say(f"  {what} {rest.split(' (from ')[0].rsplit('/', 1)[-1]:.80}")
-        return pip.wait()
+    return run_and_show([str(environment / "bin" / "python"), "-m", "pip", *PIP, *files], _brief)
 
 
-def _show_time(started: float, ended: threading.Event) -> None:
-    while not ended.wait(SECONDS_OF_SILENCE):
-        say(f"  {time.monotonic() - started:.0f} s")
+def _brief(line: str) -> str | None:
+    """What to show of a line of pip: files by their names, and all that is out of the ordinary."""
+    text = line.strip()
+    if text.startswith(WITH_A_FILE):
+        what, _, rest = text.partition(" ")
+        return f"  {what} {rest.split(' (from ')[0].rsplit('/', 1)[-1]:.80}"
+    if text.startswith("Installing collected"):
+        return "  Installing what was downloaded"
+    return None if text.startswith(ORDINARY) else line
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
 """Programs that a script starts, and that end before it does."""
 
+import queue
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SECONDS_OF_SILENCE = 3.0
 
 
 def say(text: str) -> None:
@@ -29,14 +33,60 @@ def exit_at_signals() -> None:
 
 @contextmanager
 def running(
-    command: Sequence[str], *, stdout: int | None = None
+    command: Sequence[str], *, stdout: int | None = None, stderr: int | None = None
 ) -> Iterator[subprocess.Popen[str]]:
     """Start a program; SIGTERM ends it if it still runs after the `with` block."""
     # A process group of its own: Ctrl-C in a terminal would also reach the program, which may be
     # importing modules then and end with a traceback.
-    with subprocess.Popen(command, process_group=0, stdout=stdout, text=True) as process:
+    with subprocess.Popen(
+        command, process_group=0, stdout=stdout, stderr=stderr, text=True
+    ) as process:
         try:
             yield process
         finally:
             process.terminate()  # which does nothing if it has ended
             process.wait()
+
+
+def run_and_show(command: Sequence[str], form: Callable[[str], str | None] = str) -> int:
+    """Run a program to its end, and print its lines, or the time while it prints none.
+
+    Args:
+        command: the program and its arguments.
+        form: what to print for a line of either stream; None for nothing.
+
+    Returns:
+        The program's exit status.
+    """
+    started = time.monotonic()
+    lines: queue.Queue[str | None] = queue.Queue()
+
+    def read(output: Iterable[str]) -> None:
+        for line in output:
+            lines.put(line.rstrip("\n"))
+        lines.put(None)
+
+    def show(line: str) -> None:
+        if (shown := form(line)) is not None:
+            say(shown)
+
+    with running(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        assert process.stdout is not None
+        reader = threading.Thread(target=read, args=(process.stdout,))
+        reader.start()
+        try:
+            while True:
+                try:
+                    line = lines.get(timeout=SECONDS_OF_SILENCE)
+                except queue.Empty:
+                    say(f"  {time.monotonic() - started:.0f} s")
+                    continue
+                if line is None:
+                    return process.wait()
+                show(line)
+        finally:
+            process.terminate()  # which does nothing if it has ended
+            reader.join()
+            while not lines.empty():  # its last words
+                if (line := lines.get()) is not None:
+                    show(line)

@@ -58,7 +58,7 @@ def test_an_installation_that_waits_shows_it_and_ends_at_ctrl_c_without_a_traceb
     requirements.write_text(f"never-found==1 --hash=sha256:{'0' * 64}\n")
     (tmp_path / ".venv").symlink_to(sys.prefix)
     command = (sys.executable, "-m", "scripts.install", str(tmp_path / ".venv"), str(requirements))
-    index = {"PIP_INDEX_URL": silent_index, "PIP_CONFIG_FILE": os.devnull}
+    index = {"PIP_INDEX_URL": silent_index, "PIP_CONFIG_FILE": os.devnull, "PIP_TIMEOUT": "20"}
     with started(ROOT, *command, **index) as install:
         assert install.stdout is not None
         printed = ""
