@@ -284,12 +284,13 @@ def test_expect_is_ignored_in_http_1_0(single: Service) -> None:
 
 
 def test_an_empty_line_after_a_body_is_no_request(trained: Trained, tmp_path: Path) -> None:
-    options = ("--workers", "1", "--client-timeout", "1")
+    # Two seconds, which a busy machine does not take to read a request.
+    options = ("--workers", "1", "--client-timeout", "2")
     with running_service(trained.models, tmp_path / "log", *options) as service:
         PolicyClient(service.url).wait_until_ready(60)
         with Wire(service.url) as wire:
             assert wire.ask(post() + b"\r\n").status == 200
-            time.sleep(3)  # no 408
+            time.sleep(4)  # no 408
             assert wire.ask(post()).status == 200
 
 
