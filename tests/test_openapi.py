@@ -215,7 +215,7 @@ def schemathesis(folder: Path, url: str, *options: str) -> str:
 
 
 def test_schemathesis_finds_nothing(service: Service, tmp_path: Path) -> None:
-    said = schemathesis(tmp_path, service.url, "--max-examples=30")
+    said = schemathesis(tmp_path, service.url, "--max-examples=15")
     assert re.search(r"Stateful.*API Links: +\d\d covered", said, re.DOTALL)
 
 

@@ -96,6 +96,7 @@ def test_what_tries_versions_ends_with_its_worker(
         (fork_server,) = children(worker)
         wait_until(lambda: len(children(fork_server)) == 1)
         (trial,) = children(fork_server)
+        shutil.rmtree(models / "cartpole" / "2")  # which the next worker would try as long
         os.kill(worker, signal.SIGKILL)
         wait_until(lambda: not (exists(fork_server) or exists(trial)), 5)
         wait_until_told(service, 1)
