@@ -7,8 +7,10 @@ INSTALLED := $(VENV)/installed
 RUNNABLE := $(VENV)/runnable
 # Where `make serve` looks for a model, as `python -m serving run` does.
 MODELS := $(or $(SERVING_MODELS),models)
-# Programs that only `make test-peers` runs; these need node and npm, and Java.
+# Programs that only `make test-peers` runs; these need node and npm, and Java. The servers
+# and perf_analyzer have environments of their own, and run on Python 3.11.
 PEERS := .peers
+OTHERS := triton mlserver kserve perf-analyzer
 
 .PHONY: demo serve model test test-long test-peers lint lock
 
@@ -29,7 +31,7 @@ test: lint
 test-long: $(INSTALLED)
 	$(BIN)/pytest -m long
 
-test-peers: $(INSTALLED) $(PEERS)/installed
+test-peers: $(INSTALLED) $(PEERS)/installed $(OTHERS:%=$(PEERS)/%/installed)
 	$(BIN)/pytest -m peers
 
 $(PEERS)/installed: requirements/peers.txt tests/clients/package.json
@@ -37,6 +39,11 @@ $(PEERS)/installed: requirements/peers.txt tests/clients/package.json
 	$(PEERS)/bin/pip install --quiet --require-hashes -r requirements/peers.txt
 	cp tests/clients/package.json $(PEERS)/
 	npm install --prefix $(PEERS) --no-package-lock --ignore-scripts --no-audit --no-fund
+	touch $@
+
+$(PEERS)/%/installed: requirements/peers-%.txt
+	test -d $(@D)/bin || python3.11 -m venv $(@D)
+	$(@D)/bin/pip install --quiet --require-hashes -r $<
 	touch $@
 
 lint: $(INSTALLED)
@@ -61,6 +68,9 @@ lock:
 	cd requirements && $(LOCK) dev.in -o dev.txt
 	cd requirements && for name in train serve play pull sign peers bench-serving; do \
 		$(LOCK) $$name.in -c dev.txt -o $$name.txt || exit; \
+	done
+	cd requirements && for name in $(OTHERS:%=peers-%); do \
+		$(LOCK) $$name.in -o $$name.txt || exit; \
 	done
 	@# For Windows torch asks for no CUDA packages; pip installs torch itself, see the .in file.
 	cd requirements && $(subst --universal,--python-platform windows,$(LOCK)) \

@@ -1,61 +1,66 @@
-"""Where the conformance suite asks: a service of our own, or whatever CONFORMANCE_URL names.
+"""The servers to test: a service of our own and, for `make test-peers`, other model servers.
 
-The suite holds any server of a CartPole policy's artefact to the two protocols, so that it can be
-pointed at a real TensorFlow Serving (`test_tfserving*.py`) or KServe or Triton (`test_oip*.py`):
+`protocol/` asks for what the protocols' texts say, of every server; `ours/` for what this service
+promises beyond. Another server of a CartPole artefact, such as TensorFlow Serving, can take the
+place of our own:
 
-    CONFORMANCE_URL=http://127.0.0.1:8501 pytest tests/conformance/test_tfserving.py
+    CONFORMANCE_URL=http://127.0.0.1:8501 pytest tests/conformance/protocol/test_tfserving.py
 
 CONFORMANCE_MODEL is the model's name there, if it is not `cartpole`.
 """
 
-import json
 import os
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from contextlib import contextmanager
 
 import pytest
 import urllib3
 
-ROWS = [[0.01, -0.02, 0.03, 0.04], [-0.1, 0.2, 0.05, -0.3], [0.0, 1.0, 0.0, -1.0]]
-OUTPUTS = {
-    "action_logits": ("FP32", [-1, 2]),
-    "action_probabilities": ("FP32", [-1, 2]),
-    "actions": ("INT64", [-1]),
-    "greedy_actions": ("INT64", [-1]),
-    "log_probabilities": ("FP32", [-1]),
-    "state_values": ("FP32", [-1]),
-}
-
-
-class Server(NamedTuple):
-    """A server, and the name of the model there."""
-
-    pool: urllib3.HTTPConnectionPool
-    model: str
-
-    def ask(
-        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
-    ) -> urllib3.BaseHTTPResponse:
-        """Send a body: bytes as they are, anything else as JSON. `{model}` is the model."""
-        if not isinstance(body, bytes | None):
-            body = json.dumps(body).encode()
-        path = path.replace("{model}", self.model)
-        return self.pool.urlopen(
-            method, path, body=body, headers=headers or {}, retries=False, redirect=False
-        )
-
-
-@pytest.fixture(scope="session")
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    url = os.environ.get("CONFORMANCE_URL") or request.getfixturevalue("service").url
-    with urllib3.connection_from_url(url, timeout=60) as pool:
-        yield Server(pool, os.environ.get("CONFORMANCE_MODEL", "cartpole"))
+from tests.conformance.servers import PEERS, Server, running_peer
 
 
 def expect_error(response: urllib3.BaseHTTPResponse, status: int, message: str = "") -> None:
-    """The one shape of both protocols' errors."""
+    """An error as this service promises it, which is more than the protocols ask for."""
     assert response.status == status, response.data
     assert response.headers["Content-Type"] == "application/json"
     answer = response.json()
     assert list(answer) == ["error"]
     assert message in answer["error"]
+
+
+@pytest.fixture(scope="session")
+def ours(request: pytest.FixtureRequest) -> Server:
+    url = os.environ.get("CONFORMANCE_URL") or request.getfixturevalue("service").url
+    return Server(url, os.environ.get("CONFORMANCE_MODEL", "cartpole"))
+
+
+PARAMETERS = ["ours", *(pytest.param(name, marks=pytest.mark.peers) for name in PEERS)]
+
+
+@contextmanager
+def running(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """The server that a fixture is parametrised with."""
+    if request.param == "ours":
+        yield request.getfixturevalue("ours")
+        return
+    with running_peer(request.param, tmp_path_factory.mktemp(request.param)) as url:
+        yield Server(url, "cartpole")
+
+
+@pytest.fixture(scope="session", params=PARAMETERS)
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    with running(request, tmp_path_factory) as started:
+        yield started
+
+
+@pytest.fixture(params=PARAMETERS)
+def fresh_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A server for requests that a peer does not survive; our own has to."""
+    with running(request, tmp_path_factory) as started:
+        yield started
