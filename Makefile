@@ -61,12 +61,17 @@ $(RUNNABLE): requirements/train.txt requirements/serve.txt requirements/play.txt
 	@$(PYTHON) -m scripts.install $(VENV) $^
 	@touch $@
 
-# Pins what requirements/*.in ask for, the same version of a package in every file.
+# Pins what pyproject.toml and requirements/*.in ask for, the same version of a package in every
+# file, for every Python from 3.11 on.
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header
 lock:
-	cd requirements && $(LOCK) dev.in -o dev.txt
-	cd requirements && for name in train serve play pull sign peers bench-serving; do \
+	$(LOCK) pyproject.toml --extra dev -o requirements/dev.txt
+	for extra in train serve play pull sign; do \
+		$(LOCK) pyproject.toml --extra $$extra -c requirements/dev.txt \
+			-o requirements/$$extra.txt || exit; \
+	done
+	cd requirements && for name in peers bench-serving; do \
 		$(LOCK) $$name.in -c dev.txt -o $$name.txt || exit; \
 	done
 	cd requirements && for name in $(OTHERS:%=peers-%); do \

@@ -1,1 +1,3 @@
 """Serve exported policies over HTTP, and play with them."""
+
+__version__ = "0.1.0"

@@ -1,9 +1,11 @@
-"""`python -m serving`."""
+"""`python -m serving` and `actor-critic-serve`."""
 
 import os
 import sys
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """Run the command line; exit status 2 if packages that the command needs are missing."""
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:  # closed: the next file opened would take its number
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r+"))
@@ -14,7 +16,19 @@ if __name__ == "__main__":
         from serving.healthcheck import report
 
         report(host, int(port))
-    else:
-        from serving.cli import main
+        return
+    try:
+        from serving.cli import main as run
 
-        main()
+        run()
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package == "serving":
+            raise
+        extra = "play" if "play" in sys.argv[1:2] else "serve"
+        sys.stderr.write(f"Error: {package} is not installed: install actor-critic[{extra}]\n")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from serving import __version__
 from serving.settings import SECONDS, SOURCE, URL, Settings, finite, settings_options
 
 # What `play` reports of an episode, as JSON and as a row of its table.
@@ -17,8 +18,14 @@ RESULT_LINE = "{episode:7}  {episode_return:8.1f}  {mean_latency_ms:9.2f} ms"
 
 
 @click.group(
-    no_args_is_help=False, context_settings={"show_default": True, "max_content_width": 100}
+    no_args_is_help=False,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "show_default": True,
+        "max_content_width": 100,
+    },
 )
+@click.version_option(__version__, prog_name="actor-critic", message="%(prog)s %(version)s")
 def commands() -> None:
     """Serve exported policies over HTTP, and play with them."""
 
@@ -26,7 +33,7 @@ def commands() -> None:
 def main() -> None:
     """Run the command line and exit with its status; 130 after Ctrl-C."""
     try:
-        sys.exit(commands.main(prog_name="python -m serving", standalone_mode=False))
+        sys.exit(commands.main(standalone_mode=False))
     except click.ClickException as mistake:
         # Not click's own way to show it: its usage lines would bury the error.
         click.echo(f"Error: {mistake.format_message()}", err=True)
@@ -42,9 +49,7 @@ def _require_keys(folder: Path | None) -> None:
     try:
         from serving.policy.signature import TrustedKeysError, read_trusted_keys
     except ModuleNotFoundError as error:
-        raise click.UsageError(
-            f"--trusted-keys needs the packages of requirements/sign.txt: {error}"
-        ) from error
+        raise click.UsageError(f"--trusted-keys needs actor-critic[sign]: {error}") from error
     try:
         read_trusted_keys(folder)
     except TrustedKeysError as error:

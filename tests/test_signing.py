@@ -184,7 +184,7 @@ def test_without_the_packages_one_line_says_where_they_are_and_nothing_else_need
         assert (finished.returncode, finished.stdout) == (2, "")
         assert finished.stderr.startswith("Error: ")
         assert finished.stderr.count("\n") == 1
-        assert "requirements/sign.txt" in finished.stderr
+        assert "actor-critic[sign]" in finished.stderr
         assert package in finished.stderr
     finished = run_within(hidden, "serving", "verify", str(model_dir))
     assert finished.returncode == 0, finished.stderr

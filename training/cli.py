@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from training import __version__
 from training.commands import benchmark, evaluate, render, sign
 from training.config import PRESETS, Preset, RunSettings
 from training.envs import UnsupportedEnvironmentError, make_vector_env, reward_threshold
@@ -31,8 +32,14 @@ NOT_SOLVED = 3
 
 
 @click.group(
-    no_args_is_help=False, context_settings={"show_default": True, "max_content_width": 100}
+    no_args_is_help=False,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "show_default": True,
+        "max_content_width": 100,
+    },
 )
+@click.version_option(__version__, prog_name="actor-critic", message="%(prog)s %(version)s")
 def commands() -> None:
     """Learn a policy on a Gymnasium environment and export it for serving."""
     # Before TensorFlow is imported. We use no Keras: choosing the legacy one, which is not
@@ -53,7 +60,7 @@ for command in (evaluate, render, benchmark, sign):
 def main() -> None:
     """Run the command line and exit with its status; 130 after Ctrl-C."""
     try:
-        sys.exit(commands.main(prog_name="python -m training", standalone_mode=False))
+        sys.exit(commands.main(standalone_mode=False))
     except click.ClickException as mistake:
         # Not by click itself: its usage lines would bury the error.
         click.echo(f"Error: {mistake.format_message()}", err=True)

@@ -161,7 +161,7 @@ def sign(model_dir: Path, key: Path) -> None:
     try:
         from training import signing
     except ModuleNotFoundError as error:
-        raise Mistake(f"signing needs the packages of requirements/sign.txt: {error}") from error
+        raise Mistake(f"signing needs actor-critic[sign]: {error}") from error
     try:
         signing.sign(model_dir, key)
     except signing.SigningError as error:

@@ -1,6 +1,6 @@
 """The signature of a version, in the OpenSSF model-signing format.
 
-Imported only by the command `sign`: the library is in requirements/sign.txt, not in train.txt.
+Imported only by the command `sign`: the library is in the extra `sign`, not in `train`.
 """
 
 import tempfile

@@ -1,6 +1,6 @@
 """Whether a trusted key has signed a version, in the OpenSSF model-signing format.
 
-Imported only where keys are set: the library is in requirements/sign.txt, not in serve.txt.
+Imported only where keys are set: the library is in the extra `sign`, not in `serve`.
 """
 
 import functools

@@ -23,7 +23,7 @@ def examine(copy: Path, settings: Settings, trials: Trials) -> Artefact:
     """
     artefact = read(copy)
     if settings.trusted_keys is not None:
-        from serving.policy.signature import read_trusted_keys  # needs requirements/sign.txt
+        from serving.policy.signature import read_trusted_keys  # of the extra `sign`
 
         read_trusted_keys(settings.trusted_keys).require_signature(copy)
     require_return(artefact.card, settings.min_return)

@@ -1,6 +1,6 @@
 """Where `pull` finds versions: an object store, which may be away, be slow or say what is not so.
 
-It is read with obstore, an extra (requirements/pull.txt) that is imported only here.
+It is read with obstore, of the extra `pull`, which is imported only here.
 """
 
 import re
@@ -53,8 +53,7 @@ class Source:
             from obstore.exceptions import BaseError
             from obstore.store import HTTPStore, from_url
         except ImportError as error:
-            what = "obstore is not installed"
-            raise SourceError(f"{what}: pip install -r requirements/pull.txt") from error
+            raise SourceError("obstore is not installed: install actor-critic[pull]") from error
         try:
             self._store = from_url(
                 url,

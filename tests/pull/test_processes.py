@@ -172,7 +172,7 @@ def test_without_obstore_it_says_what_to_install(models: Path) -> None:
         [sys.executable, "-c", code], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True
     )
     assert (finished.returncode, finished.stdout) == (2, "")
-    expected = "Error: obstore is not installed: pip install -r requirements/pull.txt\n"
+    expected = "Error: obstore is not installed: install actor-critic[pull]\n"
     assert finished.stderr == expected
 
 
