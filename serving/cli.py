@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from serving import __version__
+import serving
 from serving.settings import SECONDS, SOURCE, URL, Settings, finite, settings_options
 
 # What `play` reports of an episode, as JSON and as a row of its table.
@@ -25,7 +25,7 @@ RESULT_LINE = "{episode:7}  {episode_return:8.1f}  {mean_latency_ms:9.2f} ms"
         "max_content_width": 100,
     },
 )
-@click.version_option(__version__, prog_name="actor-critic", message="%(prog)s %(version)s")
+@click.version_option(serving.__version__, prog_name="actor-critic", message="%(prog)s %(version)s")
 def commands() -> None:
     """Serve exported policies over HTTP, and play with them."""
 

@@ -219,7 +219,7 @@ def test_play_needs_no_more_than_its_extra(
     finished = environment.run("actor-critic-serve", *play)
     assert finished.returncode == 0, finished.stderr
     assert len(json.loads(finished.stdout)["episodes"]) == 1
-    expect_missing(environment.run("actor-critic-serve", "rollback", "--models", "."), "serve")
+    expect_missing(environment.run("actor-critic-serve", "run", "--models", "."), "serve")
     completed = environment.run(
         "actor-critic-serve",
         _ACTOR_CRITIC_SERVE_COMPLETE="bash_complete",
@@ -257,7 +257,9 @@ def test_serving_needs_no_more_than_its_extras(
         finished = environment.run("actor-critic-serve", *pull)
     finally:
         source.stop()
-    assert (finished.returncode, finished.stdout) == (0, "pulled cartpole/1\n"), finished.stderr
+    assert (finished.returncode, finished.stdout) == (0, "pulled cartpole version 1\n"), (
+        finished.stderr
+    )
     assert (pulled / "cartpole" / "1" / "saved_model.pb").exists()
 
 

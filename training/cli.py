@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from training import __version__
+import training
 from training.commands import benchmark, evaluate, render, sign
 from training.config import PRESETS, Preset, RunSettings
 from training.envs import UnsupportedEnvironmentError, make_vector_env, reward_threshold
@@ -39,7 +39,9 @@ NOT_SOLVED = 3
         "max_content_width": 100,
     },
 )
-@click.version_option(__version__, prog_name="actor-critic", message="%(prog)s %(version)s")
+@click.version_option(
+    training.__version__, prog_name="actor-critic", message="%(prog)s %(version)s"
+)
 def commands() -> None:
     """Learn a policy on a Gymnasium environment and export it for serving."""
     # Before TensorFlow is imported. We use no Keras: choosing the legacy one, which is not
