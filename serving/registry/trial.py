@@ -25,6 +25,7 @@ CPU_SECONDS = 10
 SECONDS = 60.0  # of the clock, on a machine that has other things to do
 MEMORY_BYTES = 1024**3  # and four bytes for each byte of the version's files
 MAX_REASON = 500  # characters
+MAX_FILES = 2**20  # that this process has open; outside Linux the limit can be infinite
 
 
 class TrialsEndedError(Exception):
@@ -104,7 +105,7 @@ def _serve(sock: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # Otherwise the other process's sockets stay open for as long as this process lives.
     os.closerange(3, sock.fileno())
-    os.closerange(sock.fileno() + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    os.closerange(sock.fileno() + 1, min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], MAX_FILES))
     while path := _receive(sock):
         import_tensorflow()
         _send(sock, _run(Path(path), sock))

@@ -151,7 +151,9 @@ def require_threads(settings: Settings) -> None:
 
     TensorFlow aborts a worker that cannot start one, and then the next worker, without end.
     """
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):  # of Linux
+        cores = len(os.sched_getaffinity(0))
     # Each has five besides, one of them a process, and two of TensorFlow's for each core; a
     # version that is tried takes six.
     count = settings.workers * (settings.threads + 5 + 2 * cores) + 6
@@ -185,14 +187,14 @@ def post_fork(_arbiter: object, worker: Worker) -> None:
         Path("/proc/self/oom_score_adj").write_text("500")
     worker.app.slot = worker.slot
     prometheus_adapter.keep_values_in_files(lambda: worker.slot)
-    for kind in METRICS_KINDS if sys.platform == "linux" else ():
+    for kind in METRICS_KINDS:
         path = Path(os.environ[METRICS_FOLDER]) / f"{kind}_{worker.slot}.db"
         try:
             with path.open("ab") as file:
-                os.posix_fallocate(file.fileno(), 0, METRICS_BYTES)
+                file.write(bytes(max(0, METRICS_BYTES - file.tell())))
         except OSError as error:
             logger.error("no room for the metrics of this worker, they are left out: %s", error)
-            path.unlink(missing_ok=True)  # it is empty
+            path.unlink(missing_ok=True)  # nothing was counted in it
             prometheus_adapter.keep_values_in_memory()
             break
 

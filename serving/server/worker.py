@@ -43,6 +43,8 @@ KEEP_ALIVE_SECONDS = 75.0
 
 Waiting = tuple[Connection, Received]
 
+yield_cpu = os.sched_yield if hasattr(os, "sched_yield") else partial(time.sleep, 0)
+
 
 class Worker(BaseWorker):
     """See above. All but `_answer_large`, with what it calls, runs in the main thread.
@@ -115,7 +117,7 @@ class Worker(BaseWorker):
         self._pool.poll(0 if self._pool.ready else timeout)
         if 0 < len(self._pool.ready) < len(self._pool):
             # Yield the CPU: other clients on this core may send now and join this batch.
-            os.sched_yield()
+            yield_cpu()
             self._pool.poll(0)
         self._clock.tick()
         self._dispatch()
