@@ -1,5 +1,8 @@
-# `make demo` and `make test` do all their set-up themselves; they need Python 3.11.
-PYTHON ?= python3.11
+# `make demo` and `make test` do all their set-up themselves; they need one of these Pythons, of
+# which they take the first that runs and can make virtual environments.
+PYTHONS := python3.13 python3.12 python3.11
+PYTHON ?= $(firstword $(foreach python,$(PYTHONS),$(shell $(python) -c 'import ensurepip; print("$(python)")' 2>/dev/null)))
+REQUIRE_PYTHON = test -n "$(PYTHON)" || { echo "none of $(PYTHONS) is here, with venv" >&2; exit 1; }
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
@@ -12,7 +15,11 @@ MODELS := $(or $(SERVING_MODELS),models)
 PEERS := .peers
 OTHERS := triton mlserver kserve perf-analyzer
 
-.PHONY: demo serve model test test-long test-peers lint lock
+# What can differ between versions of Python, and takes a few minutes: .ci/run repeats it.
+PYTHON_TESTS := $(patsubst %,tests/test_%.py,packaging fallbacks architecture act policy export \
+	learner rollout sampling tensors infer logs metrics_endpoint)
+
+.PHONY: demo serve model test test-long test-peers test-python lint lock
 
 demo: $(RUNNABLE)
 	@exec $(BIN)/python -m scripts.demo
@@ -30,6 +37,9 @@ test: lint
 
 test-long: $(INSTALLED)
 	$(BIN)/pytest -m long
+
+test-python: $(INSTALLED)
+	$(BIN)/pytest $(PYTHON_TESTS)
 
 test-peers: $(INSTALLED) $(PEERS)/installed $(OTHERS:%=$(PEERS)/%/installed)
 	$(BIN)/pytest -m peers
@@ -52,12 +62,14 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 $(INSTALLED): requirements/dev.txt requirements/no-deps.txt
+	@$(REQUIRE_PYTHON)
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --require-hashes -r requirements/dev.txt
 	$(BIN)/pip install --quiet --require-hashes --no-deps -r requirements/no-deps.txt
 	touch $@ $(RUNNABLE)
 
 $(RUNNABLE): requirements/train.txt requirements/serve.txt requirements/play.txt
+	@$(REQUIRE_PYTHON)
 	@$(PYTHON) -m scripts.install $(VENV) $^
 	@touch $@
 
