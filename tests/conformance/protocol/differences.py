@@ -1,6 +1,6 @@
 """Where a server is known to differ from a protocol's text: names, and the cases that find them."""
 
-import pytest
+from typing import NamedTuple
 
 _REFUSED = "test_it_is_told_as_an_error"
 _CHECKED = "test_it_is_told_as_an_error_or_answered"
@@ -23,7 +23,7 @@ _LISTED_OUTPUTS = [
 ]
 
 DIFFERENCES: dict[str, dict[str, list[str]]] = {
-    "ours": {},
+    "ours": {"observations have to be finite": ["test_numbers_need_not_be_finite"]},
     "triton": {
         "the platform is `python`": ["test_the_platform_has_a_project_and_a_format"],
         "`binary_data_output` does not count for listed outputs": _LISTED_OUTPUTS,
@@ -68,18 +68,26 @@ DIFFERENCES: dict[str, dict[str, list[str]]] = {
 }
 
 
-def server_of(item: pytest.Item) -> str:
-    """The server that a case tests."""
-    parameters = item.callspec.params if hasattr(item, "callspec") else {}
-    server: str = parameters.get("server") or parameters.get("fresh_server", "ours")
-    return server
+class Case(NamedTuple):
+    """A test of one server, and what DIFFERENCES may call it."""
+
+    server: str
+    names: set[str]
+
+    def differences(self) -> list[str]:
+        """The names of the differences that it finds."""
+        known = DIFFERENCES[self.server].items()
+        return [difference for difference, cases in known if not self.names.isdisjoint(cases)]
 
 
-def names_of(item: pytest.Item) -> set[str]:
-    """What DIFFERENCES may call a case: its file, its function, or the function with the case."""
-    assert isinstance(item, pytest.Function)
-    function = item.originalname
-    server = server_of(item)
-    case = item.name.removeprefix(function).strip("[]")
-    case = case.removeprefix(server).removesuffix(server).strip("-")
-    return {item.path.stem, function, f"{function}[{case}]" if case else function}
+def case_of(node_id: str) -> Case:
+    """The case of pytest's `folder/file.py::function[case]`: of a peer if its name is in there."""
+    path, _, name = node_id.partition("::")
+    function, _, case = name.removesuffix("]").partition("[")
+    server = "ours"
+    for other in DIFFERENCES:
+        if case == other or case.startswith(f"{other}-") or case.endswith(f"-{other}"):
+            server = other
+            case = case.removeprefix(other).removesuffix(other).strip("-")
+    file = path.rpartition("/")[2].removesuffix(".py")
+    return Case(server, {file, function, f"{function}[{case}]"})

@@ -1,4 +1,4 @@
-"""TensorFlow Serving's REST API: the status and the words of every error."""
+"""TensorFlow Serving's REST API: the status and the words of every error, from its source."""
 
 from typing import Any
 
@@ -115,9 +115,9 @@ def act(**inputs: Any) -> dict[str, Any]:
     ],
 )
 def test_a_wrong_request_is_told_in_tensorflow_servings_words(
-    ours: Server, body: Any, message: str
+    server: Server, body: Any, message: str
 ) -> None:
-    expect_error(ours.ask("POST", PREDICT, body), 400, message)
+    expect_error(server.ask("POST", PREDICT, body), 400, message)
 
 
 @pytest.mark.parametrize(
@@ -171,10 +171,12 @@ def test_a_wrong_request_is_told_in_tensorflow_servings_words(
         ),
     ],
 )
-def test_what_is_not_there(ours: Server, method: str, path: str, status: int, message: str) -> None:
+def test_what_is_not_there(
+    server: Server, method: str, path: str, status: int, message: str
+) -> None:
     body = {"instances": [ROW]} if method == "POST" else None
-    response = ours.ask(method, path, body)
-    expect_error(response, status, message.replace("{model}", ours.model))
+    response = server.ask(method, path, body)
+    expect_error(response, status, message.replace("{model}", server.model))
 
 
 @pytest.mark.parametrize(
@@ -197,44 +199,44 @@ def test_what_is_not_there(ours: Server, method: str, path: str, status: int, me
         ("DELETE", "/v1/models/{model}:predict"),
     ],
 )
-def test_any_other_path_or_method_is_malformed(ours: Server, method: str, path: str) -> None:
-    response = ours.ask(method, path)
-    message = f"Malformed request: {method} {path}".replace("{model}", ours.model)
+def test_any_other_path_or_method_is_malformed(server: Server, method: str, path: str) -> None:
+    response = server.ask(method, path)
+    message = f"Malformed request: {method} {path}".replace("{model}", server.model)
     expect_error(response, 400, message)
 
 
-def test_the_body_is_parsed_before_the_model_is_looked_up(ours: Server) -> None:
-    expect_error(ours.ask("POST", "/v1/models/no:predict", b"x"), 400, "JSON Parse error")
+def test_the_body_is_parsed_before_the_model_is_looked_up(server: Server) -> None:
+    expect_error(server.ask("POST", "/v1/models/no:predict", b"x"), 400, "JSON Parse error")
     wrong = {"signature_name": 5}
-    expect_error(ours.ask("POST", "/v1/models/no:predict", wrong), 400, "'signature_name' key")
+    expect_error(server.ask("POST", "/v1/models/no:predict", wrong), 400, "'signature_name' key")
     # But not what it says of tensors, which only the model can tell.
-    expect_error(ours.ask("POST", "/v1/models/no:predict", {}), 404, "Servable not found")
+    expect_error(server.ask("POST", "/v1/models/no:predict", {}), 404, "Servable not found")
 
 
 @pytest.mark.parametrize(
     ("method", "kind"), [("classify", "classification"), ("regress", "regression")]
 )
 def test_other_methods_are_those_of_a_model_without_such_signatures(
-    ours: Server, method: str, kind: str
+    server: Server, method: str, kind: str
 ) -> None:
     path = f"/v1/models/{{model}}:{method}"
     example = {"examples": [{"observations": ROW}]}
     expect_error(
-        ours.ask("POST", path, example),
+        server.ask("POST", path, example),
         400,
         f"Expected {kind} signature method_name to be tensorflow/serving/{method}. "
         "Was: tensorflow/serving/predict",
     )
     unknown = example | {"signature_name": "other"}
     message = "No signature was found with the name: other"
-    expect_error(ours.ask("POST", path, unknown), 400, message)
+    expect_error(server.ask("POST", path, unknown), 400, message)
     missing = "key 'examples' is expected and was not found"
-    expect_error(ours.ask("POST", path, {}), 400, missing)
-    expect_error(ours.ask("POST", path, {"examples": 3}), 400, "value to be an list/array")
-    expect_error(ours.ask("POST", path, {"examples": []}), 400, "value is an empty array")
-    expect_error(ours.ask("POST", f"/v1/models/no:{method}", example), 404, "Servable not found")
+    expect_error(server.ask("POST", path, {}), 400, missing)
+    expect_error(server.ask("POST", path, {"examples": 3}), 400, "value to be an list/array")
+    expect_error(server.ask("POST", path, {"examples": []}), 400, "value is an empty array")
+    expect_error(server.ask("POST", f"/v1/models/no:{method}", example), 404, "Servable not found")
 
 
-def test_outside_of_its_prefix_nothing_is_found(ours: Server) -> None:
-    assert ours.ask("GET", "/v1").status == 404
-    assert ours.ask("GET", "/v3/models").status == 404
+def test_outside_of_its_prefix_nothing_is_found(server: Server) -> None:
+    assert server.ask("GET", "/v1").status == 404
+    assert server.ask("GET", "/v3/models").status == 404
