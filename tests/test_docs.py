@@ -5,9 +5,12 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -99,6 +102,55 @@ def test_the_python_clients_work(program: str, keyed: str) -> None:
     expect_the_action_and_refusals(keyed, sys.executable, "-c", program)
 
 
+class BusyOnce(BaseHTTPRequestHandler):
+    """Answers as a service that is busy, and then as one that decides."""
+
+    requests = 0
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        BusyOnce.requests += 1
+        is_busy = BusyOnce.requests % 2 == 1
+        content = b'{"detail": "busy"}' if is_busy else b'{"actions": [7]}'
+        self.send_response(503 if is_busy else 200)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Retry-After", "0")
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture
+def busy_once() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), BusyOnce) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_busy_service_is_asked_again(busy_once: str, tmp_path: Path) -> None:
+    _, program = blocks("python")
+    answered = answer(busy_once, KEY, sys.executable, "-c", program)
+    assert answered.stdout.strip() == "7", answered.stderr
+    if shutil.which("node"):
+        (tmp_path / "ask.mjs").write_text(blocks("js")[0])
+        answered = answer(busy_once, KEY, "node", str(tmp_path / "ask.mjs"))
+        assert answered.stdout.strip() == "7", answered.stderr
+
+
+def test_without_a_service_the_client_of_the_standard_library_says_so() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        refused = answer(url, KEY, sys.executable, "-c", blocks("python")[1])
+    assert refused.returncode == 1
+    assert refused.stderr.count("\n") == 1
+
+
 def test_the_curl_command_works(keyed: str) -> None:
     (command,) = blocks("sh")
     answered = answer(keyed, KEY, "sh", "-c", command)
@@ -166,6 +218,13 @@ def test_the_unit_sets_what_the_service_knows() -> None:
     assert set_here == {"SERVING_MODELS"} <= variables
     (command,) = re.findall(r"^ExecStart=(.+)$", unit, re.MULTILINE)
     assert command.split()[1:] == ["-m", "serving", "run"]
+    # docs/production.md uses the same places.
+    page = (ROOT / "docs" / "production.md").read_text()
+    for path in re.findall(r"(?:/opt|/srv|/etc)/actor-critic[\w/.-]*", unit):
+        assert path.split("/.venv")[0] in page
+    # For two workers of eight threads: docs/operations.md, "Memory and disk".
+    (tasks,) = re.findall(r"^TasksMax=(\d+)$", unit, re.MULTILINE)
+    assert int(tasks) >= 2 * (8 + 5 + 2 * 32) + 7  # on up to 32 cores
     # A worker takes up to 900 connections, and its own files.
     (files,) = re.findall(r"^LimitNOFILE=(\d+)$", unit, re.MULTILINE)
     assert int(files) > 940
