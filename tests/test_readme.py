@@ -1,4 +1,4 @@
-"""The README's commands, run as a newcomer would in a copy of the project."""
+"""The commands of README.md and docs/commands.md, run as a newcomer would in a copy."""
 
 import json
 import os
@@ -17,7 +17,8 @@ import pytest
 from tests.conftest import ENVIRONMENT, ROOT, Service
 
 README = (ROOT / "README.md").read_text()
-COMMANDS = re.findall(r"^    ((?:make|curl|docker|python|\.venv/bin)\b.*)$", README, re.MULTILINE)
+PAGES = README + (ROOT / "docs" / "commands.md").read_text()
+COMMANDS = re.findall(r"^    ((?:make|curl|docker|python|\.venv/bin)\b.*)$", PAGES, re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,6 @@ def test_every_command_is_known_to_these_tests() -> None:
         ["make", "test"],  # this
         ["make", "serve"],
         ["curl", "-s", "http://127.0.0.1:8000/act", "-H"],
-        [".venv/bin/python", "-m", "serving", "verify"],
         ["docker", "compose", "up", "--build"],  # tests/test_containers.py
         ["docker", "compose", "run", "--rm"],
         ["docker", "compose", "run", "--rm"],
@@ -85,8 +85,13 @@ def test_every_command_is_known_to_these_tests() -> None:
         ["python", "-m", "serving", "rollback"],
         ["python", "-m", "serving", "pull"],
         ["python", "-m", "training", "train"],  # --resume: tests/test_run.py
+        [".venv/bin/python", "-m", "serving", "verify"],
         [".venv/bin/saved_model_cli", "show", "--dir", "models/cartpole/1"],
     ]
+
+
+def test_the_readme_fits_on_a_few_screens() -> None:
+    assert len(README.splitlines()) <= 160
 
 
 def test_make_demo_learns_serves_and_plays(
