@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from training.config import PRESETS, RunSettings
-from training.run import claim
+from training.folder import claim
 
 # Some 400 updates, in seconds; far too few samples to be solved.
 SMALL = dataclasses.replace(

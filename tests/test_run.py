@@ -17,8 +17,9 @@ from tests.conftest import ENVIRONMENT, ROOT
 from tests.runs import SMALL, new_run, small_settings
 from training.config import PRESETS, Preset, TrainingConfig
 from training.files import write_json
+from training.folder import RunError, claim, read_settings
 from training.metrics import MetricsFile
-from training.run import RunError, claim, read_settings, run, train
+from training.run import run, train
 from training.trainer import Progress, Trainer, TrainingResult
 
 

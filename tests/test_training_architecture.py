@@ -15,7 +15,7 @@ LAYERS = [
     {"trainer"},
     {"advantages", "selection", "robustness", "export", "pictures", "signing"},
     {"artefact", "rollout", "learner", "evaluation", "warmup"},
-    {"model", "intervals", "scores"},
+    {"model", "intervals", "scores", "folder", "versions"},
     {"envs", "config", "types", "files"},
 ]
 

@@ -2,11 +2,13 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Trained, run
+from tests.conftest import ENVIRONMENT, ROOT, Trained, run
 from tests.runs import new_run, resume
 
 
@@ -68,7 +70,12 @@ def test_a_run_that_cannot_be_resumed_is_a_mistake(tmp_path: Path) -> None:
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints" / "checkpoint").write_text('model_checkpoint_path: "update-7"')
     (folder / "checkpoints" / "update-7.index").write_bytes(b"half")
-    assert "cannot be restored" in error_of("train", *resume(folder))
+    finished = run("training", "train", *resume(folder))
+    assert finished.returncode == 2
+    started, error = finished.stderr.splitlines()
+    assert started == f"training in {folder}"
+    assert error.startswith("Error: ")
+    assert "cannot be restored" in error
 
 
 def test_a_return_outside_the_bounds_ends_the_run(tmp_path: Path) -> None:
@@ -109,10 +116,36 @@ def test_progress_goes_to_standard_error_in_plain_lines(tmp_path: Path) -> None:
     finished = run(*train(tmp_path))
     assert finished.returncode == 0
     assert "\r" not in finished.stderr
-    lines = finished.stderr.splitlines()
-    assert all("steps/s" in line and "sampled" in line for line in lines)
+    folder, *lines = finished.stderr.splitlines()
+    assert folder == f"training in {tmp_path}/run"
+    assert all("steps/s" in line for line in lines)
+    assert "sampled" in lines[-1]
     assert "greedy" in lines[-1]
     assert finished.stdout.startswith("solved\n")
+
+
+def test_a_run_without_evaluations_still_shows_that_it_goes_on(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", *train(tmp_path), "--preset", "notebook"],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        try:
+            # Read from the pipe while it runs: a buffered line would come with the end only.
+            assert process.stderr.readline() == f"training in {tmp_path}/run\n"
+            assert (tmp_path / "run" / "run.json").exists()
+            times = []
+            for _ in range(2):
+                line = process.stderr.readline()
+                assert "sampled" not in line  # the notebook evaluates nothing for half a minute
+                times.append(float(line.split()[0]))
+            assert times[0] < 10
+            assert times[1] - times[0] < 10
+        finally:
+            process.kill()
 
 
 def test_evaluate_agrees_with_the_card(trained: Trained) -> None:

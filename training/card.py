@@ -1,20 +1,15 @@
 """The policy card: what a version is, how it was trained and how well it performs."""
 
-import importlib.metadata
-import platform
-import subprocess
 from dataclasses import asdict
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import tensorflow as tf
 
 from training.config import RunSettings
 from training.envs import observation_bounds
 from training.evaluation import Evaluation
+from training.folder import provenance
 from training.robustness import robustness
 from training.trainer import Trainer, TrainingResult
 
@@ -80,20 +75,6 @@ def policy_card(settings: RunSettings, trainer: Trainer, result: TrainingResult)
     }
 
 
-def provenance() -> dict[str, Any]:
-    """The time, and the versions of the code and its libraries, in JSON values."""
-    return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "git_commit": _git_commit(),
-        "versions": {
-            "python": platform.python_version(),
-            "tensorflow": tf.__version__,
-            "gymnasium": importlib.metadata.version("gymnasium"),
-            "numpy": np.__version__,
-        },
-    }
-
-
 def evaluation_to_json(evaluation: Evaluation) -> dict[str, Any]:
     """An evaluation in JSON values."""
     return {
@@ -116,18 +97,3 @@ def names(env_id: str, observation_size: int, num_actions: int) -> tuple[list[st
 def _finite_or_none(bound: np.float32) -> float | None:
     """JSON has no infinity: an unbounded side is null."""
     return float(bound) if np.isfinite(bound) else None
-
-
-def _git_commit() -> str | None:
-    """The commit of the source that trains, where it is a git checkout."""
-    try:
-        finished = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return finished.stdout.strip()

@@ -19,6 +19,8 @@ import training
 from training.commands import benchmark, evaluate, render, sign
 from training.config import PRESETS, Preset, RunSettings
 from training.envs import UnsupportedEnvironmentError, make_vector_env, reward_threshold
+from training.evaluation import ReturnBoundsError
+from training.folder import RunError, claim, claim_next, read_settings
 from training.options import (
     Mistake,
     json_option,
@@ -27,6 +29,7 @@ from training.options import (
     print_evaluations,
     require_writable,
 )
+from training.versions import newest_solved
 
 NOT_SOLVED = 3
 
@@ -107,6 +110,11 @@ def _model_name(_context: click.Context, _parameter: click.Parameter, name: str)
 )
 @click.option("--resume", is_flag=True, help="Resume the stopped run in --run-dir.")
 @click.option("--allow-unsolved", is_flag=True, help="Export the policy even if it is not solved.")
+@click.option(
+    "--if-missing",
+    is_flag=True,
+    help="Train only if no version in DIR/<name> is solved with all its files as exported.",
+)
 @json_option
 @click.pass_context
 def train(
@@ -121,13 +129,18 @@ def train(
     run_dir: Path | None,
     resume: bool,
     allow_unsolved: bool,
+    if_missing: bool,
     as_json: bool,
 ) -> None:
     """Train until solved with a margin, then export DIR/<name>/<next version>.
 
-    Exit status: 0 exported, because solved or --allow-unsolved; 2 wrong use; 3 not solved and
-    nothing exported; 143 after SIGTERM and 130 after Ctrl-C, with a checkpoint to --resume from.
+    Exit status: 0 exported, because solved or --allow-unsolved, or there already and --if-missing;
+    2 wrong use; 3 not solved and nothing exported; 143 after SIGTERM and 130 after Ctrl-C, with a
+    checkpoint to --resume from.
     """
+    if if_missing and not resume and (existing := newest_solved(models / name)) is not None:
+        _report_existing(existing, as_json)
+        return
     if resume:
         settings = _settings_to_resume(context, run_dir)
     else:
@@ -151,18 +164,17 @@ def train(
     _require_solvable(settings.config.env_id, settings.allow_unsolved)
     require_writable(Path(settings.models))
     received = _note_signals()
-
-    with many_imports():
-        from training import run
-        from training.evaluation import ReturnBoundsError
-
     try:
         if run_dir is None:
-            run_dir = run.claim_next(Path("runs") / name, settings)
+            run_dir = claim_next(Path("runs") / name, settings)
         elif not resume:
-            run.claim(run_dir, settings)
+            claim(run_dir, settings)
+        # At once, so that a run that is killed can be found.
+        click.echo(f"training in {run_dir}", err=True)
+        with many_imports():
+            from training import run
         summary = run.run(settings, run_dir, stop_requested=lambda: bool(received))
-    except (run.RunError, ReturnBoundsError) as error:
+    except (RunError, ReturnBoundsError) as error:
         raise Mistake(str(error)) from error
     if summary is None:
         options = f"--resume --run-dir {shlex.quote(str(run_dir))}"
@@ -191,13 +203,21 @@ def _settings_to_resume(context: click.Context, run_dir: Path | None) -> RunSett
         if context.get_parameter_source(parameter) is ParameterSource.COMMANDLINE:
             option = f"--{parameter.replace('_', '-')}"
             raise Mistake(f"--resume keeps the settings of the run: {option} cannot be given")
-    with many_imports():
-        from training import run
-
     try:
-        return run.read_settings(run_dir)
-    except run.RunError as error:
+        return read_settings(run_dir)
+    except RunError as error:
         raise Mistake(str(error)) from error
+
+
+def _report_existing(version: Path, as_json: bool) -> None:
+    """Say that nothing was trained, and how to train all the same."""
+    if as_json:
+        click.echo(json.dumps({"solved": True, "model_dir": str(version)}))
+        return
+    click.echo(
+        f"{version} is there and solved: not training again, which `train` without --if-missing "
+        "does (docker compose run --rm train train)"
+    )
 
 
 def _require_solvable(env_id: str, allow_unsolved: bool) -> None:

@@ -20,6 +20,7 @@ from training.artefact import GOLDEN
 from training.files import CARD, make_readable, plain_path, sync, sync_tree
 from training.model import Policy, activation_function
 from training.types import FloatArray
+from training.versions import NO_CHECKSUM, checksums
 from training.warmup import FILE as WARMUP
 from training.warmup import write_warmup
 
@@ -29,9 +30,6 @@ from training.warmup import write_warmup
 ROW_BLOCK = 16
 
 GOLDEN_TOLERANCE = 1e-5
-
-# Placeholder for the card's own checksum while that is computed.
-NO_CHECKSUM = "0" * 64
 
 
 class ExportError(Exception):
@@ -80,8 +78,8 @@ def export(
         }
         (staging / GOLDEN).write_text(_to_json(golden))
         write_warmup(extra / WARMUP, base.name, golden_observations)
-        checksums = {**_checksums(staging), CARD: NO_CHECKSUM}
-        unsigned = _to_json({**card, "checksums": checksums})
+        listed = {**checksums(staging), CARD: NO_CHECKSUM}
+        unsigned = _to_json({**card, "checksums": listed})
         own_checksum = hashlib.sha256(unsigned.encode()).hexdigest()
         (staging / CARD).write_text(unsigned.replace(NO_CHECKSUM, own_checksum))
         _verify(staging, golden_observations, logits, values)
@@ -142,7 +140,7 @@ def _save(folder: Path, policy: Policy) -> None:
 
 def _verify(folder: Path, observations: FloatArray, logits: FloatArray, values: FloatArray) -> None:
     outputs = _run(folder, observations)
-    written = _checksums(folder)
+    written = checksums(folder)
     for path, checksum in json.loads((folder / CARD).read_text())["checksums"].items():
         if path != CARD and written[path] != checksum:
             raise ExportError(f"{path} does not match its checksum")
@@ -163,15 +161,6 @@ def _run(folder: Path, observations: FloatArray) -> dict[str, Any]:
 
 def _to_json(content: dict[str, Any]) -> str:
     return json.dumps(content, indent=2) + "\n"
-
-
-def _checksums(folder: Path) -> dict[str, str]:
-    """The SHA-256 of every file below `folder`, by its path there."""
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def _rename_to_next_version(staging: Path, base: Path) -> Path:

@@ -9,6 +9,8 @@ import click
 
 from training.trainer import Progress
 
+SECONDS_BETWEEN_LINES = 3.0
+
 
 @contextmanager
 def progress_reporter(max_env_steps: int) -> Iterator[Callable[[Progress], None]]:
@@ -16,10 +18,10 @@ def progress_reporter(max_env_steps: int) -> Iterator[Callable[[Progress], None]
 
     The time left assumes that the whole step budget is spent; most runs are solved earlier.
     """
-    speed = _Speed()
     if not sys.stderr.isatty():
-        yield lambda progress: _print_evaluation(progress, speed)
+        yield _Lines()
         return
+    speed = _Speed()
     with click.progressbar(length=max_env_steps, file=sys.stderr, width=20) as bar:
 
         def show(progress: Progress) -> None:
@@ -46,17 +48,27 @@ class _Speed:
         return (progress.env_steps - self.first_steps) / self.seconds
 
 
-def _print_evaluation(progress: Progress, speed: _Speed) -> None:
-    steps_per_second = speed.of(progress)
-    if progress.sampled is None:
-        return
-    parts = [
-        f"{speed.seconds:6.1f} s",
-        f"{progress.env_steps} steps",
-        f"{steps_per_second:.0f} steps/s",
-        f"return {progress.running_return:.1f}",
-        f"sampled {progress.sampled.mean:.1f}",
-    ]
-    if progress.greedy is not None:
-        parts.append(f"greedy {progress.greedy.mean:.1f}")
-    click.echo(", ".join(parts), err=True)
+class _Lines:
+    """A line for each evaluation, and one every few seconds between them."""
+
+    def __init__(self) -> None:
+        self.speed = _Speed()
+        self.printed = 0.0  # seconds from the start to the last line
+
+    def __call__(self, progress: Progress) -> None:
+        steps_per_second = self.speed.of(progress)
+        seconds = self.speed.seconds
+        if progress.sampled is None and seconds < self.printed + SECONDS_BETWEEN_LINES:
+            return
+        self.printed = seconds
+        parts = [
+            f"{seconds:6.1f} s",
+            f"{progress.env_steps} steps",
+            f"{steps_per_second:.0f} steps/s",
+            f"return {progress.running_return:.1f}",
+        ]
+        if progress.sampled is not None:
+            parts.append(f"sampled {progress.sampled.mean:.1f}")
+        if progress.greedy is not None:
+            parts.append(f"greedy {progress.greedy.mean:.1f}")
+        click.echo(", ".join(parts), err=True)

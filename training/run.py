@@ -1,98 +1,23 @@
-"""One run and its folder: train, checkpoint, record; stop and resume at any time.
-
-A run's folder holds `run.json` (the config, seed and versions), `metrics.csv` (a row per
-update, reproduced by the same seed), TensorBoard events, `checkpoints/`, and at the end
-`learning_curve.png`, `episode.gif` and, after the export, `result.json`.
-"""
+"""One run in its folder: train, checkpoint, record; stop and resume at any time."""
 
 import contextlib
-import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from training.card import evaluation_to_json, policy_card, provenance
+from training.card import evaluation_to_json, policy_card
 from training.checkpoint import Checkpoints
-from training.config import REMOVED_OPTIONS, RunSettings, TrainingConfig
+from training.config import RunSettings
 from training.export import export
 from training.files import plain_path, write_json
+from training.folder import RunError
 from training.metrics import EventWriter, MetricsFile, read_metrics
 from training.model import Policy
 from training.pictures import draw_learning_curve, record_episode
 from training.reporting import progress_reporter
 from training.trainer import Progress, Trainer
-
-
-class RunError(Exception):
-    """A run's folder cannot be used as requested; the message says why."""
-
-
-def claim(folder: Path, settings: RunSettings) -> None:
-    """Make the folder of a new run.
-
-    Raises:
-        RunError: it holds something already, or cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(not path.name.startswith(".") for path in folder.iterdir()):
-            raise RunError(f"{folder} is not empty: --resume continues the run in it")
-        write_json(
-            folder / "run.json",
-            {
-                **settings._asdict(),
-                "models": str(Path(settings.models).absolute()),  # --resume may be called elsewhere
-                "config": dataclasses.asdict(settings.config),
-                **provenance(),
-            },
-        )
-    except OSError as error:
-        raise RunError(f"{folder} cannot be written: {error.strerror}") from error
-
-
-def claim_next(base: Path, settings: RunSettings) -> Path:
-    """Make the folder of a new run, `base/<next number>`.
-
-    Raises:
-        RunError: `base` cannot be written.
-    """
-    while True:
-        numbers = [int(path.name) for path in base.glob("*") if path.name.isdecimal()]
-        folder = base / str(max(numbers, default=0) + 1)
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue  # another run that started at the same time has taken the number
-        except OSError as error:
-            raise RunError(f"{folder} cannot be written: {error.strerror}") from error
-        claim(folder, settings)
-        return folder
-
-
-def read_settings(folder: Path) -> RunSettings:
-    """Read the settings of the run in a folder.
-
-    Raises:
-        RunError: there is no run to resume in it.
-    """
-    if (folder / "result.json").exists():
-        raise RunError(f"the run in {folder} has ended: there is nothing to resume")
-    try:
-        stored = json.loads((folder / "run.json").read_text())
-        options: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in stored["config"].items()
-            if (name, value) not in REMOVED_OPTIONS.items()
-        }
-        config = TrainingConfig(**options)
-        return RunSettings(**{name: stored[name] for name in RunSettings._fields})._replace(
-            config=config
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{folder} holds no run to resume: {error}") from error
 
 
 def run(
