@@ -12,10 +12,6 @@ import click
 import serving
 from serving.settings import SECONDS, SOURCE, URL, Settings, finite, settings_options
 
-# What `play` reports of an episode, as JSON and as a row of its table.
-RESULT = ("episode", "episode_return", "steps", "mean_latency_ms")
-RESULT_LINE = "{episode:7}  {episode_return:8.1f}  {mean_latency_ms:9.2f} ms"
-
 
 @click.group(
     no_args_is_help=False,
@@ -223,7 +219,9 @@ def pull(source: str, every: float | None, **options: Any) -> None:
 
 
 @commands.command()
-@click.option("--url", required=True, type=URL, help="Such as http://127.0.0.1:8000.")
+@click.option(
+    "--url", required=True, type=URL, envvar="SERVING_URL", show_envvar=True, help="Of the service."
+)
 @click.option("--episodes", type=click.IntRange(min=1), default=5)
 @click.option("--deterministic", is_flag=True, help="Take the most probable actions.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, help="Repeats a run.")
@@ -257,22 +255,24 @@ def play(
 ) -> None:
     """Play Gymnasium episodes in the environment of the served policy.
 
-    Where the service wants an API key, the variable SERVING_API_KEY holds it: an option would
-    show it to every user of the machine.
+    An API key comes from the variable SERVING_API_KEY, else it is the first of SERVING_API_KEYS.
+
+    Exit status: 0 all episodes were played; 2 wrong use; 69 no service answers; 75 it is busy or
+    not ready yet; 77 it refuses the key; 1 it answers anything else.
     """
-    # The recording needs no screen, and standard output is for the result.
+    # A recording needs no screen, and standard output is for the result.
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     import gymnasium as gym
     import msgspec
 
-    from serving.client import PolicyClient, ServiceError
-    from serving.demo import player, rendering
+    from serving.client import ServiceError
+    from serving.demo import player, process, rendering
 
+    client = process.connect(url, os.environ)
     watchers: list[Callable[[player.Moment], None]] = []
     rows = []
     try:
-        client = PolicyClient(url, api_key=os.environ.get("SERVING_API_KEY") or None)
         client.wait_until_ready(wait)
         env_id = client.policy_card()["environment"]
         with client, gym.make(env_id, render_mode="rgb_array" if record else None) as env:
@@ -290,11 +290,14 @@ def play(
                     watch(moment)
                 if not moment.ended:
                     continue
-                row = {name: getattr(moment, name) for name in RESULT}
+                row = {name: getattr(moment, name) for name in process.RESULT}
                 rows.append(row)
                 if not as_json:
-                    click.echo(RESULT_LINE.format_map(row))
-    except (ServiceError, rendering.RenderError, gym.error.Error) as error:
+                    click.echo(process.RESULT_LINE.format_map(row))
+    except ServiceError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(process.exit_status(error))
+    except (rendering.RenderError, gym.error.Error) as error:
         raise click.UsageError(str(error)) from error
     if as_json:
         click.echo(msgspec.json.encode({"environment": env_id, "episodes": rows}))

@@ -21,7 +21,7 @@ from serving.client import PolicyClient, ServiceError
 from serving.demo.player import Moment
 from serving.demo.rendering import RenderError, TextRenderer, draw
 from serving.schemas import ActResponse, ModelVersion
-from tests.conftest import ENVIRONMENT, ROOT, Service, run
+from tests.conftest import ENVIRONMENT, ROOT, Service, Trained, run, running_service
 
 
 def test_the_client_takes_numbers_of_numpy(service: Service) -> None:
@@ -151,9 +151,56 @@ def test_play_repeats_itself_with_a_seed(service: Service) -> None:
 def test_play_waits_no_longer_than_its_option_says() -> None:
     start = time.monotonic()
     finished = run("serving", "play", "--url", "http://127.0.0.1:9", "--wait", "0.5")
-    assert finished.returncode == 2
+    assert finished.returncode == 69
     assert finished.stderr.startswith("Error: http://127.0.0.1:9 does not answer")
     assert 0.5 <= time.monotonic() - start < 30
+
+
+class Answering(BaseHTTPRequestHandler):
+    """Answers every request with the status that its path begins with."""
+
+    def do_GET(self) -> None:
+        self.send_response(int(self.path.split("/")[1]))
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [(401, 77), (403, 77), (404, 1), (429, 75), (502, 69), (503, 75), (504, 75)],
+)
+def test_the_exit_status_of_play_tells_what_the_service_answered(answer: int, status: int) -> None:
+    with HTTPServer(("127.0.0.1", 0), Answering) as server:
+        Thread(target=server.serve_forever).start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}/{answer}"
+            finished = run("serving", "play", "--url", url)
+        finally:
+            server.shutdown()
+    assert finished.returncode == status
+    assert finished.stderr.startswith(f"Error: {url}: {answer} ")
+    assert finished.stderr.count("\n") == 1
+
+
+def test_play_takes_its_url_and_the_services_keys_from_variables(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = "a-key-that-is-long-enough robot decide,another-key-that-is-good"
+    monkeypatch.setitem(ENVIRONMENT, "SERVING_API_KEYS", keys)
+    with running_service(trained.models, tmp_path / "log", "--workers", "1") as service:
+        monkeypatch.setitem(ENVIRONMENT, "SERVING_URL", service.url)
+        play = ("serving", "play", "--episodes", "1", "--wait", "60")
+        assert run(*play).returncode == 0
+        for key, status in (
+            ("another-key-that-is-good", 0),
+            ("a-key-of-somebody-else", 77),
+            ("not a key", 2),
+        ):
+            monkeypatch.setitem(ENVIRONMENT, "SERVING_API_KEY", key)
+            finished = run(*play)
+            assert finished.returncode == status, finished.stderr
 
 
 def moment(position: float, angle: float, action: int | None = None) -> Moment:
