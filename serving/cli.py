@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -270,17 +269,13 @@ def play(
     from serving.demo import player, process, rendering
 
     client = process.connect(url, os.environ)
-    watchers: list[Callable[[player.Moment], None]] = []
     rows = []
     try:
         client.wait_until_ready(wait)
         env_id = client.policy_card()["environment"]
         with client, gym.make(env_id, render_mode="rgb_array" if record else None) as env:
-            frames_per_second = env.metadata.get("render_fps", rendering.GIF_FRAMES_PER_SECOND)
-            if render == "text":
-                watchers.append(rendering.TextRenderer(sys.stderr, env_id, frames_per_second))
-            if record is not None:
-                watchers.append(rendering.GifRecorder(record, env.render, frames_per_second))
+            out = sys.stderr if render == "text" else None
+            watchers = rendering.watchers(env, env_id, out=out, record=record)
             if not as_json:
                 click.echo("episode    return  mean latency")
             for moment in player.play(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from serving.registry.trial import Trials
+from tests.containers import images  # noqa: F401  # a fixture of more than one file
 from tests.users import changes_user, let_in, ordinary_user
 
 if TYPE_CHECKING:

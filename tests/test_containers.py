@@ -2,25 +2,26 @@
 
 import json
 import os
-import socket
 import subprocess
 import time
 import uuid
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import urllib3
 
-from tests.conftest import ROOT, wait_until
-from tests.containers import inspect, require_engine
+import serving
+from serving.settings import Settings
+from tests.conftest import ROOT, Trained, wait_until
+from tests.containers import Project, built_images, docker, inspect, require_engine
 from tests.faults.load import Load
 from tests.tools import require_program
 
-# docker-compose 1 also builds with BuildKit, and so finds the layers that are there.
-BUILDKIT = {"DOCKER_BUILDKIT": "1", "COMPOSE_DOCKER_CLI_BUILD": "1"}
-# For what the images do, whoever starts them.
-by_one_command = pytest.mark.parametrize("demo", ["docker compose"], indirect=True)
+KEYS = "the-key-of-the-demo demo decide,the-key-of-the-operator"
+USER = "12345:0"  # as OpenShift starts containers: any number, and the group of root
+EVERYTHING = ["--profile=operate", "--profile=proxy", "--profile=pull", "--profile=monitoring"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -28,141 +29,77 @@ def _engine() -> None:
     require_engine()
 
 
-class Project:
-    """One compose project of a command, under a name of its own."""
-
-    def __init__(self, *command: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self._command = [*command, "-p", f"test{uuid.uuid4().hex[:8]}"]
-
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*self._command, *arguments],
-            cwd=ROOT,
-            env=os.environ | BUILDKIT | {"PUBLISHED_PORT": str(self.port)},
-            capture_output=True,
-            text=True,
-        )
-
-    def get(self, path: str) -> urllib3.BaseHTTPResponse:
-        return urllib3.request(
-            "GET",
-            f"http://127.0.0.1:{self.port}{path}",
-            retries=urllib3.Retry(30, backoff_factor=0.1, status_forcelist=[503]),
-        )
-
-    def inspect(self, service: str) -> dict[str, Any]:
-        return inspect(self.run("ps", "-aq", service).stdout.strip())
-
-
 @pytest.fixture(scope="module")
-def built() -> None:
-    """The images, so that every project finds their layers."""
-    project = Project("docker", "compose")
-    finished = project.run("build")
-    assert finished.returncode == 0, finished.stderr
-    project.run("down", "--rmi", "local")
-
-
-@pytest.fixture(scope="module", params=["docker compose", "docker-compose"])
-def demo(
-    request: pytest.FixtureRequest,
-    built: None,  # noqa: ARG001  # wanted for its effect
-) -> Iterator[tuple[Project, subprocess.CompletedProcess[str]]]:
-    """`run --rm demo`, which brings up the whole way."""
-    command = request.param.split()
-    require_program(command[0], command[0])
-    project = Project(*command)
+def project(images: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """`docker compose up`, whose demo may still be playing."""
+    files = (built_images(images, tmp_path_factory.mktemp("images")),)
+    project = Project("docker", "compose", files=files)
     try:
-        yield project, project.run("run", "--rm", "demo")
+        up = project.run("up", "--detach")
+        assert up.returncode == 0, up.stderr
+        yield project
     finally:
-        project.run("down", "-v", "--rmi", "local")
+        project.remove()
 
 
-def test_run_demo_trains_serves_and_plays(
-    demo: tuple[Project, subprocess.CompletedProcess[str]],
-) -> None:
-    _, finished = demo
-    assert finished.returncode == 0, finished.stderr
-    table = finished.stdout.split("mean latency")[1].split("\n")[1:6]
-    assert [line.split()[0] for line in table] == ["1", "2", "3", "4", "5"]
-    assert sum(float(line.split()[1]) for line in table) / 5 > 450
+def end_of_demo(project: Project) -> int:
+    """The exit status of the demo of `up`, once it has ended."""
+    return int(docker("wait", project.run("ps", "-aq", "demo").stdout.strip()))
 
 
-def test_the_service_stays_up_and_is_published(
-    demo: tuple[Project, subprocess.CompletedProcess[str]],
-) -> None:
-    project, _ = demo
+def returns(table: str) -> list[float]:
+    """The return of each episode in the demo's table."""
+    _, _, rows = table.partition("mean latency\n")
+    return [float(row.split()[-3]) for row in rows.splitlines()]
+
+
+def test_up_trains_serves_and_plays_and_the_service_stays_up(project: Project) -> None:
+    assert end_of_demo(project) == 0
+    played = returns(project.run("logs", "demo").stdout)
+    assert len(played) == 5
+    assert sum(played) / 5 > 450
     model = project.get("/health/ready").json()["model"]
     assert (model["name"], model["version"]) == ("cartpole", 1)
 
 
-@by_one_command
-def test_the_version_passes_its_checks_in_the_image_that_serves_it(
-    demo: tuple[Project, subprocess.CompletedProcess[str]],
-) -> None:
-    project, _ = demo
-    finished = project.run("run", "--rm", "-T", "operate", "verify", "models/cartpole/1")
+def test_run_demo_takes_options_and_needs_no_url(project: Project) -> None:
+    finished = project.run("run", "--rm", "-T", "demo", "--episodes", "1")
     assert finished.returncode == 0, finished.stderr
-    assert "golden values" in finished.stdout
+    assert len(returns(finished.stdout)) == 1
 
 
-@by_one_command
-def test_the_version_passes_its_evaluation_in_the_image_that_trained_it(
-    demo: tuple[Project, subprocess.CompletedProcess[str]],
-) -> None:
-    project, _ = demo
-    finished = project.run("run", "--rm", "-T", "train", "evaluate", "models/cartpole/1")
-    assert finished.returncode == 0, finished.stderr
-    render = ("render", "models/cartpole/1", "--output", "runs/episode.gif")
-    finished = project.run("run", "--rm", "-T", "train", *render)
-    assert finished.returncode == 0, finished.stderr
+def test_run_demo_has_the_exit_status_of_the_demo(project: Project) -> None:
+    away = ("-e", "SERVING_URL=http://serve:9")
+    assert project.run("run", "--rm", "-T", *away, "demo").returncode == 69
 
 
-@by_one_command
-@pytest.mark.parametrize(("service", "gigabytes"), [("serve", 1.3), ("train", 1.4)])
-def test_an_image_is_small(
-    demo: tuple[Project, subprocess.CompletedProcess[str]], service: str, gigabytes: float
-) -> None:
-    project, _ = demo
-    image = inspect(project.inspect(service)["Image"])
-    assert image["Size"] < gigabytes * 1e9
+def test_memory_and_processes_are_limited(project: Project) -> None:
+    config = json.loads(project.run(*EVERYTHING, "config", "--format", "json").stdout)
+    assert set(config["services"]) >= {"train", "serve", "demo", "proxy", "pull", "grafana"}
+    for name, service in config["services"].items():
+        assert 0 < int(service["mem_limit"]) <= 2 * 2**30, name
+        assert 0 < service["pids_limit"] <= 1024, name
+    for name, mebibytes in (("train", 1024), ("serve", 2048), ("demo", 256)):
+        limits = project.inspect(name)["HostConfig"]
+        assert limits["Memory"] == mebibytes * 2**20
+        assert limits["PidsLimit"] == config["services"][name]["pids_limit"]
 
 
-def test_memory_and_processes_are_limited(
-    demo: tuple[Project, subprocess.CompletedProcess[str]],
-) -> None:
-    project, _ = demo
-    for service, megabytes in (("train", 1024), ("serve", 2048)):
-        limits = project.inspect(service)["HostConfig"]
-        assert limits["Memory"] == megabytes * 2**20
-        assert limits["PidsLimit"] == 1024
+def test_every_setting_of_the_service_can_be_a_variable_of_compose(project: Project) -> None:
+    # The others are given by the image, or name files that would have to be mounted.
+    others = {"models", "host", "port", "trusted_keys", "api_keys_file"}
+    expected = {f"SERVING_{setting.name.upper()}" for setting in fields(Settings)}
+    expected -= {f"SERVING_{name.upper()}" for name in others}
+    shown = project.run(
+        "config", "--format", "json", variables=dict.fromkeys(expected | {"SERVING_API_KEYS"}, "x")
+    )
+    given = json.loads(shown.stdout)["services"]["serve"]["environment"]
+    assert set(given) == expected | {"SERVING_API_KEYS"}
 
 
-@by_one_command
-def test_docker_asks_the_address_that_the_service_has(
-    demo: tuple[Project, subprocess.CompletedProcess[str]],
-) -> None:
-    project, _ = demo
-    name = f"{project.port}-health"
-    options = ("--name", name, "-e", "SERVING_PORT=9000", "-e", "http_proxy=http://127.0.0.1:9")
-    started = project.run("run", "-d", "--no-deps", *options, "serve")
-    assert started.returncode == 0, started.stderr
-    try:
-        wait_until(lambda: inspect(name)["State"]["Health"]["Status"] == "healthy", 120)
-        assert inspect(name)["State"]["Health"]["Log"][-1]["Output"] == "ready\n"
-    finally:
-        subprocess.run(["docker", "rm", "--force", name], capture_output=True)
-
-
-def test_containers_are_unprivileged_and_the_models_read_only(
-    demo: tuple[Project, subprocess.CompletedProcess[str]],
-) -> None:
-    project, _ = demo
+def test_containers_are_unprivileged_and_the_models_read_only(project: Project) -> None:
     service = project.inspect("serve")
-    assert service["Config"]["User"] == "app"
+    assert service["Config"]["User"] == "10001:0"
     assert service["HostConfig"]["ReadonlyRootfs"]
     assert service["HostConfig"]["CapDrop"] == ["ALL"]
     (mount,) = service["Mounts"]
@@ -173,10 +110,7 @@ def test_containers_are_unprivileged_and_the_models_read_only(
     assert written.returncode != 0
 
 
-def test_train_takes_options_and_its_version_is_served(
-    demo: tuple[Project, subprocess.CompletedProcess[str]],
-) -> None:
-    project, _ = demo
+def test_train_takes_options_and_its_version_is_served(project: Project) -> None:
     finished = project.run("run", "--rm", "-T", "train", "train", "--seed", "3", "--json")
     assert finished.returncode == 0, finished.stderr
     summary = json.loads(finished.stdout)
@@ -185,15 +119,39 @@ def test_train_takes_options_and_its_version_is_served(
     wait_until(lambda: project.get("/health/ready").json()["model"]["version"] == 2)
 
 
-def test_train_fails_with_its_own_exit_status(
-    demo: tuple[Project, subprocess.CompletedProcess[str]],
-) -> None:
-    project, _ = demo
-    finished = project.run("run", "--rm", "-T", "train", "train", "--max-env-steps", "100")
-    assert finished.returncode == 3
+def test_up_again_trains_nothing_and_follows_changed_variables(project: Project) -> None:
+    """After the tests above: the service has keys from here on."""
+    served = project.get("/health/ready").json()["model"]
+    variables = {"SERVING_API_KEYS": KEYS, "SERVING_WORKERS": "1"}
+    up = project.run("up", "--detach", variables=variables)
+    assert up.returncode == 0, up.stderr
+    assert project.get("/health/ready").json()["model"] == served
+    log = project.run("logs", "--no-log-prefix", "train").stdout.splitlines()
+    assert "not training again" in log[-1]
+    assert "docker compose run --rm train train" in log[-1]
+    assert end_of_demo(project) == 0  # with the first of the keys
+    assert project.get("/models").status == 401
+    log = project.run("logs", "--no-log-prefix", "serve").stdout.splitlines()
+    assert sum("Booting worker" in line for line in log) == 1
+    wrong = ("-e", "SERVING_API_KEY=a-key-of-somebody-else")
+    assert project.run("run", "--rm", "-T", "--no-deps", *wrong, "demo").returncode == 77
 
 
-@by_one_command
+def test_where_nothing_good_was_trained_nothing_is_served(images: str, tmp_path: Path) -> None:
+    short = tmp_path / "short.yml"
+    command = ["train", "--if-missing", "--max-env-steps", "100"]
+    short.write_text(json.dumps({"services": {"train": {"command": command}}}))
+    project = Project("docker", "compose", files=(built_images(images, tmp_path), short))
+    try:
+        finished = project.run("run", "--rm", "-T", "demo")
+        assert finished.returncode != 0
+        assert 'service "train" didn\'t complete successfully: exit 3' in finished.stderr
+        assert "nothing exported" in project.run("logs", "train").stdout
+        assert project.run("ps", "--status=running", "-q").stdout == ""
+    finally:
+        project.remove()
+
+
 @pytest.mark.parametrize(
     ("service", "absent"),
     [
@@ -203,73 +161,146 @@ def test_train_fails_with_its_own_exit_status(
         ("demo", ["tensorflow", "flask", "gunicorn", "training"]),
     ],
 )
-def test_an_image_has_only_what_it_needs(
-    demo: tuple[Project, subprocess.CompletedProcess[str]], service: str, absent: list[str]
-) -> None:
-    project, _ = demo
+def test_an_image_has_only_what_it_needs(images: str, service: str, absent: list[str]) -> None:
     code = (
         "import importlib.util as u; "
         f"print([name for name in {absent} if u.find_spec(name) is not None])"
     )
-    assert project.run("build", service).returncode == 0  # which `up` does not, of a profile
-    finished = project.run(
-        "run", "--rm", "-T", "--no-deps", "--entrypoint", "python", service, "-c", code
+    python = ("run", "--rm", "--volume=/app/models", "--entrypoint=python")
+    assert docker(*python, f"{images}-{service}", "-c", code) == "[]"
+
+
+@pytest.mark.parametrize(("service", "gigabytes"), [("serve", 1.3), ("train", 1.4)])
+def test_an_image_is_small(images: str, service: str, gigabytes: float) -> None:
+    assert inspect(f"{images}-{service}")["Size"] < gigabytes * 1e9
+
+
+@pytest.mark.parametrize("service", ["train", "serve", "demo", "pull"])
+def test_an_image_says_what_it_is_and_whom_it_runs_as(images: str, service: str) -> None:
+    config = inspect(f"{images}-{service}")["Config"]
+    assert config["User"] == "10001:0"  # Kubernetes' runAsNonRoot needs a number
+    labels = {
+        name.removeprefix("org.opencontainers.image."): value
+        for name, value in config["Labels"].items()
+    }
+    assert labels["version"] == serving.__version__
+    assert labels["title"].startswith("actor-critic ")
+    assert labels["description"]
+    assert labels["base.name"] == "docker.io/library/python:3.11-slim-bookworm"
+
+
+def test_any_user_of_group_0_can_train(images: str) -> None:
+    few = ("train", "--max-env-steps", "1000", "--allow-unsolved")
+    hardened = ("--rm", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", f"--user={USER}")
+    assert "exported models/cartpole/1" in docker("run", *hardened, f"{images}-train", *few)
+
+
+def test_any_user_can_serve_and_play(images: str, trained: Trained) -> None:
+    name = f"{images}-{uuid.uuid4().hex[:8]}"
+    hardened = ("--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", f"--user={USER}")
+    models = f"--volume={trained.models}:/app/models:ro"
+    docker("run", "--detach", f"--name={name}", *hardened, models, f"{images}-serve")
+    try:
+        beside = ("--rm", *hardened, f"--network=container:{name}")
+        url = ("--env", "SERVING_URL=http://127.0.0.1:8000")
+        play = ("--wait", "60", "--episodes", "1")
+        assert len(returns(docker("run", *beside, *url, f"{images}-demo", *play))) == 1
+    finally:
+        docker("rm", "--force", name)
+
+
+def test_pull_can_write_the_models_and_says_that_the_source_is_away(images: str) -> None:
+    source = "--env=SERVING_SOURCE=http://127.0.0.1:9/models"
+    options = ("--rm", "--volume=/app/models", f"--user={USER}", source)
+    finished = subprocess.run(
+        ["docker", "run", *options, f"{images}-pull"], capture_output=True, text=True
     )
-    assert finished.stdout.strip() == "[]", finished.stderr
-
-
-@by_one_command
-def test_pull_can_write_the_models_and_says_that_the_source_is_away(
-    demo: tuple[Project, subprocess.CompletedProcess[str]],
-) -> None:
-    project, _ = demo
-    source = ("-e", "SERVING_SOURCE=http://127.0.0.1:9/models")
-    finished = project.run("run", "--rm", "-T", "--no-deps", *source, "pull", "pull")
     assert finished.returncode == 1
     assert "cannot pull from http://127.0.0.1:9/models into models: PROPFIND" in finished.stderr
 
 
-@by_one_command
-def test_docker_stop_loses_no_request(
-    demo: tuple[Project, subprocess.CompletedProcess[str]],
-) -> None:
-    project, _ = demo
-    name = f"{project.port}-drain"
-    started = project.run("run", "-d", "--no-deps", "--name", name, "serve")
-    assert started.returncode == 0, started.stderr
+def test_docker_stop_loses_no_request(images: str, trained: Trained) -> None:
+    name = f"{images}-{uuid.uuid4().hex[:8]}"
+    # With what would mislead a health check that takes the default port, or a proxy.
+    misleading = ("--env=SERVING_PORT=9000", "--env=http_proxy=http://127.0.0.1:9")
+    models = f"--volume={trained.models}:/app/models:ro"
+    docker("run", "--detach", "--init", f"--name={name}", *misleading, models, f"{images}-serve")
     try:
         wait_until(lambda: inspect(name)["State"]["Health"]["Status"] == "healthy", 120)
+        assert inspect(name)["State"]["Health"]["Log"][-1]["Output"] == "ready\n"
         # From the container's own network: Docker's proxy accepts what nobody listens for.
         within = ("nsenter", "--target", str(inspect(name)["State"]["Pid"]), "--net")
-        with Load("http://127.0.0.1:8000", 16, within=within) as load:
+        with Load("http://127.0.0.1:9000", 16, within=within) as load:
             time.sleep(1)
-            stopped = subprocess.run(["docker", "stop", "--time", "60", name], capture_output=True)
-            assert stopped.returncode == 0
+            docker("stop", "--time=60", name)
         assert inspect(name)["State"]["ExitCode"] == 0
-        assert load.outcome.sent == load.outcome.statuses[200] > 1_000
+        assert load.outcome.sent == load.outcome.statuses[200] > 100
         assert (load.outcome.lost_ports, load.outcome.unused) == ([], 0)
-        shown = subprocess.run(["docker", "logs", name], capture_output=True, text=True)
-        assert "Traceback" not in shown.stderr
+        assert "Traceback" not in docker("logs", name)
     finally:
-        subprocess.run(["docker", "rm", "--force", name], capture_output=True)
+        docker("rm", "--force", name)
 
 
-@pytest.mark.usefixtures("built")
-def test_up_runs_train_then_serve_then_the_demo() -> None:
-    project = Project("docker", "compose")
+@pytest.mark.long
+def test_a_version_passes_in_the_images_what_it_passed_outside(project: Project) -> None:
+    for service, *arguments in (
+        ("operate", "verify", "models/cartpole/1"),
+        ("train", "evaluate", "models/cartpole/1"),
+        ("train", "render", "models/cartpole/1", "--output", "runs/episode.gif"),
+    ):
+        finished = project.run("run", "--rm", "-T", service, *arguments)
+        assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.long
+def test_docker_compose_1_runs_the_demo_too() -> None:
+    require_program("docker-compose", "docker-compose")
+    project = Project("docker-compose")
     try:
-        up = project.run("up", "--build", "--detach", "--wait", "train", "serve")
-        # `--wait` counts a one-shot service that has ended as a failure in some versions,
-        # so what counts is what runs
-        assert project.get("/health/ready").status == 200, up.stderr
-        assert project.run("up", "--detach").returncode == 0
-        container = project.run("ps", "-aq", "demo").stdout.strip()
-        status = subprocess.run(["docker", "wait", container], capture_output=True, text=True)
-        assert status.stdout.strip() == "0"
-        assert "mean latency" in project.run("logs", "demo").stdout
+        finished = project.run("run", "--rm", "-T", "demo")
+        assert finished.returncode == 0, finished.stderr
+        assert len(returns(finished.stdout)) == 5
         assert project.get("/health/ready").status == 200
     finally:
-        project.run("down", "-v", "--rmi", "local")
+        project.remove()
+
+
+# Debian's nginx in the place of the image that the profile names, at the path where that has it.
+NGINX = """\
+FROM python:3.11-slim-bookworm
+RUN apt-get update -qq && apt-get install -qq -y --no-install-recommends nginx-light
+"""
+
+
+@pytest.mark.long
+def test_the_profile_proxy_shows_the_service_over_tls(images: str, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(NGINX)
+    nginx = tmp_path / "nginx.yml"
+    build = {"services": {"proxy": {"build": str(tmp_path), "image": f"{images}-nginx"}}}
+    nginx.write_text(json.dumps(build))
+    tls = tmp_path / "tls"
+    tls.mkdir()
+    request = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1"
+    files = ["-subj", "/CN=localhost", "-keyout", f"{tls}/tls.key", "-out", f"{tls}/tls.crt"]
+    made = subprocess.run(["openssl", *request.split(), *files], capture_output=True)
+    assert made.returncode == 0
+    for path in (tls, *tls.iterdir()):
+        path.chmod(0o755)
+    project = Project("docker", "compose", files=(built_images(images, tmp_path), nginx))
+    port = project.port
+    variables = {"TLS_FOLDER": str(tls), "PUBLISHED_TLS_PORT": str(port), "PUBLISHED_PORT": "0"}
+    try:
+        up = project.run("--profile", "proxy", "up", "--detach", "proxy", variables=variables)
+        assert up.returncode == 0, up.stderr
+        url = f"https://127.0.0.1:{port}/policy/health/ready"
+        with urllib3.PoolManager(cert_reqs="CERT_NONE", assert_hostname=False) as http:
+            retries = urllib3.Retry(10, backoff_factor=0.1)
+            with pytest.warns(urllib3.exceptions.InsecureRequestWarning):
+                assert http.request("GET", url, retries=retries).status == 200
+    finally:
+        project.run("--profile", "proxy", "down", "--volumes", variables=variables)
+        project.remove()
+        subprocess.run(["docker", "rmi", f"{images}-nginx"], capture_output=True)
 
 
 @pytest.mark.long

@@ -28,6 +28,23 @@ class RenderError(Exception):
     """An episode cannot be rendered or recorded; the message says why."""
 
 
+def watchers(
+    env: Any, env_id: str, *, out: TextIO | None, record: Path | None
+) -> list[Callable[[Moment], None]]:
+    """What draws each moment of `env` on `out` and records the first episode, where wanted.
+
+    Raises:
+        RenderError: it cannot.
+    """
+    frames_per_second = env.metadata.get("render_fps", GIF_FRAMES_PER_SECOND)
+    wanted: list[Callable[[Moment], None]] = []
+    if out is not None:
+        wanted.append(TextRenderer(out, env_id, frames_per_second))
+    if record is not None:
+        wanted.append(GifRecorder(record, env.render, frames_per_second))
+    return wanted
+
+
 class TextRenderer:
     """Draws CartPole in real time on a terminal; elsewhere prints a line every half second."""
 

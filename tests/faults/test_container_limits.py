@@ -1,7 +1,6 @@
 """A container with too little memory, or too few processes and threads."""
 
 import os
-import subprocess
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -12,8 +11,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from serving.client import PolicyClient
-from tests.conftest import ROOT, Trained, wait_until
-from tests.containers import inspect, require_engine
+from tests.conftest import Trained, wait_until
+from tests.containers import docker, inspect
 from tests.faults.conftest import Tell
 from tests.faults.wire import Wire, post
 
@@ -23,19 +22,6 @@ HARDENED = (
     *("--init", "--read-only", "--tmpfs=/tmp"),
     *("--cap-drop=ALL", "--security-opt=no-new-privileges:true"),
 )
-
-
-def docker(*arguments: str) -> str:
-    """What a command of Docker prints, log lines of containers included."""
-    finished = subprocess.run(
-        ["docker", *arguments],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=True,
-    )
-    return finished.stdout.strip()
 
 
 class Container(NamedTuple):
@@ -61,14 +47,10 @@ class Container(NamedTuple):
             return 0
 
 
-@pytest.fixture(scope="module")
-def image() -> Iterator[str]:
+@pytest.fixture
+def image(images: str) -> str:
     """The image that serves."""
-    require_engine()
-    name = f"test{uuid.uuid4().hex[:8]}-limits"
-    docker("build", "--file=Dockerfile.serve", "--target=serve", f"--tag={name}", ".")
-    yield name
-    docker("rmi", name)
+    return f"{images}-serve"
 
 
 @contextmanager
