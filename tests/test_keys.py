@@ -188,7 +188,7 @@ def test_the_demo_player_takes_its_key_from_the_environment(guarded: Service) ->
         patch.setitem(ENVIRONMENT, "SERVING_API_KEY", IN_VARIABLE[0])
         played = run(*command)
     assert played.returncode == 0, played.stderr
-    assert without.returncode == 2
+    assert without.returncode == 77
     assert without.stderr.count("\n") == 1
     assert "401 an API key is needed" in without.stderr
 

