@@ -3,6 +3,8 @@
 All episodes are greedy. Other environments have no such tests here.
 """
 
+from functools import partial
+
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv
@@ -41,31 +43,12 @@ def robustness(
             state = env.unwrapped.state  # type: ignore[attr-defined]  # CartPoleVectorEnv, [4, N]
             state[1::2] += rng.normal(0.0, PUSH_STANDARD_DEVIATION, state[1::2].shape)
 
+    greedy = partial(evaluate, policy, env_id, deterministic=True, rng=rng)
     return {
-        "wider_starts": evaluate(
-            policy,
-            env_id,
-            episodes=EPISODES,
-            deterministic=True,
-            rng=rng,
-            return_bounds=bounds,
-            reset_options=WIDER_STARTS,
-        ),
-        "pushes": evaluate(
-            policy,
-            env_id,
-            episodes=EPISODES,
-            deterministic=True,
-            rng=rng,
-            return_bounds=bounds,
-            disturb=push,
-        ),
-        "long_episodes": evaluate(
-            policy,
-            env_id,
+        "wider_starts": greedy(episodes=EPISODES, return_bounds=bounds, reset_options=WIDER_STARTS),
+        "pushes": greedy(episodes=EPISODES, return_bounds=bounds, disturb=push),
+        "long_episodes": greedy(
             episodes=LONG_EPISODES,
-            deterministic=True,
-            rng=rng,
             return_bounds=(0.0, float(LONG_EPISODE_STEPS)),
             max_episode_steps=LONG_EPISODE_STEPS,
         ),
