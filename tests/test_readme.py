@@ -91,7 +91,7 @@ def test_every_command_is_known_to_these_tests() -> None:
 
 
 def test_the_readme_fits_on_a_few_screens() -> None:
-    assert len(README.splitlines()) <= 160
+    assert len(README.splitlines()) <= 125
 
 
 def test_make_demo_learns_serves_and_plays(
