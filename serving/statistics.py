@@ -48,7 +48,7 @@ class Statistics:
         self._own: dict[tuple[str, int], npt.NDArray[np.int64]] = {}
 
     def add(self, model: str, version: int, inferences: Inferences) -> None:
-        """Add what was decided; cheap enough for every request."""
+        """Add what was decided."""
         own = self._own.get((model, version))
         if own is None:
             with self._lock:
@@ -90,7 +90,7 @@ class Statistics:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if not path.exists():
-                # Written, so that its room is taken: the kernel kills who writes where none is.
+                # Written, to allocate its space: without, a write through the map is a SIGBUS.
                 path.write_bytes(zeros.tobytes())
             return np.asarray(np.memmap(path, np.int64, "r+"))
         except (OSError, ValueError) as error:

@@ -164,6 +164,18 @@ def running_service(
             process.send_signal(signal.SIGINT)
 
 
+@contextmanager
+def running_with_key(models: Path, folder: Path, key: str, *options: str) -> Iterator[Service]:
+    """Run a real service that wants a key, which is ready; its files are in a folder."""
+    from serving.client import PolicyClient
+
+    (folder / "keys").write_text(key)
+    keyed = ("--api-keys-file", str(folder / "keys"))
+    with running_service(models, folder / "log", *keyed, *options) as running:
+        PolicyClient(running.url, api_key=key).wait_until_ready(60)
+        yield running
+
+
 @pytest.fixture(scope="session")
 def service(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service of the trained policy that is ready; tests must leave it so."""

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import pytest
 
 from serving.client import PolicyClient
 from serving.settings import Settings
-from tests.conftest import ENVIRONMENT, ROOT, Trained, running_service
+from tests.conftest import ENVIRONMENT, ROOT, Trained, running_with_key
 from tests.tools import require_program
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -62,11 +61,7 @@ def test_the_index_has_every_page() -> None:
 
 @pytest.fixture(scope="module")
 def keyed(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("keyed")
-    (folder / "keys").write_text(KEY)
-    options = ("--api-keys-file", str(folder / "keys"))
-    with running_service(trained.models, folder / "log", *options) as service:
-        PolicyClient(service.url, api_key=KEY).wait_until_ready(60)
+    with running_with_key(trained.models, tmp_path_factory.mktemp("keyed"), KEY) as service:
         yield service.url
 
 
@@ -234,8 +229,7 @@ def test_the_unit_sets_what_the_service_knows() -> None:
 
 
 def test_systemd_finds_no_fault_in_the_unit(tmp_path: Path) -> None:
-    if shutil.which("systemd-analyze") is None:
-        pytest.skip("systemd-analyze is not here, nor in the images that CI runs in")
+    require_program("systemd-analyze", "systemd")
     # With a program that is there: systemd looks for it.
     unit = UNIT.read_text().replace("/opt/actor-critic/.venv/bin/python", sys.executable)
     (tmp_path / UNIT.name).write_text(unit)

@@ -344,8 +344,7 @@ def test_a_run_records_itself_in_the_next_folder_of_its_name(tmp_path: Path) -> 
     assert result["run_dir"] == "runs/novice/4"
     assert result["model_dir"] == "models/novice/1"
     rows = (folder / "metrics.csv").read_text().splitlines()
-    updates = len(rows) - 1  # below a header
-    assert rows[-1].startswith(f"{updates},{result['env_steps']},{result['episodes']},")
+    assert rows[-1].startswith(f"{len(rows) - 1},{result['env_steps']},{result['episodes']},")
     for picture in ("learning_curve.png", "episode.gif"):
         exported = tmp_path / result["model_dir"] / "assets.extra" / picture
         assert exported.read_bytes() == (folder / picture).read_bytes()

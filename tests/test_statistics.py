@@ -13,14 +13,13 @@ from serving.api.app import create_api
 from serving.api.decisions import Call
 from serving.api.keys import Keys
 from serving.api.messages import Request
-from serving.client import PolicyClient
 from serving.metrics import Metrics
 from serving.registry.repository import Repository
 from serving.registry.selection import Selection
 from serving.registry.trial import Trials
 from serving.settings import Settings
 from serving.statistics import Inferences, Statistics
-from tests.conftest import Service, Trained, running_service, wait_until
+from tests.conftest import Service, Trained, running_with_key, wait_until
 
 ROW = [0.0] * 4
 MANY = b'{"observations": [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]}'
@@ -73,10 +72,7 @@ def test_without_a_folder_that_can_be_written_a_process_counts_for_itself(tmp_pa
 def two_workers(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("statistics")
     shutil.copytree(trained.models, folder / "models")
-    (folder / "keys").write_text(KEY)
-    options = ("--workers", "2", "--api-keys-file", str(folder / "keys"))
-    with running_service(folder / "models", folder / "log", *options) as running:
-        PolicyClient(running.url, api_key=KEY).wait_until_ready(60)
+    with running_with_key(folder / "models", folder, KEY, "--workers", "2") as running:
         yield running.url
 
 

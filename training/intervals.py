@@ -18,10 +18,10 @@ def betting_interval(returns: DoubleArray, bounds: Bounds) -> Bounds:
     """An interval that covers the mean return in at least 95% of all cases, of any distribution.
 
     Waudby-Smith and Ramdas 2023, "Estimating means of bounded random variables by betting",
-    section 4: who bets on each return being above (below) a mean `m`, at odds that are fair if
-    `m` is the mean, has with probability 1 - 0.025 never 40 times the initial wealth. What was
-    disproved by that is left out of the interval. The bets are the paper's predictable plug-in
-    for a fixed number of returns.
+    section 4. Bets that are fair if the mean is `m` multiply the initial wealth by 40 with a
+    probability of at most 1/40 (Ville's inequality). The interval has each `m` at which neither
+    bets on larger returns nor bets on smaller ones ever did. The bets are the paper's predictable
+    plug-in for a fixed number of returns.
 
     Args:
         returns: of independent episodes `[E]`, in any order that does not depend on them.

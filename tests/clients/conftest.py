@@ -12,7 +12,7 @@ import pytest
 import urllib3
 
 from serving.client import PolicyClient
-from tests.conftest import ENVIRONMENT, Trained, running_service
+from tests.conftest import ENVIRONMENT, Trained, running_with_key
 
 HERE = Path(__file__).parent
 KEY = "a-key-of-a-test-of-generated-clients"
@@ -25,7 +25,7 @@ def run(folder: Path, *command: str) -> str:
     finished = subprocess.run(
         command,
         cwd=folder,
-        # A proxy is for what is outside of this machine, and nothing is told to anybody there.
+        # Ask this machine without a proxy, and send no telemetry.
         env=ENVIRONMENT | {"PATH": path, "NO_PROXY": "127.0.0.1", "REDOCLY_TELEMETRY": "off"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -37,11 +37,7 @@ def run(folder: Path, *command: str) -> str:
 
 @pytest.fixture(scope="package")
 def url(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("clients")
-    (folder / "keys").write_text(KEY)
-    options = ("--api-keys-file", str(folder / "keys"))
-    with running_service(trained.models, folder / "log", *options) as running:
-        PolicyClient(running.url, api_key=KEY).wait_until_ready(60)
+    with running_with_key(trained.models, tmp_path_factory.mktemp("clients"), KEY) as running:
         yield running.url
 
 

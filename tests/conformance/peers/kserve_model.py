@@ -32,8 +32,8 @@ class CartPole(Model):
     async def predict(
         self,
         payload: InferRequest,
-        headers: Any = None,  # noqa: ARG002
-        response_headers: Any = None,  # noqa: ARG002
+        headers: Any = None,  # noqa: ARG002  # KServe passes it
+        response_headers: Any = None,  # noqa: ARG002  # KServe passes it
     ) -> InferResponse:
         """Answer one request."""
         tensors: dict[str, InferInput] = {tensor.name: tensor for tensor in payload.inputs}

@@ -15,7 +15,7 @@ from tests.conformance.peers.network import Network
 class TritonPythonModel:
     """The class that the backend looks for."""
 
-    def initialize(self, args: dict[str, str]) -> None:  # noqa: ARG002
+    def initialize(self, args: dict[str, str]) -> None:  # noqa: ARG002  # Triton passes it
         """Called once, when the model is loaded."""
         self.network = Network()
 
