@@ -16,8 +16,9 @@ from typing import Any
 from unittest import mock
 
 from training import trainer as trainer_module
-from training.config import PRESETS
+from training.config import Environment
 from training.evaluation import Evaluation, evaluate
+from training.presets import PRESETS
 from training.rollout import EnvState, reset
 from training.trainer import Trainer
 
@@ -47,10 +48,10 @@ class TimedEvaluations:
         self.means: dict[bool, float] = {}
         self._policy: object = None
 
-    def __call__(self, policy: Any, env_id: str, **options: Any) -> Evaluation:
+    def __call__(self, policy: Any, environment: Environment, **options: Any) -> Evaluation:
         """See `training.evaluation.evaluate`."""
         started = time.perf_counter()
-        evaluation = evaluate(policy, env_id, **options)
+        evaluation = evaluate(policy, environment, **options)
         self.stopped = time.perf_counter()
         self.seconds += self.stopped - started
         if policy is not self._policy:

@@ -3,8 +3,10 @@
 import dataclasses
 from pathlib import Path
 
-from training.config import PRESETS, RunSettings
-from training.folder import claim
+from training.config import RunSettings, TrainingConfig
+from training.folder import claim, locked
+from training.presets import PRESETS
+from training.state import Progress
 
 # Some 400 updates, in seconds; far too few samples to be solved.
 SMALL = dataclasses.replace(
@@ -13,13 +15,28 @@ SMALL = dataclasses.replace(
     num_steps=16,
     num_epochs=2,
     num_minibatches=2,
-    hidden_units=8,
+    hidden_units=(8,),
     learning_rate=1e-3,
     evaluation_interval=2,
     evaluation_episodes=3,
     checkpoint_interval=7,
     max_env_steps=25_000,
 )
+
+
+class Silent:
+    """A display of a run that nobody watches."""
+
+    def phase(self, name: str) -> None: ...
+
+    def update(self, progress: Progress, max_env_steps: int) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+def with_units(*hidden_units: int) -> TrainingConfig:
+    """The default preset with hidden layers of these widths."""
+    return dataclasses.replace(PRESETS["ppo"], hidden_units=hidden_units)
 
 
 def small_settings(models: Path) -> RunSettings:
@@ -30,7 +47,8 @@ def small_settings(models: Path) -> RunSettings:
 def new_run(folder: Path) -> tuple[Path, Path]:
     """The folder of a run of `SMALL` that has not begun, and the models' folder beside it."""
     models = folder / "some models"
-    claim(folder / "run", small_settings(models))
+    with locked(folder / "run"):
+        claim(folder / "run", small_settings(models))
     return folder / "run", models
 
 

@@ -12,8 +12,8 @@ from training.advantages import (
     monte_carlo_returns,
     standardize,
 )
-from training.config import PRESETS
 from training.model import ActorCritic, Dense, Policy
+from training.presets import PRESETS
 from training.rollout import Rollout
 from training.types import BoolArray, FloatArray
 
@@ -118,7 +118,8 @@ def test_explained_variance_by_hand() -> None:
 # The value of an observation is itself, and the actions have probabilities 3/4 and 1/4.
 READS_VALUES = Policy(
     ActorCritic(
-        hidden=Dense(np.ones((1, 1), np.float32), np.zeros(1, np.float32)),
+        hidden=(Dense(np.ones((1, 1), np.float32), np.zeros(1, np.float32)),),
+        critic_hidden=(),
         actor=Dense(np.zeros((1, 2), np.float32), np.log([0.75, 0.25]).astype(np.float32)),
         critic=Dense(np.ones((1, 1), np.float32), np.zeros(1, np.float32)),
     ),

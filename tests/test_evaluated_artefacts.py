@@ -31,7 +31,7 @@ def test_an_environment_cannot_name_a_module_to_import(version: Path, tmp_path: 
     for command in (["evaluate"], ["render", "--output", str(tmp_path / "episode.gif")]):
         finished = run("training", *command, str(version))
         assert finished.returncode == 2
-        assert finished.stderr.startswith("Error: this:CartPole-v1 cannot be made")
+        assert "imported only with --allow-module this\n" in finished.stderr
         assert finished.stdout == ""  # that module prints a poem when it is imported
 
 
@@ -46,9 +46,9 @@ def test_an_environment_of_another_size_is_a_mistake(version: Path) -> None:
     ("damage", "reason"),
     [
         (lambda version: (version / CARD).unlink(), "No such file"),
-        (lambda version: (version / CARD).write_text("[" * 200_000), "recursion"),
-        (lambda version: (version / CARD).write_bytes(b"\xff"), "utf-8"),
-        (lambda version: (version / CARD).write_text("[]"), "list indices"),
+        (lambda version: (version / CARD).write_text("[" * 200_000), "Expected `object`"),
+        (lambda version: (version / CARD).write_bytes(b"\xff"), "malformed"),
+        (lambda version: (version / CARD).write_text("[]"), "Expected `object`"),
         (lambda version: edit(version / CARD, lambda card: card.update(training={})), "config"),
         (lambda version: (version / GOLDEN).write_text("{}"), "observations"),
         (

@@ -4,6 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from training.config import Environment
 from training.evaluation import ReturnBoundsError, evaluate, summarize
 from training.intervals import betting_interval
 from training.types import FloatArray
@@ -19,7 +20,7 @@ def test_the_mean_agrees_with_gymnasiums_single_environment() -> None:
     episodes = 300
     together = evaluate(
         lean,
-        "CartPole-v1",
+        Environment("CartPole-v1"),
         episodes=episodes,
         deterministic=True,
         rng=np.random.default_rng(0),
@@ -42,7 +43,11 @@ def test_the_mean_agrees_with_gymnasiums_single_environment() -> None:
 
 def test_every_environment_contributes_its_first_episode_only() -> None:
     result = evaluate(
-        lean, "CartPole-v1", episodes=1, deterministic=True, rng=np.random.default_rng(0)
+        lean,
+        Environment("CartPole-v1"),
+        episodes=1,
+        deterministic=True,
+        rng=np.random.default_rng(0),
     )
     assert result.minimum == result.mean
     assert result.standard_deviation == 0.0
@@ -53,7 +58,7 @@ def test_the_same_generator_state_repeats_an_evaluation() -> None:
     first, second = (
         evaluate(
             lambda observations: (np.zeros((len(observations), 2), np.float32), observations[:, 0]),
-            "CartPole-v1",
+            Environment("CartPole-v1"),
             episodes=20,
             deterministic=False,
             rng=np.random.default_rng(5),

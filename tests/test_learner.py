@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from training.config import PRESETS, TrainingConfig
+from tests.runs import with_units
+from training.config import TrainingConfig
 from training.learner import Batch, Learner, Losses, losses
 from training.model import ActorCritic, initialize
+from training.presets import PRESETS
 
 PPO = PRESETS["ppo"]
 TINY = dataclasses.replace(
-    PPO, num_envs=1, num_steps=4, num_epochs=1, num_minibatches=1, hidden_units=3
+    PPO, num_envs=1, num_steps=4, num_epochs=1, num_minibatches=1, hidden_units=(3,)
 )
 
 
@@ -110,9 +112,7 @@ def tiny_samples() -> Batch:
 
 
 def updated(config: TrainingConfig, samples: Batch) -> ActorCritic:
-    learner = Learner(
-        config, initialize(np.random.default_rng(3), 2, 2, config.hidden_units, "orthogonal")
-    )
+    learner = Learner(config, initialize(np.random.default_rng(3), 2, 2, config))
     learner.update(samples, config.learning_rate, np.random.default_rng(4))
     return learner.numpy_weights()
 
@@ -120,7 +120,7 @@ def updated(config: TrainingConfig, samples: Batch) -> ActorCritic:
 def test_the_first_adam_step_moves_every_weight_by_the_learning_rate() -> None:
     # with bias correction the first step is rate * g / (|g| + epsilon)
     config = dataclasses.replace(TINY, learning_rate=0.25, adam_epsilon=1e-12, max_grad_norm=None)
-    before = initialize(np.random.default_rng(3), 2, 2, 3, "orthogonal")
+    before = initialize(np.random.default_rng(3), 2, 2, with_units(3))
     after = updated(config, tiny_samples())
     for old, new in zip(tf.nest.flatten(before), tf.nest.flatten(after), strict=True):
         np.testing.assert_allclose(np.abs(new - old), 0.25, rtol=1e-4)
@@ -129,7 +129,7 @@ def test_the_first_adam_step_moves_every_weight_by_the_learning_rate() -> None:
 def test_the_global_norm_of_the_gradient_is_clipped() -> None:
     # with a huge epsilon the first step of Adam is rate / epsilon * gradient
     config = dataclasses.replace(TINY, learning_rate=1e3, adam_epsilon=1e3, max_grad_norm=0.01)
-    before = initialize(np.random.default_rng(3), 2, 2, 3, "orthogonal")
+    before = initialize(np.random.default_rng(3), 2, 2, with_units(3))
     steps = tf.nest.map_structure(np.subtract, updated(config, tiny_samples()), before)
     norm = np.sqrt(sum(np.square(step).sum() for step in tf.nest.flatten(steps)))
     assert norm == pytest.approx(0.01, rel=1e-3)
@@ -154,9 +154,9 @@ def test_invalid_samples_have_no_effect_on_the_weights() -> None:
 def test_every_sample_is_used_once_in_each_pass() -> None:
     # the entropy of one sample: two minibatches of two must average to that of all four
     config = dataclasses.replace(TINY, num_minibatches=2, learning_rate=0.0)
-    learner = Learner(config, initialize(np.random.default_rng(3), 2, 2, 3, "orthogonal"))
+    learner = Learner(config, initialize(np.random.default_rng(3), 2, 2, with_units(3)))
     in_two = learner.update(tiny_samples(), 0.0, np.random.default_rng(0))
-    whole = Learner(TINY, initialize(np.random.default_rng(3), 2, 2, 3, "orthogonal"))
+    whole = Learner(TINY, initialize(np.random.default_rng(3), 2, 2, with_units(3)))
     at_once = whole.update(tiny_samples(), 0.0, np.random.default_rng(0))
     assert in_two == pytest.approx(at_once, rel=1e-5, abs=1e-7)
 
@@ -168,7 +168,7 @@ def test_the_entropy_bonus_makes_the_policy_more_uniform() -> None:
         TINY, learning_rate=1e4, adam_epsilon=1e4, max_grad_norm=None, ent_coef=0.5, vf_coef=0.0
     )
     weights = tf.nest.map_structure(
-        np.zeros_like, initialize(np.random.default_rng(3), 2, 2, 3, "orthogonal")
+        np.zeros_like, initialize(np.random.default_rng(3), 2, 2, with_units(3))
     )
     bias = np.log([0.75, 0.25]).astype(np.float32)
     learner = Learner(config, weights._replace(actor=weights.actor._replace(bias=bias)))
@@ -183,9 +183,9 @@ def test_the_entropy_bonus_makes_the_policy_more_uniform() -> None:
 
 def test_each_pass_shuffles_anew() -> None:
     config = dataclasses.replace(
-        TINY, num_envs=8, num_steps=8, num_epochs=3, num_minibatches=4, hidden_units=3
+        TINY, num_envs=8, num_steps=8, num_epochs=3, num_minibatches=4, hidden_units=(3,)
     )
-    learner = Learner(config, initialize(np.random.default_rng(3), 2, 2, 3, "orthogonal"))
+    learner = Learner(config, initialize(np.random.default_rng(3), 2, 2, with_units(3)))
     passes = learner._minibatches(np.random.default_rng(0)).reshape(3, 64)
     for order in passes:
         assert sorted(order.tolist()) == list(range(64))

@@ -10,7 +10,7 @@ import tensorflow as tf
 from training.evaluation import Evaluation
 from training.learner import Losses
 from training.metrics import EventWriter, MetricsFile, read_metrics
-from training.trainer import Progress
+from training.state import Progress
 
 HEADER = (
     "update,env_steps,episodes,running_return,learning_rate,policy_loss,value_loss,entropy,"

@@ -1,9 +1,13 @@
 """The network and its sampling."""
 
+import dataclasses
+from typing import Literal
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.runs import with_units
 from training.config import Activation
 from training.model import (
     ActorCritic,
@@ -14,6 +18,7 @@ from training.model import (
     log_softmax,
     sample_actions,
 )
+from training.normalization import Normalization
 
 
 def array(*samples: object) -> np.ndarray:
@@ -22,7 +27,8 @@ def array(*samples: object) -> np.ndarray:
 
 def test_forward_pass_by_hand() -> None:
     weights = ActorCritic(
-        hidden=Dense(array([1], [2]), array(0.5)),
+        hidden=(Dense(array([1], [2]), array(0.5)),),
+        critic_hidden=(),
         actor=Dense(array([1, -1]), array(0, 1)),
         critic=Dense(array([3]), array(-1)),
     )
@@ -32,9 +38,28 @@ def test_forward_pass_by_hand() -> None:
     np.testing.assert_allclose(values, [9.5, 0.5])
 
 
-@pytest.mark.parametrize("activation", ["tanh", "linear"])
-def test_numpy_and_tensorflow_agree(activation: Activation) -> None:
-    weights = initialize(np.random.default_rng(1), 4, 3, 16, "orthogonal")
+def test_separate_trunks_and_a_normalization_by_hand() -> None:
+    weights = ActorCritic(
+        hidden=(Dense(array([1]), array(0)), Dense(array([2]), array(-1))),
+        critic_hidden=(Dense(array([-1]), array(0)), Dense(array([1]), array(4))),
+        actor=Dense(array([1, -1]), array(0, 0)),
+        critic=Dense(array([10]), array(0)),
+    )
+    policy = Policy(weights, "relu", Normalization(array(5), array(2)))
+    # normalised: 1, -1.5 and 10, where 100 is clipped; the actor's trunk gives 1, 0 and 19,
+    # the critic's 4, 5.5 and 4
+    logits, values = policy(array([7], [2], [205]))
+    np.testing.assert_allclose(logits, [[1, -1], [0, 0], [19, -19]])
+    np.testing.assert_allclose(values, [40, 55, 40])
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "linear"])
+@pytest.mark.parametrize("trunk", ["shared", "separate"])
+def test_numpy_and_tensorflow_agree(
+    activation: Activation, trunk: Literal["shared", "separate"]
+) -> None:
+    config = dataclasses.replace(with_units(16, 8), trunk=trunk)
+    weights = initialize(np.random.default_rng(1), 4, 3, config)
     observations = np.random.default_rng(2).normal(size=(50, 4)).astype(np.float32)
     variables = tf.nest.map_structure(tf.Variable, weights)
     in_tensorflow = variables(tf.constant(observations), activation_function(activation, tf))
@@ -44,8 +69,8 @@ def test_numpy_and_tensorflow_agree(activation: Activation) -> None:
 
 
 def test_initial_hidden_kernel_is_orthogonal_and_policy_nearly_uniform() -> None:
-    weights = initialize(np.random.default_rng(0), 4, 2, 64, "orthogonal")
-    rows = weights.hidden.kernel
+    weights = initialize(np.random.default_rng(0), 4, 2, with_units(64))
+    rows = weights.hidden[0].kernel
     np.testing.assert_allclose(rows @ rows.T, 2 * np.eye(4), atol=1e-5)  # gain sqrt(2)
     logits, _ = Policy(weights, "tanh")(np.ones((1, 4), np.float32))
     assert np.abs(logits).max() < 0.1

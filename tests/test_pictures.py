@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ENVIRONMENT, Trained, run
+from training.config import Environment
 from training.pictures import draw_learning_curve, record_episode
 from training.types import FloatArray
 
@@ -81,7 +82,7 @@ def shown(path: Path) -> tuple[int, int]:
 @pytest.mark.parametrize("seed", [0, 1, 2, 3])
 def test_an_episode_is_recorded_whole(seed: int, tmp_path: Path) -> None:
     path = tmp_path / "episode.gif"
-    episode_return = record_episode(lean, "CartPole-v1", seed, path)
+    episode_return = record_episode(lean, Environment("CartPole-v1"), seed, path)
     env = gym.make("CartPole-v1")
     observation, _ = env.reset(seed=seed)
     steps, ended = 0, False
@@ -101,19 +102,19 @@ def test_an_episode_is_shown_at_its_own_speed(tmp_path: Path) -> None:
     path = tmp_path / "episode.gif"
     with gym.make("Acrobot-v1") as env:
         assert env.metadata["render_fps"] == 15
-    assert record_episode(stand_still, "Acrobot-v1", 0, path) == -500.0
+    assert record_episode(stand_still, Environment("Acrobot-v1"), 0, path) == -500.0
     with Image.open(path) as image:
         assert image.info["duration"] == pytest.approx(1000 / 15, abs=10)  # GIFs count 10 ms
 
 
 def test_an_old_environment_is_recorded_without_a_warning(tmp_path: Path) -> None:
     # Warnings are errors in tests. CartPole-v0 is that of the preset "notebook".
-    assert record_episode(lean, "CartPole-v0", 0, tmp_path / "episode.gif") > 10.0
+    assert record_episode(lean, Environment("CartPole-v0"), 0, tmp_path / "episode.gif") > 10.0
 
 
 @pytest.mark.parametrize("name", ["episode", "episode.jpg"])
 def test_a_gif_is_written_whatever_its_name(name: str, tmp_path: Path) -> None:
-    record_episode(lean, "CartPole-v1", 0, tmp_path / name)
+    record_episode(lean, Environment("CartPole-v1"), 0, tmp_path / name)
     with Image.open(tmp_path / name) as image:
         assert image.format == "GIF"
 

@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from tests.conftest import ENVIRONMENT, ROOT
 from tests.runs import SMALL, new_run, resume
+from training.folder import read_settings, write_settings
 
 CARD = "assets.extra/policy.json"
 PATIENCE_SECONDS = 300
@@ -146,9 +147,8 @@ def test_sigkill_while_exporting_leaves_one_whole_version(
 ) -> None:
     models = tmp_path / "models"
     folder = shutil.copytree(never_stopped.folder, tmp_path / "run")
-    settings = json.loads((folder / "run.json").read_text())
-    settings["models"] = str(models / "novice")
-    (folder / "run.json").write_text(json.dumps(settings))
+    settings = read_settings(folder)._replace(models=str(models / "novice"))
+    write_settings(folder, settings)
     (folder / "result.json").unlink()  # its last checkpoint is written, and no more
 
     with training(*resume(folder)) as run:

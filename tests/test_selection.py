@@ -5,9 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from training.config import PRESETS
+from tests.runs import with_units
 from training.evaluation import Evaluation
 from training.model import Policy, initialize
+from training.presets import PRESETS
 from training.selection import (
     Candidate,
     better,
@@ -17,7 +18,7 @@ from training.selection import (
     reaches,
 )
 
-POLICY = Policy(initialize(np.random.default_rng(0), 1, 2, 3, "orthogonal"), "tanh")
+POLICY = Policy(initialize(np.random.default_rng(0), 1, 2, with_units(3)), "tanh")
 
 
 def candidate(greedy: float, sampled: float) -> Candidate:
@@ -51,7 +52,7 @@ def test_of_equals_the_later_is_kept() -> None:
         (475.0, [475.0, 475.0], True),
         (475.0, [500.0, 474.9], False),
         (475.0, [474.9, 500.0], False),
-        (None, [500.0, 500.0], False),  # nothing to reach
+        (None, [-500.0, 1.0], True),  # nothing to miss
     ],
 )
 def test_all_returns_must_reach_the_threshold(
@@ -102,4 +103,4 @@ def test_the_notebook_waits_until_its_running_return_exceeds_the_threshold() -> 
     )
     assert not is_evaluation_due(config, 195.0, 1, running_return=195.0)
     assert is_evaluation_due(config, 195.0, 1, running_return=195.1)
-    assert not is_evaluation_due(config, None, 1, running_return=1e9)
+    assert is_evaluation_due(config, None, 1, running_return=-1e9)  # there is none to wait for

@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from training.config import PRESETS, Preset, TrainingConfig
+from tests.runs import with_units
+from training.config import Environment, TrainingConfig
 from training.evaluation import Evaluation, evaluate
 from training.model import Policy, initialize
-from training.trainer import Progress, Trainer, TrainingResult
+from training.presets import PRESETS, Preset
+from training.state import Progress, TrainingResult
+from training.trainer import Trainer
 
 
 class GuessTheSign(gym.Env[np.ndarray, np.int64]):
@@ -97,11 +100,10 @@ def test_the_default_preset_solves_cartpole_with_a_margin(seed: int) -> None:
     assert result.greedy.episodes == result.sampled.episodes == 100
     endured = evaluate(
         result.policy,
-        "CartPole-v1",
+        Environment("CartPole-v1", max_episode_steps=10_000),
         episodes=20,
         deterministic=True,
         rng=np.random.default_rng(seed),
-        max_episode_steps=10_000,
     )
     assert endured.mean >= 9_000
     assert trainer.state.env_steps == reports[-1].env_steps < PRESETS["ppo"].max_env_steps
@@ -114,7 +116,7 @@ class MadeUp:
         self.results = iter(results)
         self.evaluated: list[Policy] = []
 
-    def __call__(self, policy: Policy, _env_id: str, **_: object) -> Evaluation:
+    def __call__(self, policy: Policy, _environment: Environment, **_: object) -> Evaluation:
         self.evaluated.append(policy)
         result = next(self.results)
         mean, minimum = result if isinstance(result, tuple) else (result, 1.0)  # far below
@@ -243,7 +245,7 @@ def test_the_notebook_preset_plays_whole_episodes_until_its_limit() -> None:
 
 def test_compiling_ahead_changes_nothing() -> None:
     weights = Trainer(PRESETS["ppo"], 3).learner.numpy_weights()
-    drawn = initialize(np.random.default_rng(3), 4, 2, 64, "orthogonal")
+    drawn = initialize(np.random.default_rng(3), 4, 2, with_units(64))
     for one, other in zip(tf.nest.flatten(weights), tf.nest.flatten(drawn), strict=True):
         np.testing.assert_array_equal(one, other)
 

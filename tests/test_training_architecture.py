@@ -9,14 +9,18 @@ LAYERS = [
     {"__main__"},
     {"cli"},
     {"commands"},
-    {"options"},
-    {"run", "benchmark"},
-    {"card", "checkpoint", "metrics", "reporting"},  # what a run leaves, and what it shows
-    {"trainer"},
-    {"advantages", "selection", "robustness", "export", "pictures", "signing"},
-    {"artefact", "rollout", "learner", "evaluation", "warmup"},
+    {"options", "config_options"},
+    {"run", "benchmark", "export"},
+    {"checkpoint", "metrics", "reporting"},  # what a run leaves, and what it shows
+    {"card", "trainer"},
+    {"state"},
+    {"advantages", "selection", "robustness", "pictures", "signing", "writing"},
+    {"artefact", "rollout", "learner", "evaluation", "savedmodel", "warmup"},
     {"model", "intervals", "scores", "folder", "versions"},
-    {"envs", "config", "types", "files"},
+    {"names", "normalization", "presets"},
+    {"envs", "finite"},
+    {"config", "spaces"},
+    {"types", "files", "errors"},
 ]
 
 

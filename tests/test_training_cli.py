@@ -29,12 +29,23 @@ def error_of(*arguments: str) -> str:
         (["train", "--preset", "dqn"], "'dqn' is not one of"),
         (["train", "--seed", "-1"], "--seed"),
         (["train", "--seed", "x"], "--seed"),
-        (["train", "--max-env-steps", "0"], "--max-env-steps"),
+        (["train", "--max-env-steps", "0"], "max_env_steps: Expected `int` >= 1"),
         (["train", "--return-bounds", "5"], "--return-bounds"),
         (["train", "--return-bounds", "5", "1"], "the smaller one first"),
-        (["train", "--return-bounds", "0", "nan"], "the smaller one first"),
+        (["train", "--return-bounds", "0", "nan"], "return_bounds is nan"),
         (["train", "--env-id", "Nope-v0"], "Nope"),
-        (["train", "--env-id", "FrozenLake-v1"], "FrozenLake-v1 is not supported"),
+        (["train", "--env-id", "CarRacing-v3", "--env-kwargs", "{}"], "CarRacing-v3 cannot be"),
+        (["train", "--env-kwargs", "{"], "'{' is not JSON"),
+        (["train", "--wrapper", "nope"], "wrappers[0]"),
+        (["train", "--wrapper", "no.such:thing"], "No module named 'no'"),
+        (["train", "--gamma", "x"], "'x' is not NUMBER"),
+        (["train", "--gamma", "1.5"], "gamma: Expected `float` <= 1"),
+        (["train", "--hidden-units", "64,"], "--hidden-units"),
+        (["train", "--action-names", "left"], "action_names has 1 names, CartPole-v1 has 2"),
+        (["train", "--config", "Makefile"], "Makefile cannot be read"),
+        (["train", "--config", "no/such/file.toml"], "no/such/file.toml"),
+        (["train", "--preset", "ppo", "--from", "tests"], "--preset cannot be given"),
+        (["train", "--from", "tests"], "tests has no config to go on with"),
         (["train", "--env-id", "Pendulum-v1"], "Pendulum-v1 is not supported"),
         (["train", "--name", "../escape"], "--name"),
         (["train", "--name", ".hidden"], "--name"),
@@ -118,7 +129,7 @@ def test_progress_goes_to_standard_error_in_plain_lines(tmp_path: Path) -> None:
     assert "\r" not in finished.stderr
     folder, *lines = finished.stderr.splitlines()
     assert folder == f"training in {tmp_path}/run"
-    assert all("steps/s" in line for line in lines)
+    assert all("steps/s" in line for line in lines[1:])  # the first has nothing before it
     assert "sampled" in lines[-1]
     assert "greedy" in lines[-1]
     assert finished.stdout.startswith("solved\n")

@@ -93,7 +93,8 @@ def make_batch(config: TrainingConfig, policy: Policy, rollout: Rollout) -> tupl
     """Estimate advantages and returns of a rollout and flatten it to samples.
 
     Returns:
-        The samples, and the share of the returns' variance that the critic explains.
+        The samples, their observations normalised, and the share of the returns' variance that
+        the critic explains.
     """
     flat = rollout.observations.reshape(-1, rollout.observations.shape[-1])
     flat_logits, flat_values = policy(flat)
@@ -122,7 +123,7 @@ def make_batch(config: TrainingConfig, policy: Policy, rollout: Rollout) -> tupl
     if config.normalize_advantages:
         advantages = standardize(advantages, rollout.valid)
     batch = Batch(
-        observations=flat[:samples],
+        observations=policy.normalize(flat[:samples]),
         actions=actions,
         log_probs=log_probs[np.arange(samples), actions],
         advantages=advantages.reshape(samples),

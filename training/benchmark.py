@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from training.config import PRESETS, Preset
+from training.config import TrainingConfig
+from training.errors import TrainingError
 from training.intervals import bootstrap_interval
 from training.scores import interquartile_mean, probability_of_improvement
 from training.trainer import Trainer
@@ -21,12 +22,13 @@ MEASURES = {"env_steps": -1, "seconds": -1, "greedy": 1, "sampled": 1}
 COLUMNS = ("seed", "solved", *MEASURES)
 
 
-class BaselineError(Exception):
+class BaselineError(TrainingError):
     """A file is not the table of a benchmark."""
 
 
 def benchmark(
-    preset: Preset,
+    config: TrainingConfig,
+    name: str,
     seeds: Iterable[int],
     output: Path,
     baseline: list[dict[str, float]] | None,
@@ -35,9 +37,10 @@ def benchmark(
     """Train once for each seed, one after the other in this process.
 
     Args:
-        preset: what to train.
+        config: what to train.
+        name: of the results.
         seeds: at least one.
-        output: folder for `<preset>.csv` and `<preset>.png`.
+        output: folder for `<name>.csv` and `<name>.png`.
         baseline: the runs of another benchmark to compare with, if any.
         report: called with each line of the table as soon as it is known.
 
@@ -49,13 +52,13 @@ def benchmark(
     report("  ".join(f"{column:>9}" for column in COLUMNS))
     runs = []
     for seed in seeds:
-        runs.append(_run(preset, seed))
+        runs.append(_run(config, seed))
         report(_line(runs[-1]))
     solved = f"{sum(run['solved'] for run in runs)}/{len(runs)}"
-    median = {name: statistics.median(run[name] for run in runs) for name in MEASURES}
+    median = {measure: statistics.median(run[measure] for run in runs) for measure in MEASURES}
     worst = {
-        name: (max if sign < 0 else min)(run[name] for run in runs)
-        for name, sign in MEASURES.items()
+        measure: (max if sign < 0 else min)(run[measure] for run in runs)
+        for measure, sign in MEASURES.items()
     }
     report(_line({"seed": "median", "solved": solved, **median}))
     report(_line({"seed": "worst", "solved": solved, **worst}))
@@ -63,22 +66,22 @@ def benchmark(
     if baseline is not None:
         # Where less is better, less is an improvement.
         scores, others = (
-            {name: sign * _columns(of)[name] for name, sign in MEASURES.items()}
+            {measure: sign * _columns(of)[measure] for measure, sign in MEASURES.items()}
             for of in (runs, baseline)
         )
         estimates["probability_of_improvement"] = _estimate(
             probability_of_improvement, scores, others
         )
-    for name, estimate in estimates.items():
-        report(name.replace("_", " "))
+    for what, estimate in estimates.items():
+        report(what.replace("_", " "))
         for part, values in estimate.items():
             report(_line({"seed": part, "solved": "", **values}))
-    with (output / f"{preset}.csv").open("w", newline="") as file:
+    with (output / f"{name}.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(runs)
-    _plot(runs, preset, output / f"{preset}.png")
-    return {"preset": preset, "runs": runs, "median": median, "worst": worst, **estimates}
+    _plot(runs, name, output / f"{name}.png")
+    return {"preset": name, "runs": runs, "median": median, "worst": worst, **estimates}
 
 
 def read_baseline(path: Path) -> list[dict[str, float]]:
@@ -97,8 +100,8 @@ def read_baseline(path: Path) -> list[dict[str, float]]:
     return runs
 
 
-def _run(preset: Preset, seed: int) -> dict[str, Any]:
-    trainer = Trainer(PRESETS[preset], seed)
+def _run(config: TrainingConfig, seed: int) -> dict[str, Any]:
+    trainer = Trainer(config, seed)
     started = time.perf_counter()
     while trainer.state.result is None:
         trainer.step()
@@ -133,14 +136,14 @@ def _line(row: dict[str, Any]) -> str:
     return "  ".join(f"{cell:>9}" for cell in cells)
 
 
-def _plot(runs: list[dict[str, Any]], preset: str, path: Path) -> None:
+def _plot(runs: list[dict[str, Any]], name: str, path: Path) -> None:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     steps = [run["env_steps"] for run in runs]
     axes.plot(steps, [run["greedy"] for run in runs], "o", label="greedy")
     axes.plot(steps, [run["sampled"] for run in runs], "x", label="sampled")
     axes.set_xlabel("environment steps until the run ended")
-    axes.set_ylabel("mean return of 100 episodes")
-    axes.set_title(f"preset {preset}, {len(runs)} seeds")
+    axes.set_ylabel("mean return of the last evaluation")
+    axes.set_title(f"{name}, {len(runs)} seeds")
     axes.legend()
     figure.savefig(path, dpi=120)

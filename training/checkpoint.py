@@ -1,12 +1,54 @@
 """Checkpoints: everything that a run needs to resume as if it had never been stopped."""
 
+import contextlib
 from pathlib import Path
 
 import cloudpickle
+import numpy as np
 import tensorflow as tf
 
+from training.config import Environment
+from training.envs import make_vector_env
+from training.errors import TrainingError, first_line
 from training.files import sync_tree
 from training.trainer import Trainer
+
+NAME = "update"
+KEPT = 2
+FORMAT = 2  # of what is pickled
+COMPARED_STEPS = 8
+
+
+class CheckpointError(TrainingError):
+    """No checkpoint of a run can be restored; the message says why."""
+
+
+def reason_against_storing(environment: Environment) -> str | None:
+    """Why environments cannot go on from a checkpoint as if nothing had happened, if so.
+
+    Some hold locks or sockets, others store how they were made and not how they stand. So two
+    are stored and restored, and what follows is compared.
+
+    Raises:
+        UnsupportedEnvironmentError: see `training.envs`.
+    """
+    with contextlib.closing(make_vector_env(environment, 2)) as env:
+        try:
+            env.action_space.seed(0)
+            env.reset(seed=0)
+            env.step(env.action_space.sample())
+            with contextlib.closing(cloudpickle.loads(cloudpickle.dumps(env))) as restored:
+                for step in range(COMPARED_STEPS):
+                    actions = env.action_space.sample()
+                    one, other = (each.step(actions)[:4] for each in (env, restored))
+                    if not all(map(np.array_equal, one, other)):
+                        return f"step {step + 1} after restoring it differs"
+                if not np.array_equal(env.reset()[0], restored.reset()[0]):
+                    return "its next episode differs"
+        # It is third-party code, which can raise anything.
+        except Exception as error:
+            return first_line(error)
+    return None
 
 
 class Checkpoints:
@@ -17,20 +59,21 @@ class Checkpoints:
     because Gymnasium's environments can be stored in no other way. Loading a pickle can
     run code: resume only runs that you trust.
 
-    TensorFlow names a checkpoint as the latest once it is written. It is synced to disk
-    (fsync) before that, so a checkpoint that a crash truncated is never restored.
+    A checkpoint is synced to disk (fsync) before TensorFlow names it as the latest, and its
+    parts have checksums, so that what a crash truncated is never restored.
     """
 
-    def __init__(self, folder: Path, trainer: Trainer) -> None:
+    def __init__(self, folder: Path, trainer: Trainer, *, with_environments: bool) -> None:
         self._folder = folder
         self._trainer = trainer
+        self._with_environments = with_environments
         self._stored_update: int | None = None
         self._pickled_state = tf.Variable("", dtype=tf.string)
-        checkpoint = tf.train.Checkpoint(
+        self._checkpoint = tf.train.Checkpoint(
             learner=trainer.learner.variables(), state=self._pickled_state
         )
         self._manager = tf.train.CheckpointManager(
-            checkpoint, folder, max_to_keep=2, checkpoint_name="update"
+            self._checkpoint, folder, max_to_keep=KEPT, checkpoint_name=NAME
         )
 
     def save(self) -> None:
@@ -39,12 +82,13 @@ class Checkpoints:
         A kill while the only checkpoint is overwritten would leave none.
 
         Raises:
-            OSError: the folder cannot be written.
+            OSError, tf.errors.OpError: the folder cannot be written.
         """
         state = self._trainer.state
         if state.update == self._stored_update:
             return
-        self._pickled_state.assign(cloudpickle.dumps(state))
+        env = self._trainer.env if self._with_environments else None
+        self._pickled_state.assign(cloudpickle.dumps((FORMAT, state, env)))
         sync_first = tf.train.CheckpointOptions(
             experimental_write_callbacks=[lambda: sync_tree(self._folder)]
         )
@@ -52,8 +96,41 @@ class Checkpoints:
         sync_tree(self._folder)  # and now the file that names the latest
         self._stored_update = state.update
 
-    def restore(self) -> None:
-        """Restore the trainer from the latest checkpoint, if there is one."""
-        if self._manager.restore_or_initialize() is not None:
-            self._trainer.state = cloudpickle.loads(self._pickled_state.numpy())
-            self._stored_update = self._trainer.state.update
+    def restore(self) -> list[str]:
+        """Restore the trainer from the newest checkpoint that is whole, if there is any.
+
+        Returns:
+            What is to be said about it, such as that the newest one is damaged.
+
+        Raises:
+            CheckpointError: there are checkpoints, but none can be restored.
+        """
+        reasons: list[str] = []
+        updates = [int(path.stem.rpartition("-")[2]) for path in self._folder.glob("*.index")]
+        for update in sorted(updates, reverse=True):
+            try:
+                self._restore(update)
+            # A damaged file can raise in TensorFlow, in pickle or in what is unpickled.
+            except Exception as error:
+                reasons.append(f"checkpoint {update} cannot be restored: {first_line(error)}")
+                continue
+            for damaged in (number for number in updates if number > update):
+                for path in self._folder.glob(f"{NAME}-{damaged}.*"):
+                    path.unlink()
+            return reasons
+        if reasons:
+            raise CheckpointError(reasons[0])
+        return []
+
+    def _restore(self, update: int) -> None:
+        restored = self._checkpoint.read(str(self._folder / f"{NAME}-{update}"))
+        restored.assert_existing_objects_matched()
+        form, state, env = cloudpickle.loads(self._pickled_state.numpy())
+        if form != FORMAT:
+            raise CheckpointError(f"it has format {form}, this program reads {FORMAT}")
+        self._trainer.state = state
+        self._stored_update = state.update
+        if env is not None:
+            self._trainer.env = env
+        else:
+            self._trainer.restart_environments()

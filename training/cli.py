@@ -1,37 +1,48 @@
 """The command line and its first command: options become a config, mistakes one clear line."""
 
-import dataclasses
 import json
 import logging
-import math
 import os
 import re
 import shlex
 import signal
 import sys
 import uuid
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
 import training
 from training.commands import benchmark, evaluate, render, sign
-from training.config import PRESETS, Preset, RunSettings
-from training.envs import UnsupportedEnvironmentError, make_vector_env, reward_threshold
-from training.evaluation import ReturnBoundsError
-from training.folder import RunError, claim, claim_next, read_settings
+from training.config import Environment, RunSettings, TrainingConfig
+from training.config_options import (
+    HyperparameterCommand,
+    change,
+    chosen_config,
+    chosen_values,
+    config_options,
+)
+from training.folder import claim, extend, locked, next_folder, read_settings
 from training.options import (
     Mistake,
+    allow_module_option,
     json_option,
     many_imports,
     preset_option,
     print_evaluations,
+    require_allowed,
     require_writable,
+    told_in_one_line,
 )
-from training.versions import newest_solved
+from training.presets import Preset
+from training.reporting import progress_display
+from training.versions import newest_solved, read_config
 
 NOT_SOLVED = 3
+OF_THE_NETWORK = {"hidden_units", "activation", "trunk", "initializer", "normalize_observations"}
 
 
 @click.group(
@@ -80,7 +91,7 @@ def _model_name(_context: click.Context, _parameter: click.Parameter, name: str)
     return name
 
 
-@commands.command()
+@commands.command(cls=HyperparameterCommand)
 @click.option(
     "--models",
     type=click.Path(file_okay=False, path_type=Path),
@@ -89,26 +100,24 @@ def _model_name(_context: click.Context, _parameter: click.Parameter, name: str)
 )
 @click.option("--name", default="cartpole", callback=_model_name, help="Name of the model.")
 @preset_option
-@click.option("--env-id", help="Gymnasium environment.  [default: the preset's]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Makes a run reproducible.")
 @click.option(
-    "--max-env-steps",
-    type=click.IntRange(min=1),
-    help="Stop after this many environment steps.  [default: the preset's]",
+    "--from",
+    "start_from",
+    type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
+    help="Version to go on from: its weights, and its hyperparameters in place of a preset's.",
 )
-@click.option(
-    "--return-bounds",
-    type=(float, float),
-    metavar="LOW HIGH",
-    help="Lowest and highest possible return of an episode, for the confidence intervals."
-    "  [default: the preset's for its own environment]",
-)
+@allow_module_option
 @click.option(
     "--run-dir",
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of the run: metrics, checkpoints, pictures.  [default: runs/<name>/<next number>]",
 )
-@click.option("--resume", is_flag=True, help="Resume the stopped run in --run-dir.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Resume the stopped run in --run-dir, or with a larger --max-env-steps an unsolved one.",
+)
 @click.option("--allow-unsolved", is_flag=True, help="Export the policy even if it is not solved.")
 @click.option(
     "--if-missing",
@@ -116,66 +125,79 @@ def _model_name(_context: click.Context, _parameter: click.Parameter, name: str)
     help="Train only if no version in DIR/<name> is solved with all its files as exported.",
 )
 @json_option
+@config_options
 @click.pass_context
 def train(
     context: click.Context,
+    /,
     models: Path,
     name: str,
     preset: Preset,
-    env_id: str | None,
+    config_file: Path | None,
     seed: int,
-    max_env_steps: int | None,
-    return_bounds: tuple[float, float] | None,
+    start_from: Path | None,
+    allowed_modules: tuple[str, ...],
     run_dir: Path | None,
     resume: bool,
     allow_unsolved: bool,
     if_missing: bool,
     as_json: bool,
+    **_: object,
 ) -> None:
     """Train until solved with a margin, then export DIR/<name>/<next version>.
 
+    Without a reward threshold, the best policy that was evaluated is exported at the end. A
+    hyperparameter that is not given is the preset's; a preset was tuned for its own environment,
+    so for any other one observations and rewards are normalised.
+
     Exit status: 0 exported, because solved or --allow-unsolved, or there already and --if-missing;
-    2 wrong use; 3 not solved and nothing exported; 143 after SIGTERM and 130 after Ctrl-C, with a
-    checkpoint to --resume from.
+    1 the environment or the disk failed; 2 wrong use; 3 not solved and nothing exported; 143 after
+    SIGTERM and 130 after Ctrl-C, with a checkpoint to --resume from.
     """
     if if_missing and not resume and (existing := newest_solved(models / name)) is not None:
         _report_existing(existing, as_json)
         return
-    if resume:
-        settings = _settings_to_resume(context, run_dir)
-    else:
-        config = PRESETS[preset]
-        if env_id is not None and env_id != config.env_id:
-            # These are of the preset's own environment.
-            config = dataclasses.replace(
-                config, env_id=env_id, endurance_steps=None, return_bounds=None
-            )
-        if max_env_steps is not None:
-            config = dataclasses.replace(config, max_env_steps=max_env_steps)
-        if return_bounds is not None:
-            low, high = return_bounds
-            if not (low < high and math.isfinite(high - low)):
-                raise Mistake("--return-bounds are two numbers, the smaller one first")
-            config = dataclasses.replace(config, return_bounds=return_bounds)
-        settings = RunSettings(
-            uuid.uuid4().hex, config, preset, seed, str(models / name), allow_unsolved
-        )
-    # Report mistakes before importing TensorFlow, which takes seconds.
-    _require_solvable(settings.config.env_id, settings.allow_unsolved)
-    require_writable(Path(settings.models))
     received = _note_signals()
-    try:
+    with told_in_one_line(), progress_display() as display, ExitStack() as stack:
+        # Mistakes are told before TensorFlow is imported, which takes seconds.
+        if resume:
+            settings = _settings_to_resume(context, run_dir)
+        else:
+            if start_from is None:
+                config = chosen_config(context, preset, config_file)
+            else:
+                config = _config_to_go_on(context, start_from, config_file, allowed_modules)
+            settings = RunSettings(
+                uuid.uuid4().hex,
+                config,
+                preset,
+                seed,
+                str(models / name),
+                allow_unsolved,
+                None if start_from is None else str(start_from),
+            )
+        _require_environment(settings.config)
+        require_writable(Path(settings.models))
         if run_dir is None:
-            run_dir = claim_next(Path("runs") / name, settings)
-        elif not resume:
+            run_dir = next_folder(Path("runs") / name)
+        stack.enter_context(locked(run_dir))
+        larger_budget = _larger_budget(context) if resume else None
+        if not resume:
             claim(run_dir, settings)
+        elif larger_budget is not None:
+            settings = extend(run_dir, settings, larger_budget)
         # At once, so that a run that is killed can be found.
         click.echo(f"training in {run_dir}", err=True)
+        display.phase("importing TensorFlow")
         with many_imports():
             from training import run
-        summary = run.run(settings, run_dir, stop_requested=lambda: bool(received))
-    except (RunError, ReturnBoundsError) as error:
-        raise Mistake(str(error)) from error
+        summary = run.run(
+            settings,
+            run_dir,
+            display,
+            stop_requested=lambda: bool(received),
+            extended=larger_budget is not None,
+        )
     if summary is None:
         options = f"--resume --run-dir {shlex.quote(str(run_dir))}"
         click.echo(f"stopped, resume with: {options}", err=True)
@@ -183,30 +205,67 @@ def train(
     if as_json:
         click.echo(json.dumps(summary))
     else:
-        click.echo("solved" if summary["solved"] else "not solved")
-        print_evaluations(summary)
-        click.echo(
-            f"{summary['env_steps']} steps, {summary['episodes']} episodes, "
-            f"{summary['seconds']:.1f} s"
-        )
-        click.echo(f"run in {run_dir}")
-        exported = summary["model_dir"]
-        click.echo("nothing exported" if exported is None else f"exported {exported}")
+        _report(summary)
     if summary["model_dir"] is None:
         sys.exit(NOT_SOLVED)
+
+
+def _report(summary: dict[str, Any]) -> None:
+    """Print the result of a run."""
+    if summary["reward_threshold"] is None:
+        click.echo("no reward threshold, the best evaluated policy is kept")
+    else:
+        click.echo("solved" if summary["solved"] else "not solved")
+    print_evaluations(summary)
+    click.echo(
+        f"{summary['env_steps']} steps, {summary['episodes']} episodes, "
+        f"{summary['seconds']:.1f} s; {summary['evaluation_steps']} more steps to evaluate"
+    )
+    click.echo(f"run in {summary['run_dir']}")
+    exported = summary["model_dir"]
+    click.echo("nothing exported" if exported is None else f"exported {exported}")
 
 
 def _settings_to_resume(context: click.Context, run_dir: Path | None) -> RunSettings:
     if run_dir is None:
         raise Mistake("--resume needs the --run-dir of the run")
-    for parameter in context.params.keys() - {"run_dir", "resume", "as_json"}:
+    allowed = {"run_dir", "resume", "as_json", "max_env_steps"}
+    for parameter in context.params.keys() - allowed:
         if context.get_parameter_source(parameter) is ParameterSource.COMMANDLINE:
-            option = f"--{parameter.replace('_', '-')}"
+            option = next(one.opts[0] for one in context.command.params if one.name == parameter)
             raise Mistake(f"--resume keeps the settings of the run: {option} cannot be given")
-    try:
-        return read_settings(run_dir)
-    except RunError as error:
-        raise Mistake(str(error)) from error
+    return read_settings(run_dir)
+
+
+def _larger_budget(context: click.Context) -> int | None:
+    budget: int | None = context.params["max_env_steps"]
+    return budget
+
+
+def _config_to_go_on(
+    context: click.Context,
+    version: Path,
+    config_file: Path | None,
+    allowed_modules: tuple[str, ...],
+) -> TrainingConfig:
+    """The config of a version with what the file and the command line change."""
+    if context.get_parameter_source("preset") is ParameterSource.COMMANDLINE:
+        raise Mistake("--from keeps the hyperparameters of the version: --preset cannot be given")
+    values = chosen_values(context, config_file)
+    for name in OF_THE_NETWORK & values.keys():
+        raise Mistake(f"--from keeps the network of the version: {name} cannot be given")
+    start = read_config(version)
+    kept = {name: getattr(start, name) for name in OF_THE_NETWORK}
+    config = change(start, {**kept, **values})
+    named = Environment(str(values.get("env_id", "")), wrappers=tuple(values.get("wrappers", ())))
+    require_allowed(config.environment, [*allowed_modules, *named.modules()])
+    return config
+
+
+def _require_environment(config: TrainingConfig) -> None:
+    from training.names import describe_with_names
+
+    describe_with_names(config.environment, config.observation_names, config.action_names)
 
 
 def _report_existing(version: Path, as_json: bool) -> None:
@@ -218,16 +277,6 @@ def _report_existing(version: Path, as_json: bool) -> None:
         f"{version} is there and solved: not training again, which `train` without --if-missing "
         "does (docker compose run --rm train train)"
     )
-
-
-def _require_solvable(env_id: str, allow_unsolved: bool) -> None:
-    try:
-        env = make_vector_env(env_id, 1)
-    except UnsupportedEnvironmentError as error:
-        raise Mistake(str(error)) from error
-    env.close()
-    if reward_threshold(env) is None and not allow_unsolved:
-        raise Mistake(f"{env_id} has no reward threshold to reach: --allow-unsolved is needed")
 
 
 def _note_signals() -> list[int]:

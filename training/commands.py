@@ -7,21 +7,30 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from training.config import Preset
+from training.config_options import HyperparameterCommand, chosen_config, config_options
 from training.options import (
     Mistake,
+    allow_module_option,
     json_option,
     many_imports,
     preset_option,
     print_evaluations,
+    require_allowed,
     require_writable,
+    told_in_one_line,
 )
+from training.presets import Preset
 
 if TYPE_CHECKING:
     from training.artefact import Loaded
 
 model_dir_argument = click.argument(
     "model_dir", type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
+run_graph_option = click.option(
+    "--run-graph",
+    is_flag=True,
+    help="Run the graph of a version that was learned elsewhere. It can do what any program can.",
 )
 
 
@@ -36,31 +45,41 @@ model_dir_argument = click.argument(
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, help="Makes the evaluation reproducible."
 )
+@allow_module_option
+@run_graph_option
 @json_option
-def evaluate(model_dir: Path, episodes: int, seed: int, as_json: bool) -> None:
+def evaluate(
+    model_dir: Path,
+    episodes: int,
+    seed: int,
+    allowed_modules: tuple[str, ...],
+    run_graph: bool,
+    as_json: bool,
+) -> None:
     """Play full episodes with the exported version MODEL_DIR."""
-    policy, env_id, return_bounds = _load(model_dir)
+    with told_in_one_line():
+        loaded = _load(model_dir, allowed_modules, run_graph)
 
-    import numpy as np
+        import numpy as np
 
-    from training.card import evaluation_to_json
-    from training.evaluation import ReturnBoundsError
-    from training.evaluation import evaluate as run_evaluation
+        from training.card import evaluation_to_json
+        from training.evaluation import ReturnBoundsError
+        from training.evaluation import evaluate as run_evaluation
 
-    play = partial(
-        run_evaluation,
-        policy,
-        env_id,
-        episodes=episodes,
-        rng=np.random.default_rng(seed),
-        return_bounds=return_bounds,
-    )
-    summary: dict[str, Any] = {"environment": env_id}
-    try:
-        summary["greedy"] = evaluation_to_json(play(deterministic=True))
-        summary["sampled"] = evaluation_to_json(play(deterministic=False))
-    except ReturnBoundsError as error:
-        raise Mistake(f"{model_dir}: {error}, as its card says") from error
+        play = partial(
+            run_evaluation,
+            loaded.policy,
+            loaded.environment,
+            episodes=episodes,
+            rng=np.random.default_rng(seed),
+            return_bounds=loaded.return_bounds,
+        )
+        summary: dict[str, Any] = {"environment": loaded.environment.id}
+        try:
+            summary["greedy"] = evaluation_to_json(play(deterministic=True))
+            summary["sampled"] = evaluation_to_json(play(deterministic=False))
+        except ReturnBoundsError as error:
+            raise Mistake(f"{model_dir}: {error}, as its card says") from error
     if as_json:
         click.echo(json.dumps(summary))
     else:
@@ -78,19 +97,28 @@ def evaluate(model_dir: Path, episodes: int, seed: int, as_json: bool) -> None:
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, help="Of the episode's initial state."
 )
-def render(model_dir: Path, output: Path, seed: int) -> None:
+@allow_module_option
+@run_graph_option
+def render(
+    model_dir: Path,
+    output: Path,
+    seed: int,
+    allowed_modules: tuple[str, ...],
+    run_graph: bool,
+) -> None:
     """Record a greedy episode of the exported version MODEL_DIR, without a screen."""
     from training.pictures import record_episode
 
-    policy, env_id, _ = _load(model_dir)
-    try:
-        episode_return = record_episode(policy, env_id, seed, output)
-    except OSError as error:
-        raise Mistake(f"{output} cannot be written: {error.strerror}") from error
+    with told_in_one_line():
+        loaded = _load(model_dir, allowed_modules, run_graph)
+        try:
+            episode_return = record_episode(loaded.policy, loaded.environment, seed, output)
+        except OSError as error:
+            raise Mistake(f"{output} cannot be written: {error.strerror}") from error
     click.echo(f"return {episode_return:.1f}, recorded in {output}")
 
 
-@click.command()
+@click.command(cls=HyperparameterCommand)
 @click.option("--seeds", type=click.IntRange(min=1), required=True, help="Number of runs.")
 @click.option(
     "--first-seed",
@@ -111,34 +139,40 @@ def render(model_dir: Path, output: Path, seed: int) -> None:
     help="CSV of another benchmark, such as another preset's, to compare with.",
 )
 @json_option
+@config_options
+@click.pass_context
 def benchmark(
+    context: click.Context,
+    /,
     seeds: int,
     first_seed: int,
     preset: Preset,
+    config_file: Path | None,
     output: Path,
     baseline: Path | None,
     as_json: bool,
+    **_: object,
 ) -> None:
     """Train once per seed and report how reliably the preset learns.
 
-    The presets were tuned on the seeds 0 to 9.
+    The presets were tuned on the seeds 0 to 9. The results are named after the preset, or after
+    the file of --config.
     """
-    require_writable(output)
-    with many_imports():
-        from training.benchmark import BaselineError, read_baseline
-        from training.benchmark import benchmark as run_benchmark
+    with told_in_one_line():
+        config = chosen_config(context, preset, config_file)
+        require_writable(output)
+        with many_imports():
+            from training.benchmark import benchmark as run_benchmark
+            from training.benchmark import read_baseline
 
-    try:
-        runs = None if baseline is None else read_baseline(baseline)
-    except BaselineError as error:
-        raise Mistake(str(error)) from error
-    result = run_benchmark(
-        preset,
-        range(first_seed, first_seed + seeds),
-        output,
-        runs,
-        report=lambda line: click.echo(line, err=as_json),
-    )
+        result = run_benchmark(
+            config,
+            preset if config_file is None else config_file.stem,
+            range(first_seed, first_seed + seeds),
+            output,
+            None if baseline is None else read_baseline(baseline),
+            report=lambda line: click.echo(line, err=as_json),
+        )
     if as_json:
         click.echo(json.dumps(result))
 
@@ -171,22 +205,18 @@ def sign(model_dir: Path, key: Path) -> None:
     click.echo(f"signed {model_dir}")
 
 
-def _load(model_dir: Path) -> "Loaded":
+def _load(model_dir: Path, allowed_modules: tuple[str, ...], run_graph: bool) -> "Loaded":
     with many_imports():
-        from gymnasium.spaces import flatdim
-
         from training.artefact import ArtefactError, load
-        from training.envs import UnsupportedEnvironmentError, make_vector_env
+        from training.envs import describe
 
     try:
-        loaded = load(model_dir)
-        env = make_vector_env(loaded.env_id, 1)
+        loaded = load(model_dir, run_graph=run_graph)
     except ArtefactError as error:
         raise Mistake(f"{model_dir} is not an exported version: {error}") from error
-    except UnsupportedEnvironmentError as error:
-        raise Mistake(str(error)) from error
-    env.close()
-    sizes = loaded.policy.observation_size, loaded.policy.num_actions
-    if sizes != (flatdim(env.single_observation_space), flatdim(env.single_action_space)):
-        raise Mistake(f"{model_dir} is not a policy for {loaded.env_id}, as its card says")
+    require_allowed(loaded.environment, allowed_modules)
+    described = describe(loaded.environment)
+    sizes = len(described.observation_names), len(described.action_names)
+    if sizes != (loaded.observation_size, loaded.num_actions):
+        raise Mistake(f"{model_dir} is not a policy for {loaded.environment.id}, as its card says")
     return loaded

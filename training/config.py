@@ -1,95 +1,181 @@
-"""Everything that decides how a policy is learned, and the presets that users name."""
+"""Everything that decides how a policy is learned."""
 
-from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, NamedTuple
 
-Activation = Literal["tanh", "linear"]
+import msgspec
+from msgspec import Meta
+
+from training.errors import TrainingError
+
+Activation = Literal["tanh", "relu", "linear"]
 Initializer = Literal["orthogonal", "glorot_uniform"]
-Preset = Literal["ppo", "a2c", "notebook", "acrobot"]
+
+Count = Annotated[int, Meta(ge=1)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Positive = Annotated[float, Meta(gt=0)]
+NotNegative = Annotated[float, Meta(ge=0)]
+
+
+class ConfigError(TrainingError):
+    """A hyperparameter is unknown or has a value that it cannot have; the message says which."""
+
+
+class Environment(NamedTuple):
+    """What an environment is made from, by `gymnasium.make`."""
+
+    id: str  # may begin with the module that registers it: "mypackage:MyEnv-v0"
+    kwargs: Mapping[str, Any] = MappingProxyType({})
+    max_episode_steps: int | None = None  # replaces its own time limit, if given
+    wrappers: tuple[str, ...] = ()  # "module:callable", each called with what it wraps
+
+    def modules(self) -> list[str]:
+        """The modules that are imported to make it."""
+        named = [name.partition(":") for name in (self.id, *self.wrappers)]
+        return [module for module, colon, _ in named if colon]
+
+
+def about(text: str) -> Meta:
+    """What a hyperparameter is, as the command line and the documentation say it."""
+    return Meta(description=text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingConfig:
-    """Hyperparameters of one training run. All counts are whole numbers of at least 1.
+    """Hyperparameters of one training run.
 
-    Collecting
-        env_id: Gymnasium id of the environment.
-        num_envs: environments stepped in parallel (`N`).
-        num_steps: steps of each environment in one rollout (`T`).
-        whole_episodes: end a rollout when every environment has finished one episode; the
-            steps from there to `num_steps` are padding.
-        max_env_steps: give up after this many environment steps.
-        max_episodes: give up after this many episodes, if set.
-
-    Estimating
-        estimator: "gae" (Schulman et al. 2016) or "monte_carlo", the discounted returns
-            standardised over the rollout.
-        gamma: discount per step.
-        gae_lambda: the lambda of GAE.
-
-    Learning
-        hidden_units: width of the layer that actor and critic share.
-        activation: its activation.
-        initializer: how the first weights are drawn.
-        learning_rate, adam_epsilon: of Adam (Kingma & Ba 2015).
-        num_epochs: passes over a rollout.
-        num_minibatches: minibatches that a rollout is shuffled into in each pass.
-        clip_coef: PPO's clipping range; None takes the plain policy gradient.
-        normalize_advantages: standardise the advantages of a rollout.
-        differentiate_advantages: let the gradient of the policy loss flow through the
-            advantages into the critic. Only the notebook does.
-        value_loss: "squared" (halved) or "huber".
-        reduction: "mean" or "sum" of the losses over the samples of a minibatch.
-        ent_coef, vf_coef: weights of the entropy bonus and of the value loss.
-        max_grad_norm: clip the global norm of the gradient, if set.
-
-    Stopping
-        evaluation_interval: rollouts between two evaluations.
-        evaluation_episodes: episodes of one evaluation, each for greedy and sampled.
-        return_bounds: the lowest and the highest possible return of an episode, if known.
-        endurance_steps: time limit of the endurance test, if any: greedy episodes with a
-            reward of 1 per step, all of which must last to the limit.
-        patience: evaluations for which a run continues after the first one that reaches the
-            threshold, to find a policy with a margin: every single evaluated episode
-            reaches it, and the endurance test is passed.
-        wait_for_running_return: evaluate only once the running return exceeds the threshold.
-        checkpoint_interval: rollouts between two checkpoints.
+    From outside they come through `config_from`, which checks them.
     """
 
-    env_id: str
-    num_envs: int
-    num_steps: int
-    whole_episodes: bool = False
-    max_env_steps: int
-    max_episodes: int | None = None
+    # The environment
+    env_id: Annotated[
+        str, about("Gymnasium environment, such as CartPole-v1 or mypackage:MyEnv-v0.")
+    ]
+    env_kwargs: Annotated[
+        dict[str, Any], about("Arguments of the environment, as a JSON object.")
+    ] = field(default_factory=dict, hash=False)
+    max_episode_steps: Annotated[
+        Count | None, about("Time limit of an episode, in place of the environment's own.")
+    ] = None
+    wrappers: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^[\w.]+:\w+$")], ...],
+        about("Wrapper around the environment, as module:callable; can be repeated."),
+    ] = ()
+    observation_names: Annotated[
+        tuple[str, ...], about("Names of the numbers of a flat observation.")
+    ] = ()
+    action_names: Annotated[tuple[str, ...], about("Names of the actions.")] = ()
+    reward_threshold: Annotated[
+        float | None,
+        about("Mean return from which the policy is solved, in place of the environment's own."),
+    ] = None
+    return_bounds: Annotated[
+        tuple[float, float] | None,
+        about("Lowest and highest possible return of an episode, for confidence intervals."),
+    ] = None
 
-    estimator: Literal["gae", "monte_carlo"] = "gae"
-    gamma: float
-    gae_lambda: float = 1.0
+    # Collecting
+    num_envs: Annotated[Count, about("Environments stepped in parallel (N).")]
+    num_steps: Annotated[Count, about("Steps of each environment in one rollout (T).")]
+    whole_episodes: Annotated[
+        bool,
+        about(
+            "End a rollout when every environment has finished one episode; the steps from there "
+            "to num_steps are padding."
+        ),
+    ] = False
+    max_env_steps: Annotated[Count, about("Stop after this many environment steps.")]
+    max_episodes: Annotated[Count | None, about("Stop after this many episodes.")] = None
 
-    hidden_units: int
-    activation: Activation
-    initializer: Initializer = "orthogonal"
-    learning_rate: float
-    adam_epsilon: float
-    num_epochs: int = 1
-    num_minibatches: int = 1
-    clip_coef: float | None = None
-    normalize_advantages: bool = False
-    differentiate_advantages: bool = False
-    value_loss: Literal["squared", "huber"] = "squared"
-    reduction: Literal["mean", "sum"] = "mean"
-    ent_coef: float = 0.0
-    vf_coef: float
-    max_grad_norm: float | None = None
+    # Estimating
+    estimator: Annotated[
+        Literal["gae", "monte_carlo"],
+        about(
+            "GAE (Schulman et al. 2016), or the discounted returns standardised over the rollout."
+        ),
+    ] = "gae"
+    gamma: Annotated[Share, about("Discount per step.")]
+    gae_lambda: Annotated[Share, about("The lambda of GAE.")] = 1.0
+    normalize_observations: Annotated[
+        bool,
+        about("Standardise observations by their running mean and variance, in the graph too."),
+    ] = False
+    scale_rewards: Annotated[
+        bool,
+        about("Learn from rewards divided by the standard deviation of the discounted return."),
+    ] = False
 
-    evaluation_interval: int
-    evaluation_episodes: int = 100
-    return_bounds: tuple[float, float] | None = None
-    endurance_steps: int | None = None
-    patience: int = 20
-    wait_for_running_return: bool = False
-    checkpoint_interval: int = 50
+    # Learning
+    hidden_units: Annotated[
+        Annotated[tuple[Count, ...], Meta(min_length=1)],
+        about("Widths of the hidden layers, such as 64,64."),
+    ]
+    activation: Annotated[Activation, about("Activation of the hidden layers.")]
+    trunk: Annotated[
+        Literal["shared", "separate"],
+        about("Whether actor and critic share the hidden layers, or have them each."),
+    ] = "shared"
+    initializer: Annotated[
+        Initializer,
+        about("How the first weights are drawn (Andrychowicz et al. 2021; Glorot & Bengio 2010)."),
+    ] = "orthogonal"
+    learning_rate: Annotated[Positive, about("Of Adam (Kingma & Ba 2015).")]
+    adam_epsilon: Annotated[Positive, about("Of Adam.")]
+    num_epochs: Annotated[Count, about("Passes over a rollout.")] = 1
+    num_minibatches: Annotated[
+        Count, about("Minibatches that a rollout is shuffled into in each pass.")
+    ] = 1
+    clip_coef: Annotated[
+        Positive | None, about("PPO's clipping range; none takes the plain policy gradient.")
+    ] = None
+    normalize_advantages: Annotated[bool, about("Standardise the advantages of a rollout.")] = False
+    differentiate_advantages: Annotated[
+        bool,
+        about("Let the policy's gradient flow through the advantages into the critic."),
+    ] = False
+    value_loss: Annotated[Literal["squared", "huber"], about("Squared is halved.")] = "squared"
+    reduction: Annotated[
+        Literal["mean", "sum"], about("Of the losses over the samples of a minibatch.")
+    ] = "mean"
+    ent_coef: Annotated[NotNegative, about("Weight of the entropy bonus.")] = 0.0
+    vf_coef: Annotated[NotNegative, about("Weight of the value loss.")]
+    max_grad_norm: Annotated[
+        Positive | None, about("Clip the global norm of the gradient to this.")
+    ] = None
+
+    # Evaluating and stopping
+    evaluation_interval: Annotated[Count, about("Rollouts between two evaluations.")]
+    evaluation_episodes: Annotated[
+        Count, about("Episodes of one evaluation, each for greedy and sampled.")
+    ] = 100
+    endurance_steps: Annotated[
+        Count | None,
+        about(
+            "Time limit of the endurance test: greedy episodes with a reward of 1 per step, all "
+            "of which must last to the limit."
+        ),
+    ] = None
+    patience: Annotated[
+        Count,
+        about(
+            "Evaluations for which a run continues after the first one that reaches the "
+            "threshold, to find a policy with a margin: every single evaluated episode reaches "
+            "it, and the endurance test is passed."
+        ),
+    ] = 20
+    wait_for_running_return: Annotated[
+        bool, about("Evaluate only once the running return exceeds the threshold.")
+    ] = False
+    checkpoint_interval: Annotated[Count, about("Rollouts between two checkpoints.")] = 50
+
+    @property
+    def environment(self) -> Environment:
+        """What the environment is made from."""
+        return Environment(self.env_id, self.env_kwargs, self.max_episode_steps, self.wrappers)
 
     @property
     def rollout_size(self) -> int:
@@ -102,10 +188,6 @@ class TrainingConfig:
         return self.rollout_size // self.num_minibatches
 
 
-# Options that commit 0cabd54 stored in run.json, with the only value that each ever had.
-REMOVED_OPTIONS = {"anneal_learning_rate": False, "running_return_rate": 0.01}
-
-
 class RunSettings(NamedTuple):
     """Settings of a run: together with the code, they determine everything that it does."""
 
@@ -115,87 +197,53 @@ class RunSettings(NamedTuple):
     seed: int
     models: str  # folder in which the exported version gets its number
     allow_unsolved: bool  # export the policy even if it is not solved
+    start_from: str | None = None  # folder of the version whose weights it began with
 
 
-# Schulman et al. 2017, "Proximal Policy Optimization Algorithms".
-_PPO = TrainingConfig(
-    env_id="CartPole-v1",
-    num_envs=32,
-    num_steps=32,
-    max_env_steps=200_000,
-    gamma=0.99,
-    gae_lambda=0.95,
-    hidden_units=64,
-    activation="tanh",
-    learning_rate=5e-3,
-    adam_epsilon=1e-5,
-    num_epochs=10,
-    num_minibatches=8,
-    clip_coef=0.2,
-    normalize_advantages=True,
-    vf_coef=0.5,
-    max_grad_norm=0.5,
-    evaluation_interval=5,
-    return_bounds=(0.0, 500.0),
-    endurance_steps=10_000,
-)
+# What commit 0cabd54 stored, with the only value that each ever had.
+_REMOVED = {"anneal_learning_rate": False, "running_return_rate": 0.01}
 
-PRESETS: dict[Preset, TrainingConfig] = {
-    "ppo": _PPO,
-    # Mnih et al. 2016, "Asynchronous Methods for Deep Reinforcement Learning", in its
-    # synchronous form, with Adam in place of RMSProp and GAE in place of n-step returns.
-    "a2c": TrainingConfig(
-        env_id="CartPole-v1",
-        num_envs=32,
-        num_steps=8,
-        max_env_steps=1_000_000,
-        gamma=0.99,
-        gae_lambda=0.95,
-        hidden_units=64,
-        activation="tanh",
-        learning_rate=5e-3,
-        adam_epsilon=1e-5,
-        vf_coef=0.5,
-        max_grad_norm=0.5,
-        evaluation_interval=100,
-        return_bounds=(0.0, 500.0),
-        checkpoint_interval=500,
-    ),
-    # PPO for Acrobot-v1, whose reward of -1 per step needs a longer rollout.
-    "acrobot": replace(
-        _PPO,
-        env_id="Acrobot-v1",
-        num_steps=64,
-        max_env_steps=1_000_000,
-        learning_rate=3e-3,
-        evaluation_interval=10,
-        return_bounds=(-500.0, 0.0),
-        endurance_steps=None,
-        patience=5,
-    ),
-    # The notebook that this project began with, flaws included: no activation, a critic that
-    # is also trained through the actor's loss, and no bootstrap where the time limit cuts.
-    "notebook": TrainingConfig(
-        env_id="CartPole-v0",
-        num_envs=1,
-        num_steps=1_000,
-        whole_episodes=True,
-        max_env_steps=10_000_000,
-        max_episodes=10_000,
-        estimator="monte_carlo",
-        gamma=0.99,
-        hidden_units=128,
-        activation="linear",
-        initializer="glorot_uniform",
-        learning_rate=0.01,
-        adam_epsilon=1e-7,
-        differentiate_advantages=True,
-        value_loss="huber",
-        reduction="sum",
-        vf_coef=1.0,
-        evaluation_interval=10,
-        return_bounds=(0.0, 200.0),
-        checkpoint_interval=500,
-        wait_for_running_return=True,
-    ),
-}
+
+def config_from(values: Mapping[str, Any]) -> TrainingConfig:
+    """Make a config from JSON or TOML values by the names of its fields, and check it.
+
+    Raises:
+        ConfigError: a name is unknown or missing, or a value is not possible.
+    """
+    names = [one.name for one in fields(TrainingConfig)]
+    given = {name: value for name, value in values.items() if (name, value) not in _REMOVED.items()}
+    for name in given.keys() - names:
+        close = difflib.get_close_matches(name, names, 1)
+        raise ConfigError(f"{name} is unknown" + (f": is {close[0]} meant?" if close else ""))
+    if isinstance(given.get("hidden_units"), int):  # as older versions have it
+        given["hidden_units"] = (given["hidden_units"],)
+    try:
+        config = msgspec.convert(given, TrainingConfig)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$.")
+        raise ConfigError(f"{where.rstrip('`')}: {what}" if where else what) from error
+    _check(config)
+    return config
+
+
+def _check(config: TrainingConfig) -> None:
+    """Raise `ConfigError` for what no single field shows."""
+    for one in fields(config):
+        value = getattr(config, one.name)
+        for number in value if isinstance(value, tuple) else [value]:
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ConfigError(f"{one.name} is {number}")
+    if config.return_bounds is not None and not config.return_bounds[0] < config.return_bounds[1]:
+        raise ConfigError("return_bounds are two numbers, the smaller one first")
+    if config.num_minibatches > config.rollout_size:
+        raise ConfigError(
+            f"num_minibatches is {config.num_minibatches}, more than the {config.rollout_size} "
+            "samples of a rollout (num_envs times num_steps)"
+        )
+    for name in ("observation_names", "action_names"):
+        names = getattr(config, name)
+        if len(set(names)) < len(names) or "" in names:
+            raise ConfigError(f"{name} are not all different and not empty")
+    reserved = config.env_kwargs.keys() & {"id", "render_mode", "max_episode_steps"}
+    if reserved:
+        raise ConfigError(f"env_kwargs cannot have {reserved.pop()}")

@@ -1,24 +1,57 @@
-"""Gymnasium environments: which ones a policy can be learned on, and how they are made."""
+"""Gymnasium environments: how they are made, one or many, with flat observations."""
 
+import importlib
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import closing, contextmanager
+from functools import partial
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Discrete
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.wrappers import FlattenObservation, TransformAction
+
+from training.config import Environment
+from training.errors import TrainingError
+from training.spaces import is_flat, observation_names, reason_against
+from training.types import DoubleArray
 
 
-class UnsupportedEnvironmentError(ValueError):
+class UnsupportedEnvironmentError(TrainingError):
     """The environment does not exist, cannot be made, or has spaces that are not supported."""
 
 
-def make_vector_env(env_id: str, num_envs: int, max_episode_steps: int | None = None) -> VectorEnv:
-    """Make `num_envs` copies of an environment, stepped together.
+class Description(NamedTuple):
+    """What is known of an environment before it is played."""
 
-    `max_episode_steps` replaces the environment's own time limit, if given.
+    observation_names: list[str]  # [O]
+    low: DoubleArray  # [O], the lowest observation that it declares
+    high: DoubleArray  # [O]
+    action_names: list[str]  # [A]
+    action_start: int  # its own number of the first action
+    name: str  # its id without the version
+    max_episode_steps: int | None
+    reward_threshold: float | None  # mean return from which Gymnasium calls it solved
+
+
+def make_env(environment: Environment, render_mode: str | None = None) -> gym.Env[Any, Any]:
+    """Make one environment with flat observations and actions from 0.
+
+    Raises:
+        UnsupportedEnvironmentError: no such environment, a dependency of it is missing, or its
+            spaces are not supported (see `training.spaces`).
+    """
+    env = _make_as_it_is(environment, render_mode)
+    if isinstance(env.action_space, Discrete) and env.action_space.start != 0:
+        start, actions = env.action_space.start, Discrete(env.action_space.n)
+        env = TransformAction(env, lambda action: action + start, actions)
+    return env if is_flat(env.observation_space) else FlattenObservation(env)
+
+
+def make_vector_env(environment: Environment, num_envs: int) -> VectorEnv[Any, Any, Any]:
+    """Make `num_envs` copies of an environment, stepped together.
 
     Gymnasium's own vectorised implementation is used where there is one. Every environment
     made here resets on the step after an episode's end (`AutoresetMode.NEXT_STEP`): that
@@ -26,73 +59,81 @@ def make_vector_env(env_id: str, num_envs: int, max_episode_steps: int | None = 
     episode.
 
     Raises:
-        UnsupportedEnvironmentError: no such environment, a dependency of it is missing, its
-            observations are not a flat Box, or its actions are not Discrete from 0.
+        UnsupportedEnvironmentError: see `make_env`.
     """
-    time_limit: dict[str, Any] = (
-        {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
-    )
-    try:
-        with _without_deprecations():
-            vectorised = gym.spec(env_id).vector_entry_point is not None
+    with closing(make_env(environment)) as single, _quiet():
+        spec, spaces = single.unwrapped.spec, (single.observation_space, single.action_space)
+        is_plain = not environment.kwargs and not environment.wrappers
+        if is_plain and spec is not None and spec.vector_entry_point is not None:
             env = gym.make_vec(
-                env_id,
+                environment.id,
                 num_envs=num_envs,
-                vectorization_mode="vector_entry_point" if vectorised else "sync",
-                **time_limit,
+                vectorization_mode="vector_entry_point",
+                **_time_limit(environment),
             )
-    # An environment is third-party code and can raise anything: then it cannot be used.
-    except Exception as error:
-        raise UnsupportedEnvironmentError(f"{env_id} cannot be made: {error}") from error
-    observation_space, action_space = env.single_observation_space, env.single_action_space
-    if not (isinstance(observation_space, Box) and len(observation_space.shape) == 1):
-        reason = f"observations are {observation_space}, a one-dimensional Box is needed"
-    elif not (isinstance(action_space, Discrete) and action_space.start == 0):
-        reason = f"actions are {action_space}, Discrete actions from 0 are needed"
-    elif env.metadata["autoreset_mode"] is not AutoresetMode.NEXT_STEP:
-        reason = "it does not reset on the step after an episode's end"
-    else:
-        return env
-    env.close()
-    raise UnsupportedEnvironmentError(f"{env_id} is not supported: {reason}")
+            same_spaces = (env.single_observation_space, env.single_action_space) == spaces
+            if same_spaces and env.metadata.get("autoreset_mode") is AutoresetMode.NEXT_STEP:
+                return env
+            env.close()
+        return SyncVectorEnv([partial(make_env, environment)] * num_envs)
 
 
-def make_rendered_env(env_id: str) -> gym.Env[np.ndarray, np.int64]:
-    """Make one environment that renders RGB arrays.
+def describe(environment: Environment) -> Description:
+    """Make an environment once to describe it.
 
     Raises:
-        Exception: whatever an environment that cannot be drawn raises.
+        UnsupportedEnvironmentError: see `make_env`.
     """
-    with _without_deprecations():
-        return gym.make(env_id, render_mode="rgb_array")
+    with closing(_make_as_it_is(environment)) as env, closing(make_env(environment)) as flat:
+        assert isinstance(env.action_space, Discrete)
+        assert isinstance(flat.observation_space, Box)
+        spec, start = env.spec, int(env.action_space.start)
+        return Description(
+            observation_names=observation_names(env.observation_space),
+            low=np.asarray(flat.observation_space.low, np.float64),
+            high=np.asarray(flat.observation_space.high, np.float64),
+            action_names=[f"action_{start + i}" for i in range(env.action_space.n)],
+            action_start=start,
+            name=environment.id if spec is None else spec.name,
+            max_episode_steps=None if spec is None else spec.max_episode_steps,
+            reward_threshold=None if spec is None else spec.reward_threshold,
+        )
+
+
+def _make_as_it_is(environment: Environment, render_mode: str | None = None) -> gym.Env[Any, Any]:
+    try:
+        with _quiet():
+            env = gym.make(
+                environment.id,
+                render_mode=render_mode,
+                **_time_limit(environment),
+                **environment.kwargs,
+            )
+            for wrapper in environment.wrappers:
+                module, _, name = wrapper.partition(":")
+                env = getattr(importlib.import_module(module), name)(env)
+        reason = reason_against(env.observation_space, env.action_space)
+    # An environment is third-party code and can raise anything: then it cannot be used.
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise UnsupportedEnvironmentError(
+            f"{environment.id} cannot be made: {' '.join(reason.split())}"
+        ) from error
+    if reason is None:
+        return env
+    env.close()
+    raise UnsupportedEnvironmentError(f"{environment.id} is not supported: {reason}")
+
+
+def _time_limit(environment: Environment) -> dict[str, Any]:
+    limit = environment.max_episode_steps
+    return {} if limit is None else {"max_episode_steps": limit}
 
 
 @contextmanager
-def _without_deprecations() -> Iterator[None]:
-    """Gymnasium warns that CartPole-v0 is out of date; a user who names it wants it."""
+def _quiet() -> Iterator[None]:
+    """Gymnasium warns of an older or no version in an id; a user who gives it wants it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is out of date")
+        warnings.filterwarnings("ignore", message=".*Using the latest versioned environment")
         yield
-
-
-def observation_size(env: VectorEnv) -> int:
-    """Numbers in one observation (`O`)."""
-    assert isinstance(env.single_observation_space, Box)
-    return int(env.single_observation_space.shape[0])
-
-
-def num_actions(env: VectorEnv) -> int:
-    """Number of discrete actions (`A`)."""
-    assert isinstance(env.single_action_space, Discrete)
-    return int(env.single_action_space.n)
-
-
-def reward_threshold(env: VectorEnv) -> float | None:
-    """Mean return from which Gymnasium calls the environment solved, if it names one."""
-    return None if env.spec is None else env.spec.reward_threshold
-
-
-def observation_bounds(env: VectorEnv) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest observation that the environment declares, each `[O]`."""
-    assert isinstance(env.single_observation_space, Box)
-    return env.single_observation_space.low, env.single_observation_space.high

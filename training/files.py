@@ -1,6 +1,8 @@
 """Atomic and durable writes: after a crash of the machine a file is complete or absent."""
 
 import contextlib
+import errno
+import fcntl
 import json
 import os
 import tempfile
@@ -29,6 +31,31 @@ def plain_path(folder: Path) -> Iterator[Path]:
         yield link
 
 
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """The descriptor of a file or a folder, to read."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def try_lock(folder: int) -> bool:
+    """Lock an open folder until it is closed; False if its file system has no locks of folders.
+
+    Raises:
+        BlockingIOError: another process has locked it.
+    """
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        return False
+    return True
+
+
 def make_readable(target: Path) -> None:
     """Let every user read a file, or a folder and all in it, whatever the umask was."""
     for path in [*target.rglob("*"), target]:
@@ -43,8 +70,5 @@ def sync_tree(folder: Path) -> None:
 
 def sync(path: Path) -> None:
     """Sync a file, or the names in a folder, to disk (fsync)."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
+    with opened(path) as descriptor:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

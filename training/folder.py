@@ -6,46 +6,31 @@ by the same seed), TensorBoard events, `checkpoints/`, and at the end `learning_
 """
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import json
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from training.config import REMOVED_OPTIONS, RunSettings, TrainingConfig
-from training.files import write_json
+from training.config import ConfigError, RunSettings, config_from
+from training.errors import TrainingError
+from training.files import opened, try_lock, write_json
+
+SETTINGS = "run.json"
+RESULT = "result.json"
+CHECKSUM = "checksum"  # of the rest of run.json
 
 
-class RunError(Exception):
+class RunError(TrainingError):
     """A run's folder cannot be used as requested; the message says why."""
 
 
-def claim(folder: Path, settings: RunSettings) -> None:
-    """Make the folder of a new run.
-
-    Raises:
-        RunError: it holds something already, or cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(not path.name.startswith(".") for path in folder.iterdir()):
-            raise RunError(f"{folder} is not empty: --resume continues the run in it")
-        write_json(
-            folder / "run.json",
-            {
-                **settings._asdict(),
-                "models": str(Path(settings.models).absolute()),  # --resume may be called elsewhere
-                "config": dataclasses.asdict(settings.config),
-                **provenance(),
-            },
-        )
-    except OSError as error:
-        raise RunError(f"{folder} cannot be written: {error.strerror}") from error
-
-
-def claim_next(base: Path, settings: RunSettings) -> Path:
+def next_folder(base: Path) -> Path:
     """Make the folder of a new run, `base/<next number>`.
 
     Raises:
@@ -60,31 +45,96 @@ def claim_next(base: Path, settings: RunSettings) -> Path:
             continue  # another run that started at the same time has taken the number
         except OSError as error:
             raise RunError(f"{folder} cannot be written: {error.strerror}") from error
-        claim(folder, settings)
         return folder
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make the folder of a run, if it is missing, and keep every other run out of it.
+
+    Raises:
+        RunError: another run is in it, or it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written: {error.strerror}") from error
+    with opened(folder) as descriptor:
+        try:
+            try_lock(descriptor)
+        except BlockingIOError as error:
+            raise RunError(f"{folder} is in use: another process trains in it") from error
+        yield
+
+
+def claim(folder: Path, settings: RunSettings) -> None:
+    """Make a locked folder that of a new run.
+
+    Raises:
+        RunError: it holds something already, or cannot be written.
+    """
+    try:
+        if any(not path.name.startswith(".") for path in folder.iterdir()):
+            raise RunError(f"{folder} is not empty: --resume continues the run in it")
+        write_settings(folder, settings)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written: {error.strerror}") from error
+
+
+def write_settings(folder: Path, settings: RunSettings) -> None:
+    """Write the settings of the run in a folder."""
+    content = {
+        **settings._asdict(),
+        "models": str(Path(settings.models).absolute()),  # --resume may be called elsewhere
+        "config": dataclasses.asdict(settings.config),
+        **provenance(),
+    }
+    write_json(folder / SETTINGS, {**content, CHECKSUM: _checksum(content)})
 
 
 def read_settings(folder: Path) -> RunSettings:
     """Read the settings of the run in a folder.
 
     Raises:
-        RunError: there is no run to resume in it.
+        RunError: there is no run to resume in it, or its settings are not as they were written.
     """
-    if (folder / "result.json").exists():
-        raise RunError(f"the run in {folder} has ended: there is nothing to resume")
     try:
-        stored = json.loads((folder / "run.json").read_text())
-        options: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in stored["config"].items()
-            if (name, value) not in REMOVED_OPTIONS.items()
-        }
-        config = TrainingConfig(**options)
+        stored = json.loads((folder / SETTINGS).read_text())
+        if not isinstance(stored, dict) or CHECKSUM not in stored:
+            raise RunError(f"{folder} holds no run to resume: {SETTINGS} is not of this version")
+        checksum = stored.pop(CHECKSUM)
+        if checksum != _checksum(stored):
+            raise RunError(
+                f"{folder / SETTINGS} is not as this program wrote it: the checkpoints belong to "
+                "other settings, for which a new run is needed"
+            )
         return RunSettings(**{name: stored[name] for name in RunSettings._fields})._replace(
-            config=config
+            config=config_from(stored["config"])
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
         raise RunError(f"{folder} holds no run to resume: {error}") from error
+
+
+def extend(folder: Path, settings: RunSettings, max_env_steps: int) -> RunSettings:
+    """Give the run in a locked folder a larger budget, also if it has ended unsolved.
+
+    Raises:
+        RunError: the budget is not larger.
+    """
+    if max_env_steps <= settings.config.max_env_steps:
+        raise RunError(
+            f"--max-env-steps {max_env_steps} is not more than the "
+            f"{settings.config.max_env_steps} of the run"
+        )
+    larger = dataclasses.replace(settings.config, max_env_steps=max_env_steps)
+    settings = settings._replace(config=larger)
+    write_settings(folder, settings)
+    (folder / RESULT).unlink(missing_ok=True)
+    return settings
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def provenance() -> dict[str, Any]:

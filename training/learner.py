@@ -112,7 +112,7 @@ class Learner:
         )
         size = config.rollout_size
         dummy_batch = Batch(
-            observations=np.zeros((size, len(weights.hidden.kernel)), np.float32),
+            observations=np.zeros((size, len(weights.hidden[0].kernel)), np.float32),
             actions=np.zeros(size, np.int64),
             log_probs=np.zeros(size, np.float32),
             advantages=np.zeros(size, np.float32),

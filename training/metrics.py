@@ -9,8 +9,14 @@ from typing import Any, Self
 
 import tensorflow as tf
 
+from training.errors import TrainingError
 from training.files import sync
-from training.trainer import Progress
+from training.state import Progress
+
+
+class MetricsError(TrainingError):
+    """A file of metrics does not belong to its run's checkpoint; the message says why."""
+
 
 COLUMNS = (
     "update",
@@ -51,13 +57,17 @@ class MetricsFile:
     """`metrics.csv`: one row per update, and nothing that depends on the clock."""
 
     def __init__(self, path: Path, updates: int) -> None:
-        """Open the file and keep the rows of the first `updates` updates."""
-        lines = path.read_text().splitlines(keepends=True) if updates else []
+        """Open the file and keep the rows of the first `updates` updates.
+
+        Raises:
+            MetricsError: a row that the checkpoint counts is missing or damaged.
+        """
+        lines = _rows(path, updates)
         temporary = path.with_name(f".{path.name}.writing")
         with temporary.open("w", newline="") as kept:
             writer = csv.DictWriter(kept, COLUMNS, lineterminator="\n")
             writer.writeheader()
-            kept.writelines(lines[1 : updates + 1])
+            kept.writelines(lines)
         # A crash must not lose rows that a checkpoint counts: none can be computed again.
         sync(temporary)
         temporary.replace(path)
@@ -79,6 +89,17 @@ class MetricsFile:
         """Sync all rows to disk (fsync), so that no crash loses rows older than a checkpoint."""
         self._file.flush()
         os.fsync(self._file.fileno())
+
+
+def _rows(path: Path, updates: int) -> list[str]:
+    lines = path.read_text().splitlines(keepends=True) if updates and path.exists() else []
+    rows = lines[1 : updates + 1]
+    for number in range(1, updates + 1):
+        row = rows[number - 1] if number <= len(rows) else ""
+        cells = row.split(",")
+        if cells[0] != str(number) or len(cells) != len(COLUMNS) or not row.endswith("\n"):
+            raise MetricsError(f"{path} has no row of update {number}, which the checkpoint counts")
+    return rows
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

@@ -1,4 +1,4 @@
-"""The actor-critic: one shared hidden layer, an actor head and a critic head.
+"""The actor-critic: hidden layers, shared or not, an actor head and a critic head.
 
 The forward pass is written once, with operators that NumPy and TensorFlow share. Collecting
 and evaluating run it on NumPy arrays, where a call costs microseconds; learning and the
@@ -7,13 +7,15 @@ exported model run the same lines on TensorFlow variables.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from training.config import Activation, Initializer
+from training.config import Activation, TrainingConfig
+from training.normalization import Normalization
 from training.types import FloatArray, IntArray
 
 
@@ -31,22 +33,26 @@ class Dense(NamedTuple):
 class ActorCritic(NamedTuple):
     """Weights of the whole network: NumPy arrays or TensorFlow variables, float32."""
 
-    hidden: Dense
+    hidden: tuple[Dense, ...]
+    critic_hidden: tuple[Dense, ...]  # empty if the critic shares the actor's
     actor: Dense
     critic: Dense
 
     def __call__(self, observations: Any, activation: Callable[[Any], Any]) -> tuple[Any, Any]:
         """Map observations `[B, O]` to action logits `[B, A]` and state values `[B]`."""
-        features = activation(self.hidden(observations))
-        return self.actor(features), self.critic(features)[..., 0]
+        features = critic_features = observations
+        for layer in self.hidden:
+            features = activation(layer(features))
+        for layer in self.critic_hidden:
+            critic_features = activation(layer(critic_features))
+        return (
+            self.actor(features),
+            self.critic(critic_features if self.critic_hidden else features)[..., 0],
+        )
 
 
 def initialize(
-    rng: np.random.Generator,
-    observation_size: int,
-    num_actions: int,
-    hidden_units: int,
-    initializer: Initializer,
+    rng: np.random.Generator, observation_size: int, num_actions: int, config: TrainingConfig
 ) -> ActorCritic:
     """Draw NumPy weights; all biases are zero.
 
@@ -56,7 +62,7 @@ def initialize(
     """
 
     def dense(inputs: int, outputs: int, gain: float) -> Dense:
-        if initializer == "glorot_uniform":
+        if config.initializer == "glorot_uniform":
             limit = np.sqrt(6.0 / (inputs + outputs))
             drawn = rng.uniform(-limit, limit, (inputs, outputs)).astype(np.float32)
             return Dense(drawn, np.zeros(outputs, np.float32))
@@ -66,15 +72,22 @@ def initialize(
         kernel = orthogonal if inputs >= outputs else orthogonal.T
         return Dense((gain * kernel).astype(np.float32), np.zeros(outputs, np.float32))
 
+    def trunk() -> tuple[Dense, ...]:
+        sizes = pairwise((observation_size, *config.hidden_units))
+        return tuple(dense(inputs, outputs, np.sqrt(2.0)) for inputs, outputs in sizes)
+
     return ActorCritic(
-        hidden=dense(observation_size, hidden_units, np.sqrt(2.0)),
-        actor=dense(hidden_units, num_actions, 0.01),
-        critic=dense(hidden_units, 1, 1.0),
+        hidden=trunk(),
+        critic_hidden=trunk() if config.trunk == "separate" else (),
+        actor=dense(config.hidden_units[-1], num_actions, 0.01),
+        critic=dense(config.hidden_units[-1], 1, 1.0),
     )
 
 
 def activation_function(name: Activation, library: ModuleType) -> Callable[[Any], Any]:
     """The activation of that name in `library`, which is NumPy or TensorFlow."""
+    if name == "relu":
+        return lambda features: library.maximum(features, 0.0)
     return library.tanh if name == "tanh" else lambda features: features
 
 
@@ -84,16 +97,25 @@ class Policy:
 
     weights: ActorCritic
     activation: Activation
+    normalization: Normalization | None = None
 
     def __call__(self, observations: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Map observations `[B, O]` to action logits `[B, A]` and state values `[B]`."""
-        logits, values = self.weights(observations, activation_function(self.activation, np))
+        activation = activation_function(self.activation, np)
+        logits, values = self.weights(self.normalize(observations), activation)
         return logits, values
+
+    def normalize(self, observations: FloatArray) -> FloatArray:
+        """Observations `[B, O]` as the weights take them."""
+        if self.normalization is None:
+            return observations
+        normalized: FloatArray = self.normalization(observations, np)
+        return normalized
 
     @property
     def observation_size(self) -> int:
         """How many numbers an observation has."""
-        return int(self.weights.hidden.kernel.shape[0])
+        return int(self.weights.hidden[0].kernel.shape[0])
 
     @property
     def num_actions(self) -> int:

@@ -1,21 +1,35 @@
 """What the commands share: options, checks, and the error that reports wrong use."""
 
 import gc
+import shlex
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
-from training.config import PRESETS
+from training.config import Environment
+from training.errors import TrainingError
+from training.presets import PRESETS
 
 
 class Mistake(click.ClickException):
-    """Wrong use: one line on standard error and exit status 2."""
+    """What a user is told in one line on standard error, with the exit status, 2 for wrong use."""
 
-    exit_code = 2
+    def __init__(self, message: str, exit_code: int = 2) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]  # a class variable of click
+
+
+@contextmanager
+def told_in_one_line() -> Iterator[None]:
+    """Report what training cannot do as one line, with its exit status."""
+    try:
+        yield
+    except TrainingError as error:
+        raise Mistake(str(error), error.exit_status) from error
 
 
 preset_option = click.option(
@@ -27,6 +41,31 @@ preset_option = click.option(
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one JSON object."
 )
+
+
+allow_module_option = click.option(
+    "--allow-module",
+    "allowed_modules",
+    multiple=True,
+    metavar="MODULE",
+    help="Module that may be imported because the card of a version names it; can be repeated.",
+)
+
+
+def require_allowed(environment: Environment, allowed: Iterable[str]) -> None:
+    """Check that the user has named every module that an environment on a card would import.
+
+    Who can write a card could else have any code run.
+
+    Raises:
+        Mistake: one of them is not allowed, nor a package that it is in.
+    """
+    for module in environment.modules():
+        if not any(module == one or module.startswith(f"{one}.") for one in allowed):
+            raise Mistake(
+                f"the card names the module {module}, which is imported only with "
+                f"--allow-module {shlex.quote(module)}"
+            )
 
 
 def require_writable(folder: Path) -> None:

@@ -1,16 +1,24 @@
 """Pictures of a run: its learning curve, and an episode of the learned policy."""
 
+import math
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from PIL import Image
 
-from training.envs import make_rendered_env
+from training.config import Environment
+from training.envs import make_env
+from training.evaluation import MAX_STEPS
 from training.types import PolicyFunction
 
 GIF_WIDTH = 300
 GIF_FRAMES_PER_SECOND = 25
+
+
+class RenderError(Exception):
+    """An environment cannot be drawn; the message says why."""
 
 
 def draw_learning_curve(
@@ -39,26 +47,32 @@ def draw_learning_curve(
     figure.savefig(path, dpi=120)
 
 
-def record_episode(policy: PolicyFunction, env_id: str, seed: int, path: Path) -> float:
-    """Record one greedy episode as a GIF, by Gymnasium's own renderer.
+def record_episode(
+    policy: PolicyFunction, environment: Environment, seed: int, path: Path
+) -> float:
+    """Record one greedy episode as a GIF, by the environment's own renderer.
+
+    An episode without a time limit ends after `MAX_STEPS` steps.
 
     Returns:
         The episode's return.
+
+    Raises:
+        RenderError: the environment cannot be drawn.
     """
-    env = make_rendered_env(env_id)
-    frames_per_second = env.metadata.get("render_fps", GIF_FRAMES_PER_SECOND)
-    every = max(1, round(frames_per_second / GIF_FRAMES_PER_SECOND))
-    observation, _ = env.reset(seed=seed)
-    frames, episode_return, step, ended = [_frame(env)], 0.0, 0, False
-    while not ended:
-        logits, _ = policy(np.asarray(observation, np.float32)[None])
-        observation, reward, terminated, truncated, _ = env.step(logits[0].argmax())
-        episode_return += float(reward)
-        step += 1
-        ended = terminated or truncated
-        if step % every == 0 or ended:
-            frames.append(_frame(env))
-    env.close()
+    with make_env(environment, render_mode="rgb_array") as env:
+        frames_per_second = env.metadata.get("render_fps") or GIF_FRAMES_PER_SECOND
+        every = max(1, math.ceil(frames_per_second / GIF_FRAMES_PER_SECOND))
+        observation, _ = env.reset(seed=seed)
+        frames, episode_return = [_frame(env)], 0.0
+        for step in range(1, MAX_STEPS + 1):
+            logits, _ = policy(np.asarray(observation, np.float32)[None])
+            observation, reward, terminated, truncated, _ = env.step(logits[0].argmax())
+            episode_return += float(reward)
+            if step % every == 0 or terminated or truncated:
+                frames.append(_frame(env))
+            if terminated or truncated:
+                break
     milliseconds = 1000 * every / frames_per_second
     frames[0].save(
         path, "GIF", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0
@@ -66,9 +80,10 @@ def record_episode(policy: PolicyFunction, env_id: str, seed: int, path: Path) -
     return episode_return
 
 
-def _frame(env: gym.Env[np.ndarray, np.int64]) -> Image.Image:
+def _frame(env: gym.Env[Any, Any]) -> Image.Image:
     pixels = env.render()
-    assert isinstance(pixels, np.ndarray)
+    if not isinstance(pixels, np.ndarray):
+        raise RenderError(f"it renders {type(pixels).__name__}, not an array of pixels")
     frame = Image.fromarray(pixels)
     size = GIF_WIDTH, round(frame.height * GIF_WIDTH / frame.width)
     # One palette for all frames: computing one per frame would take most of the time.

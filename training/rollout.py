@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from gymnasium.vector import VectorEnv
 
+from training.finite import finite_observations, require_finite
 from training.model import Policy, sample_actions
 from training.types import BoolArray, DoubleArray, FloatArray, IntArray
 
@@ -35,8 +36,13 @@ class Rollout(NamedTuple):
 
 
 def reset(env: VectorEnv, seed: int | None = None) -> EnvState:
-    """Start a new episode in every environment."""
+    """Start a new episode in every environment.
+
+    Raises:
+        NotFiniteError: an observation is NaN or infinite.
+    """
     observations, _ = env.reset(seed=seed)
+    observations = finite_observations(observations, "reset")
     return EnvState(observations, np.zeros(env.num_envs, bool), np.zeros(env.num_envs))
 
 
@@ -53,6 +59,9 @@ def collect(
 
     With `whole_episodes` it stops as soon as every environment has finished one episode,
     and the rest of the rollout is padding.
+
+    Raises:
+        NotFiniteError: an observation or a reward is NaN or infinite.
     """
     num_envs = env.num_envs
     uniforms = rng.random((num_steps, num_envs), dtype=np.float32)
@@ -66,7 +75,10 @@ def collect(
     for t in range(num_steps):
         logits, _ = policy(observations[t])
         actions[t] = sample_actions(logits, uniforms[t])
-        observations[t + 1], rewards[t], terminated[t], truncated[t], _ = env.step(actions[t])
+        seen, gained, terminated[t], truncated[t], _ = env.step(actions[t])
+        observations[t + 1] = finite_observations(seen, f"step {t + 1} of the rollout")
+        require_finite(gained, "the reward", f"step {t + 1} of the rollout")
+        rewards[t] = gained
         valid[t] = ~resetting
         returns = returns + rewards[t] * valid[t]
         ended = (terminated[t] | truncated[t]) & valid[t]

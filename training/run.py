@@ -1,70 +1,153 @@
 """One run in its folder: train, checkpoint, record; stop and resume at any time."""
 
 import contextlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
+import tensorflow as tf
 
-from training.card import evaluation_to_json, policy_card
-from training.checkpoint import Checkpoints
+from training.artefact import ArtefactError, load
+from training.card import Seen, evaluation_to_json, policy_card, training_section
+from training.checkpoint import Checkpoints, reason_against_storing
 from training.config import RunSettings
-from training.export import export
-from training.files import plain_path, write_json
-from training.folder import RunError
+from training.errors import TrainingError, first_line
+from training.evaluation import StopRequestedError
+from training.files import CARD, plain_path, write_json
+from training.folder import RESULT
 from training.metrics import EventWriter, MetricsFile, read_metrics
 from training.model import Policy
+from training.normalization import Moments, no_samples
 from training.pictures import draw_learning_curve, record_episode
-from training.reporting import progress_reporter
-from training.trainer import Progress, Trainer
+from training.reporting import Display
+from training.robustness import robustness
+from training.savedmodel import network_of
+from training.state import Start, TrainingResult
+from training.trainer import Trainer
+from training.writing import golden_values, write_version
+
+
+class StorageError(TrainingError):
+    """A run cannot write its files; the message says why."""
+
+    exit_status = 1
 
 
 def run(
-    settings: RunSettings, folder: Path, stop_requested: Callable[[], bool]
+    settings: RunSettings,
+    folder: Path,
+    display: Display,
+    stop_requested: Callable[[], bool],
+    *,
+    extended: bool = False,
 ) -> dict[str, Any] | None:
-    """Train in a claimed folder, from its latest checkpoint if any; export if solved.
+    """Train in a locked folder, from its latest checkpoint if any; export if solved.
 
     Args:
         settings: of the run; for a folder that is resumed, those read from it.
         folder: of the run.
-        stop_requested: asked after every update.
+        display: shows what is done.
+        stop_requested: asked after every update, and before every step of an evaluation.
+        extended: whether the budget has become larger since the run was stopped or ended.
 
     Returns:
         The run's result in JSON values, or None if it was asked to stop.
 
     Raises:
-        RunError: the folder's checkpoint cannot be restored.
+        TrainingError: of many kinds, such as that no checkpoint can be restored.
     """
-    config = settings.config
-    trainer = Trainer(config, settings.seed)
-    with progress_reporter(config.max_env_steps) as report:
-        train(trainer, folder, report, stop_requested)
-    state = trainer.state
-    if state.result is None:
+    try:
+        return _run(settings, folder, display, stop_requested, extended=extended)
+    # Such as of a full disk. What was stored of the run before is kept.
+    except OSError as error:
+        where = error.filename or folder
+        raise StorageError(f"{where} cannot be written: {error.strerror or error}") from error
+    except tf.errors.OpError as error:
+        raise StorageError(f"{folder} cannot be written: {first_line(error)}") from error
+
+
+def _run(
+    settings: RunSettings,
+    folder: Path,
+    display: Display,
+    stop_requested: Callable[[], bool],
+    *,
+    extended: bool,
+) -> dict[str, Any] | None:
+    display.phase("compiling")
+    trainer = Trainer(
+        settings.config,
+        settings.seed,
+        _start(settings.start_from),
+        stop_requested=stop_requested,
+        announce=display.phase,
+    )
+    try:
+        result = train(trainer, folder, display, stop_requested, extended=extended)
+        if result is None:
+            return None
+        display.phase("testing robustness")
+        # Its own generator: a resumed run must write the same card as one that was never stopped.
+        rng = np.random.default_rng(settings.seed)
+        tested = robustness(result.policy, settings.config.environment, rng, stop_requested)
+    except StopRequestedError:
         return None
-    policy, solved, greedy, sampled = state.result
-    pictures = draw_pictures(trainer, policy, settings, folder)
-    model_dir = exported_before(settings)
-    if model_dir is None and (solved or settings.allow_unsolved):
-        card = policy_card(settings, trainer, state.result)
-        model_dir = export(Path(settings.models), policy, card, state.sample_observations, pictures)
+    display.phase("drawing pictures")
+    pictures = draw_pictures(trainer, result.policy, settings, folder)
+    config, state = settings.config, trainer.state
+    model_dir = exported_before(settings, state.env_steps)
+    if model_dir is None and (result.solved or settings.allow_unsolved):
+        display.phase("exporting")
+        card = policy_card(
+            config.environment,
+            trainer.described,
+            Seen(state.observation_low, state.observation_high),
+            reward_threshold=trainer.reward_threshold,
+            return_bounds=config.return_bounds,
+            solved=result.solved,
+            evaluation={"greedy": result.greedy, "sampled": result.sampled},
+            robustness=tested,
+            training=training_section(settings, state),
+        )
+        golden = golden_values(result.policy, state.sample_observations)
+        network = network_of(result.policy)
+        model_dir = write_version(Path(settings.models), network, card, golden, pictures)
     summary = {
-        "solved": solved,
+        "solved": result.solved,
         "model_dir": None if model_dir is None else str(model_dir),
         "run_dir": str(folder),
         "environment": config.env_id,
         "preset": settings.preset,
         "seed": settings.seed,
         "env_steps": state.env_steps,
+        "evaluation_steps": state.evaluation_steps,
         "episodes": state.episodes,
         "seconds": round(state.seconds, 3),
         "reward_threshold": trainer.reward_threshold,
-        "greedy": evaluation_to_json(greedy),
-        "sampled": evaluation_to_json(sampled),
+        "greedy": evaluation_to_json(result.greedy),
+        "sampled": evaluation_to_json(result.sampled),
     }
-    write_json(folder / "result.json", summary)
+    write_json(folder / RESULT, summary)
+    display.finish()
     return summary
+
+
+def _start(version: str | None) -> Start | None:
+    """What a run that goes on from a version begins with."""
+    if version is None:
+        return None
+    loaded = load(Path(version))
+    policy = loaded.policy
+    if not isinstance(policy, Policy) or loaded.training is None:
+        raise ArtefactError(f"{version} is not a policy that was trained here")
+    moments = no_samples(policy.observation_size)
+    if policy.normalization is not None:
+        mean, deviation = (array.astype(np.float64) for array in policy.normalization)
+        moments = Moments(float(loaded.training["env_steps"]), mean, deviation**2)
+    return Start(policy.weights, moments)
 
 
 def draw_pictures(
@@ -81,53 +164,79 @@ def draw_pictures(
         draw_learning_curve(read_metrics(folder / "metrics.csv"), trainer.reward_threshold, path)
         pictures[path.name] = path
         path = folder / "episode.gif"
-        record_episode(policy, settings.config.env_id, settings.seed, path)
+        record_episode(policy, settings.config.environment, settings.seed, path)
         pictures[path.name] = path
     # Rendering is the environment's own code, and not every environment can.
     except Exception as error:
-        click.echo(f"a picture could not be drawn: {error}", err=True)
+        click.echo(f"a picture could not be drawn: {first_line(error)}", err=True)
     return pictures
 
 
-def exported_before(settings: RunSettings) -> Path | None:
-    """The version that this run has already exported, if it was killed right after that."""
-    for card in Path(settings.models).glob("[0-9]*/assets.extra/policy.json"):
-        with contextlib.suppress(OSError):  # it is another run's, and may be anything
-            if settings.run_id.encode() in card.read_bytes():
-                return card.parent.parent
+def exported_before(settings: RunSettings, env_steps: int) -> Path | None:
+    """The version that this run has already exported, if it was killed right after that.
+
+    A run whose budget became larger exports one for each budget.
+    """
+    for path in Path(settings.models).glob(f"[0-9]*/{CARD}"):
+        # It may be another run's, and anything.
+        with contextlib.suppress(OSError, LookupError, TypeError, ValueError, RecursionError):
+            training = json.loads(path.read_bytes())["training"]
+            if (training["run_id"], training["env_steps"]) == (settings.run_id, env_steps):
+                return path.parent.parent
     return None
 
 
 def train(
     trainer: Trainer,
     folder: Path,
-    report: Callable[[Progress], None],
+    display: Display,
     stop_requested: Callable[[], bool],
-) -> None:
+    *,
+    extended: bool = False,
+) -> TrainingResult | None:
     """Resume from the latest checkpoint in the folder; train to the end or until asked to stop.
 
+    Returns:
+        The result, or None if it was asked to stop.
+
     Raises:
-        RunError: the checkpoint cannot be restored.
+        TrainingError: of many kinds. What was stored of the run is kept.
+        OSError, tf.errors.OpError: a file cannot be written.
     """
+    reason = reason_against_storing(trainer.config.environment)
+    if reason is not None:
+        click.echo(
+            "the environment cannot be stored in checkpoints, so a resumed run begins new "
+            f"episodes and is not bit-equal to one that was never stopped ({reason})",
+            err=True,
+        )
     with contextlib.ExitStack() as opened:
-        checkpoints = Checkpoints(opened.enter_context(plain_path(folder)) / "checkpoints", trainer)
-        try:
-            checkpoints.restore()
-        # A damaged file can raise in TensorFlow, in pickle or in what is unpickled.
-        except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise RunError(f"the checkpoint in {folder} cannot be restored: {reason}") from error
+        checkpoints = Checkpoints(
+            opened.enter_context(plain_path(folder)) / "checkpoints",
+            trainer,
+            with_environments=reason is None,
+        )
+        for message in checkpoints.restore():
+            click.echo(f"{folder}: {message}, the one before is used", err=True)
+        if extended:
+            trainer.extend()
         state = trainer.state
-        metrics = opened.enter_context(MetricsFile(folder / "metrics.csv", state.update))
+        rows = state.update - (state.unevaluated is not None)
+        metrics = opened.enter_context(MetricsFile(folder / "metrics.csv", rows))
         events = opened.enter_context(EventWriter(folder))
+        display.phase("training")
         while state.result is None and not stop_requested():
-            progress = trainer.step()
+            try:
+                progress = trainer.step()
+            except StopRequestedError:
+                break
             metrics.write(progress)
             events.write(progress)
-            report(progress)
+            display.update(progress, trainer.config.max_env_steps)
             if progress.update % trainer.config.checkpoint_interval == 0:
                 # The rows first: a resumed run keeps those before its checkpoint.
                 metrics.flush()
                 checkpoints.save()
         metrics.flush()
         checkpoints.save()
+        return state.result

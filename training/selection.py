@@ -8,7 +8,7 @@ from training.model import Policy
 
 
 class Candidate(NamedTuple):
-    """A policy that reached the threshold, and the evaluations that say so."""
+    """A policy that reached the threshold, if there is one, and its evaluations."""
 
     policy: Policy
     greedy: Evaluation
@@ -20,7 +20,9 @@ class Candidate(NamedTuple):
 
     def has_margin(self, threshold: float | None) -> bool:
         """Whether every evaluated episode reaches the threshold, and not the means alone."""
-        return reaches(threshold, self.greedy.minimum, self.sampled.minimum)
+        return threshold is not None and reaches(
+            threshold, self.greedy.minimum, self.sampled.minimum
+        )
 
 
 def better(best: Candidate | None, candidate: Candidate) -> Candidate:
@@ -29,8 +31,8 @@ def better(best: Candidate | None, candidate: Candidate) -> Candidate:
 
 
 def reaches(threshold: float | None, *returns: float) -> bool:
-    """Whether all returns reach the environment's threshold, if it has one."""
-    return threshold is not None and min(returns) >= threshold
+    """Whether all returns reach the threshold; without one, any returns do."""
+    return threshold is None or min(returns) >= threshold
 
 
 def is_budget_spent(config: TrainingConfig, env_steps: int, episodes: int) -> bool:
@@ -54,5 +56,7 @@ def is_evaluation_due(
     config: TrainingConfig, threshold: float | None, update: int, running_return: float
 ) -> bool:
     """Whether an evaluation is due after an update, whatever is left of the budget."""
-    waiting = config.wait_for_running_return and (threshold is None or running_return <= threshold)
-    return not waiting and update % config.evaluation_interval == 0
+    below = threshold is not None and running_return <= threshold
+    return (
+        not (config.wait_for_running_return and below) and update % config.evaluation_interval == 0
+    )

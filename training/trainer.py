@@ -1,19 +1,22 @@
 """The training loop, one rollout at a time: collect, estimate, update, evaluate, stop."""
 
+import math
 import time
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-from gymnasium.vector import VectorEnv
 
-from training import envs
 from training.advantages import make_batch
-from training.config import TrainingConfig
-from training.evaluation import Evaluation, evaluate
-from training.learner import Learner, Losses
+from training.config import Environment, TrainingConfig
+from training.envs import make_vector_env
+from training.evaluation import Evaluation, StopRequestedError, evaluate
+from training.finite import NotFiniteError
+from training.learner import Learner
 from training.model import Policy, initialize
-from training.rollout import EnvState, Rollout, collect, reset
+from training.names import describe_with_names
+from training.normalization import RewardScale, no_samples
+from training.rollout import Rollout, collect, reset
 from training.selection import (
     Candidate,
     better,
@@ -22,54 +25,11 @@ from training.selection import (
     is_patience_spent,
     reaches,
 )
-from training.types import FloatArray
+from training.state import Progress, Start, TrainingResult, TrainingState
 
 GOLDEN_OBSERVATIONS = 16
 ENDURANCE_EPISODES = 20
 RUNNING_RETURN_RATE = 0.01
-
-
-class Progress(NamedTuple):
-    """Counts, metrics and evaluations of one update."""
-
-    update: int  # from 1
-    env_steps: int
-    episodes: int
-    running_return: float  # exponential moving average of episode returns, from 0
-    learning_rate: float
-    losses: Losses
-    explained_variance: float
-    sampled: Evaluation | None  # where this update was followed by an evaluation
-    greedy: Evaluation | None  # where the sampled one reached the threshold
-
-
-class TrainingResult(NamedTuple):
-    """The policy that a run chose, and its evaluations on fresh episodes."""
-
-    policy: Policy
-    solved: bool  # both evaluations reach the environment's threshold
-    greedy: Evaluation
-    sampled: Evaluation
-
-
-@dataclass(slots=True)
-class TrainingState:
-    """The state of a run besides the learner's variables: all that it takes to resume exactly."""
-
-    rng: np.random.Generator  # of everything but the environments, which have their own
-    env: VectorEnv
-    env_state: EnvState
-    observation_low: FloatArray  # [O], smallest of each number seen
-    observation_high: FloatArray  # [O], largest
-    sample_observations: FloatArray  # [S, O], some of those last seen
-    update: int = 0
-    env_steps: int = 0
-    episodes: int = 0
-    running_return: float = 0.0
-    best: Candidate | None = None
-    evaluations_since_pass: int = 0
-    result: TrainingResult | None = None
-    seconds: float = 0.0
 
 
 class Trainer:
@@ -79,29 +39,55 @@ class Trainer:
 
     Attributes:
         config: what is run.
+        described: the environment.
+        env: its copies that experience is collected in.
         learner: the weights and the state of their optimiser.
         state: everything else that changes.
-        reward_threshold: mean return from which the environment counts as solved, if any.
+        reward_threshold: mean return from which the policy counts as solved, if any.
     """
 
-    def __init__(self, config: TrainingConfig, seed: int) -> None:
+    def __init__(
+        self,
+        config: TrainingConfig,
+        seed: int,
+        start: Start | None = None,
+        stop_requested: Callable[[], bool] = lambda: False,
+        announce: Callable[[str], None] = lambda _: None,
+    ) -> None:
         """Make the environments, draw the first weights and compile the update.
 
+        Args:
+            config: what to run.
+            seed: of everything random.
+            start: what to go on from, in place of weights that are drawn.
+            stop_requested: asked before each step of an evaluation, which it ends.
+            announce: told what the trainer does now: "training" or "evaluating".
+
         Raises:
+            ConfigError: there are more or fewer names than numbers or actions.
+            NotFiniteError: a first observation is NaN or infinite.
             UnsupportedEnvironmentError: see `training.envs`.
         """
         self.config = config
+        self._stop_requested, self._announce = stop_requested, announce
         rng = np.random.default_rng(seed)
-        env = envs.make_vector_env(config.env_id, config.num_envs)
-        self.reward_threshold = envs.reward_threshold(env)
-        size, actions = envs.observation_size(env), envs.num_actions(env)
-        self.learner = Learner(
-            config, initialize(rng, size, actions, config.hidden_units, config.initializer)
+        self.described = describe_with_names(
+            config.environment, config.observation_names, config.action_names
         )
+        self.reward_threshold = config.reward_threshold
+        if self.reward_threshold is None:
+            self.reward_threshold = self.described.reward_threshold
+        self.env = make_vector_env(config.environment, config.num_envs)
+        size = len(self.described.observation_names)
+        if start is None:
+            actions = len(self.described.action_names)
+            start = Start(initialize(rng, size, actions, config), no_samples(size))
+        self.learner = Learner(config, start.weights)
         self.state = TrainingState(
             rng=rng,
-            env=env,
-            env_state=reset(env, seed=int(rng.integers(2**31))),
+            env_state=reset(self.env, seed=int(rng.integers(2**31))),
+            observation_moments=start.observation_moments,
+            reward_scale=RewardScale(no_samples(), np.zeros(config.num_envs)),
             observation_low=np.full(size, np.inf, np.float32),
             observation_high=np.full(size, -np.inf, np.float32),
             sample_observations=np.empty((0, size), np.float32),
@@ -109,32 +95,68 @@ class Trainer:
 
     def policy(self) -> Policy:
         """The policy as it is now."""
-        return Policy(self.learner.numpy_weights(), self.config.activation)
+        moments = self.state.observation_moments
+        return Policy(
+            self.learner.numpy_weights(),
+            self.config.activation,
+            moments.normalization() if self.config.normalize_observations else None,
+        )
+
+    def restart_environments(self) -> None:
+        """Begin new episodes, where the environments could not be stored."""
+        state = self.state
+        state.env_state = reset(self.env, seed=int(state.rng.integers(2**31)))
+        state.reward_scale = state.reward_scale._replace(returns=np.zeros(self.config.num_envs))
+
+    def extend(self) -> None:
+        """Go on from a result of a smaller budget, unless it is solved already."""
+        state = self.state
+        spent = is_budget_spent(self.config, state.env_steps, state.episodes)
+        if state.result is None or spent:
+            return
+        policy, solved, greedy, sampled = state.result
+        if self.reward_threshold is None:
+            state.best, state.result = Candidate(policy, greedy, sampled), None
+        elif not solved:
+            state.result = None
 
     def step(self) -> Progress:
         """Collect one rollout and learn from it; evaluate if an evaluation is due.
 
         The run has ended when `state.result` is set.
+
+        Raises:
+            NotFiniteError: an observation, a reward or a loss is NaN or infinite.
+            ReturnBoundsError: an evaluated return is outside the config's bounds.
+            StopRequestedError: an evaluation was stopped; the next step begins with it.
         """
-        config, state = self.config, self.state
+        state = self.state
         started = time.perf_counter()
+        try:
+            if state.unevaluated is None:
+                state.unevaluated = self._learn()
+            sampled, greedy = self._evaluate_where_due()
+        finally:
+            state.seconds += time.perf_counter() - started
+        progress = state.unevaluated._replace(sampled=sampled, greedy=greedy)
+        state.unevaluated = None
+        return progress
+
+    def _learn(self) -> Progress:
+        config, state = self.config, self.state
+        if config.normalize_observations and state.observation_moments.samples == 0:
+            # Nothing can be learned from observations of an unknown scale: only the scale.
+            self._collect(self.policy())
         policy = self.policy()
-        if config.whole_episodes and state.update > 0:
-            state.env_state = reset(state.env)
-        rollout, state.env_state = collect(
-            state.env,
-            state.env_state,
-            policy,
-            state.rng,
-            config.num_steps,
-            whole_episodes=config.whole_episodes,
-        )
-        self._count(rollout)
+        rollout = self._collect(policy)
+        if config.scale_rewards:
+            rollout = rollout._replace(rewards=state.reward_scale.scale(rollout.rewards))
         batch, variance_explained = make_batch(config, policy, rollout)
         losses = self.learner.update(batch, config.learning_rate, state.rng)
+        for name, loss in losses._asdict().items():
+            if not math.isfinite(loss):
+                raise NotFiniteError(f"update {state.update + 1}: {name} is {loss}")
         state.update += 1
-        sampled, greedy = self._evaluate_where_due()
-        state.seconds += time.perf_counter() - started
         return Progress(
             update=state.update,
             env_steps=state.env_steps,
@@ -143,12 +165,26 @@ class Trainer:
             learning_rate=config.learning_rate,
             losses=losses,
             explained_variance=variance_explained,
-            sampled=sampled,
-            greedy=greedy,
+            sampled=None,
+            greedy=None,
         )
 
-    def _count(self, rollout: Rollout) -> None:
-        state = self.state
+    def _collect(self, policy: Policy) -> Rollout:
+        """Collect one rollout, and note what was seen in it."""
+        config, state = self.config, self.state
+        if config.whole_episodes and state.env_steps > 0:
+            state.env_state = reset(self.env)
+        try:
+            rollout, state.env_state = collect(
+                self.env,
+                state.env_state,
+                policy,
+                state.rng,
+                config.num_steps,
+                whole_episodes=config.whole_episodes,
+            )
+        except NotFiniteError as error:
+            raise NotFiniteError(f"after {state.env_steps} environment steps, {error}") from error
         state.env_steps += int(rollout.valid.sum())
         state.episodes += len(rollout.episode_returns)
         for episode_return in rollout.episode_returns:
@@ -158,6 +194,14 @@ class Trainer:
         state.observation_low = np.minimum(state.observation_low, seen.min(axis=0))
         state.observation_high = np.maximum(state.observation_high, seen.max(axis=0))
         state.sample_observations = seen[:: max(1, len(seen) // GOLDEN_OBSERVATIONS)]
+        if config.normalize_observations:
+            state.observation_moments = state.observation_moments.including(seen)
+        if config.scale_rewards:
+            ended = rollout.terminated | rollout.truncated
+            state.reward_scale = state.reward_scale.including(
+                rollout.rewards, ended, rollout.valid, config.gamma
+            )
+        return rollout
 
     def _evaluate_where_due(self) -> tuple[Evaluation | None, Evaluation | None]:
         """Evaluate, remember the best policy, and end the run when it is good enough.
@@ -171,53 +215,65 @@ class Trainer:
         if not exhausted and not due:
             return None, None
 
-        policy = self.policy()
-        sampled, greedy = self._evaluate(policy, deterministic=False), None
-        with_margin = False
-        if reaches(threshold, sampled.mean):
-            greedy = self._evaluate(policy, deterministic=True)
-            if reaches(threshold, greedy.mean):
-                candidate = Candidate(policy, greedy, sampled)
-                with_margin = candidate.has_margin(threshold) and self._endures(policy)
-                state.best = candidate if with_margin else better(state.best, candidate)
-        if state.best is not None:
-            state.evaluations_since_pass += 1
-        out_of_patience = is_patience_spent(config, state.evaluations_since_pass)
-        if exhausted or with_margin or out_of_patience:
-            self._end(policy, exhausted=exhausted)
+        before = state.rng.bit_generator.state, state.evaluation_steps
+        self._announce("evaluating")
+        try:
+            policy = self.policy()
+            sampled, greedy = self._evaluate(policy, deterministic=False), None
+            best, with_margin = state.best, False
+            if reaches(threshold, sampled.mean):
+                greedy = self._evaluate(policy, deterministic=True)
+                if reaches(threshold, greedy.mean):
+                    candidate = Candidate(policy, greedy, sampled)
+                    with_margin = candidate.has_margin(threshold) and self._endures(policy)
+                    best = candidate if with_margin else better(best, candidate)
+            passes = state.evaluations_since_pass + (best is not None and threshold is not None)
+            if exhausted or with_margin or is_patience_spent(config, passes):
+                state.result = self._result(policy if best is None else best.policy, exhausted)
+                best, passes = None, 0
+        except StopRequestedError:
+            # As if the evaluation had not begun: the next step begins with it.
+            state.rng.bit_generator.state, state.evaluation_steps = before
+            raise
+        state.best, state.evaluations_since_pass = best, passes
+        self._announce("training")
         return sampled, greedy
 
     def _endures(self, policy: Policy) -> bool:
         limit = self.config.endurance_steps
         if limit is None:
             return True
-        endurance = evaluate(
-            policy,
-            self.config.env_id,
-            episodes=ENDURANCE_EPISODES,
-            deterministic=True,
-            rng=self.state.rng,
-            max_episode_steps=limit,
-        )
+        environment = self.config.environment._replace(max_episode_steps=limit)
+        endurance = self._play(policy, environment, episodes=ENDURANCE_EPISODES, deterministic=True)
         return endurance.minimum >= limit
 
-    def _end(self, policy: Policy, *, exhausted: bool) -> None:
-        """Re-evaluate the best policy on fresh episodes: a selected maximum is biased upwards."""
-        state, threshold = self.state, self.reward_threshold
-        chosen = policy if state.best is None else state.best.policy
+    def _result(self, chosen: Policy, exhausted: bool) -> TrainingResult | None:
+        """Evaluate the chosen policy on fresh episodes: a selected maximum is biased upwards.
+
+        Returns:
+            The result, or None if the run goes on, because the policy fails and steps are left.
+        """
         greedy = self._evaluate(chosen, deterministic=True)
         sampled = self._evaluate(chosen, deterministic=False)
-        solved = reaches(threshold, greedy.mean, sampled.mean)
-        if solved or exhausted:
-            state.result = TrainingResult(chosen, solved, greedy, sampled)
-        state.best, state.evaluations_since_pass = None, 0
+        solved = reaches(self.reward_threshold, greedy.mean, sampled.mean)
+        return TrainingResult(chosen, solved, greedy, sampled) if solved or exhausted else None
 
     def _evaluate(self, policy: Policy, *, deterministic: bool) -> Evaluation:
-        return evaluate(
+        return self._play(
             policy,
-            self.config.env_id,
+            self.config.environment,
             episodes=self.config.evaluation_episodes,
             deterministic=deterministic,
-            rng=self.state.rng,
             return_bounds=self.config.return_bounds,
         )
+
+    def _play(self, policy: Policy, environment: Environment, **options: Any) -> Evaluation:
+        evaluation = evaluate(
+            policy,
+            environment,
+            rng=self.state.rng,
+            stop_requested=self._stop_requested,
+            **options,
+        )
+        self.state.evaluation_steps += evaluation.steps
+        return evaluation

@@ -4,11 +4,17 @@ import hashlib
 import json
 from pathlib import Path
 
+from training.config import ConfigError, TrainingConfig, config_from
+from training.errors import TrainingError
 from training.files import CARD
 
 # Placeholder for the card's own checksum while that is computed.
 NO_CHECKSUM = "0" * 64
 SIGNATURE = "model.sig"  # which no card lists, because it covers the card
+
+
+class VersionError(TrainingError):
+    """A folder is not a version that can be used as requested; the message says why."""
 
 
 def newest_solved(base: Path) -> Path | None:
@@ -18,6 +24,20 @@ def newest_solved(base: Path) -> Path | None:
         if _is_solved_and_whole(version):
             return version
     return None
+
+
+def read_config(version: Path) -> TrainingConfig:
+    """The config that a version was trained with.
+
+    Raises:
+        VersionError: it is no version, or was not trained here.
+    """
+    try:
+        card = json.loads((version / CARD).read_text())
+        return config_from(card["training"]["config"])
+    # What is in the file may be anything, of any type, however deep.
+    except (ConfigError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
+        raise VersionError(f"{version} has no config to go on with: {error}") from error
 
 
 def checksums(folder: Path) -> dict[str, str]:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,26 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import Trained
-from training import export
+from tests.runs import with_units
+from training import writing
 from training.artefact import load
 from training.model import Policy, initialize
+from training.savedmodel import network_of, save
 
-POLICY = Policy(initialize(np.random.default_rng(0), 4, 2, 64, "orthogonal"), "tanh")
+POLICY = Policy(initialize(np.random.default_rng(0), 4, 2, with_units(64)), "tanh")
 OBSERVATIONS = np.random.default_rng(1).normal(size=(16, 4)).astype(np.float32)
 CARD = {"environment": "CartPole-v1", "training": {"config": {"activation": "tanh"}}}
+
+
+def exported(base: Path, policy: Policy) -> Path:
+    golden = writing.golden_values(policy, OBSERVATIONS)
+    return writing.write_version(base, network_of(policy), CARD, golden)
 
 
 @pytest.fixture(scope="module")
 def signatures(tmp_path_factory: pytest.TempPathFactory) -> Any:
     base = tmp_path_factory.mktemp("exported") / "cartpole"
-    return tf.saved_model.load(export.export(base, POLICY, CARD, OBSERVATIONS))
+    return tf.saved_model.load(exported(base, POLICY))
 
 
 def act(model: Any, observations: Any, uniforms: Any, deterministic: Any) -> dict[str, Any]:
@@ -94,7 +102,7 @@ def test_the_uniform_decides_the_sampled_action(signatures: Any) -> None:
 def test_a_uniform_on_the_border_takes_the_next_action(tmp_path: Path) -> None:
     # logits 0 and 0: [0, 1/2) is the first action, [1/2, 1) the second
     weights = tf.nest.map_structure(np.zeros_like, POLICY.weights)
-    version = export.export(tmp_path / "even", Policy(weights, "tanh"), CARD, OBSERVATIONS)
+    version = exported(tmp_path / "even", Policy(weights, "tanh"))
     below = np.nextafter(np.float32(0.5), np.float32(0))
     outputs = act(tf.saved_model.load(version), OBSERVATIONS[:2], [below, 0.5], [False, False])
     assert outputs["actions"].tolist() == [0, 1]
@@ -122,15 +130,40 @@ def test_a_rows_numbers_do_not_depend_on_its_batch_or_place(signatures: Any) -> 
 def test_versions_count_up_and_nothing_else_is_left(tmp_path: Path) -> None:
     base = tmp_path / "cartpole"
     (base / "7").mkdir(parents=True)
-    assert export.export(base, POLICY, CARD, OBSERVATIONS) == base / "8"
-    assert export.export(base, POLICY, CARD, OBSERVATIONS) == base / "9"
+    assert exported(base, POLICY) == base / "8"
+    assert exported(base, POLICY) == base / "9"
     assert sorted(path.name for path in base.iterdir()) == ["7", "8", "9"]
+
+
+def test_what_killed_programs_left_is_removed_and_not_what_is_being_written(tmp_path: Path) -> None:
+    base = tmp_path / "cartpole"
+    left, in_use = base / ".writing-left", base / ".writing-in-use"
+    for folder in (left, in_use):
+        folder.mkdir(parents=True)
+        (folder / "saved_model.pb").write_bytes(b"half")
+    with subprocess.Popen(
+        ["flock", in_use, "sh", "-c", "echo locked; cat"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"locked\n"
+        exported(base, POLICY)
+        writer.communicate()
+    assert sorted(path.name for path in base.iterdir()) == [".writing-in-use", "1"]
+
+
+def test_two_at_once_both_write_a_version(tmp_path: Path) -> None:
+    base = tmp_path / "cartpole"
+    with ThreadPoolExecutor(4) as pool:
+        versions = list(pool.map(lambda _: exported(base, POLICY).name, range(4)))
+    assert sorted(versions) == ["1", "2", "3", "4"]
 
 
 def test_another_user_can_read_a_version_whatever_the_umask_is(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
-        version = export.export(tmp_path / "cartpole", POLICY, CARD, OBSERVATIONS)
+        version = exported(tmp_path / "cartpole", POLICY)
     finally:
         os.umask(before)
     for path in [version, *version.rglob("*")]:
@@ -139,7 +172,7 @@ def test_another_user_can_read_a_version_whatever_the_umask_is(tmp_path: Path) -
 
 
 def test_what_is_a_pattern_elsewhere_is_a_name_in_a_path(tmp_path: Path) -> None:
-    version = export.export(tmp_path / "m[4]" / "q*?", POLICY, CARD, OBSERVATIONS)
+    version = exported(tmp_path / "m[4]" / "q*?", POLICY)
     policy = load(version).policy
     logits, _ = policy(OBSERVATIONS)
     np.testing.assert_allclose(logits, POLICY(OBSERVATIONS)[0], rtol=1e-5, atol=1e-5)
@@ -147,7 +180,7 @@ def test_what_is_a_pattern_elsewhere_is_a_name_in_a_path(tmp_path: Path) -> None
 
 def with_other(part: str) -> Policy:
     """The policy with another actor or critic."""
-    other = initialize(np.random.default_rng(9), 4, 2, 64, "orthogonal")
+    other = initialize(np.random.default_rng(9), 4, 2, with_units(64))
     return Policy(POLICY.weights._replace(**{part: getattr(other, part)}), "tanh")
 
 
@@ -157,10 +190,11 @@ def with_other(part: str) -> Policy:
 def test_a_model_that_computes_something_else_is_not_exported(
     part: str, output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save = export._save
-    monkeypatch.setattr(export, "_save", lambda folder, _: save(folder, with_other(part)))
-    with pytest.raises(export.ExportError, match=f"{output} differ"):
-        export.export(tmp_path / "cartpole", POLICY, CARD, OBSERVATIONS)
+    monkeypatch.setattr(
+        writing, "save", lambda folder, _: save(folder, network_of(with_other(part)))
+    )
+    with pytest.raises(writing.ExportError, match=f"{output} differ"):
+        exported(tmp_path / "cartpole", POLICY)
     assert list((tmp_path / "cartpole").iterdir()) == []
 
 
@@ -170,7 +204,7 @@ def test_a_model_that_computes_something_else_is_not_exported(
 def test_a_file_that_differs_from_its_checksum_is_not_exported(
     path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = export._run
+    run = writing._run
 
     def damage_after_running(folder: Path, observations: Any) -> Any:
         outputs = run(folder, observations)
@@ -178,9 +212,9 @@ def test_a_file_that_differs_from_its_checksum_is_not_exported(
             file.write(b" ")
         return outputs
 
-    monkeypatch.setattr(export, "_run", damage_after_running)
-    with pytest.raises(export.ExportError, match=f"{path} does not match its checksum"):
-        export.export(tmp_path / "cartpole", POLICY, CARD, OBSERVATIONS)
+    monkeypatch.setattr(writing, "_run", damage_after_running)
+    with pytest.raises(writing.ExportError, match=f"{path} does not match its checksum"):
+        exported(tmp_path / "cartpole", POLICY)
     assert list((tmp_path / "cartpole").iterdir()) == []
 
 
@@ -197,7 +231,7 @@ def test_a_version_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", watched)
-    export.export(base, POLICY, CARD, OBSERVATIONS)
+    exported(base, POLICY)
     assert seen_before_rename == [[]]
 
 
@@ -223,7 +257,7 @@ def test_everything_is_synced_before_the_rename_and_the_rename_after_it(
 
     monkeypatch.setattr(os, "fsync", noted)
     monkeypatch.setattr(Path, "rename", watched)
-    export.export(base, POLICY, CARD, OBSERVATIONS)
+    exported(base, POLICY)
     assert missing_before_rename == []
     assert synced == {base.stat().st_ino}
 

@@ -1,0 +1,7 @@
+"""An environment of one's own: `--env-id thermostat:Thermostat-v0` imports this and finds it."""
+
+import gymnasium as gym
+
+gym.register(
+    "Thermostat-v0", entry_point="thermostat.environment:Thermostat", max_episode_steps=96
+)

@@ -1,0 +1,165 @@
+"""Options of the command line made from `TrainingConfig`, and its values in a TOML file."""
+
+import dataclasses
+import json
+import tomllib
+import types
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import click
+import msgspec
+from click.core import ParameterSource
+
+from training.config import ConfigError, TrainingConfig, config_from
+from training.presets import FOR_OTHER_ENVIRONMENTS, PRESETS, Preset
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+NONE = "none"  # as which TOML, which has no null, and the command line write it
+FIELDS = [field.name for field in dataclasses.fields(TrainingConfig)]
+
+
+class HyperparameterCommand(click.Command):
+    """A command whose help lists the options of the config in a section of their own."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write both sections."""
+        sections: dict[str, list[tuple[str, str]]] = {"Options": [], "Hyperparameters": []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                is_of_config = parameter.name in FIELDS
+                sections["Hyperparameters" if is_of_config else "Options"].append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def config_options(command: Command) -> Command:
+    """Add `--config` and an option for every field of `TrainingConfig`."""
+    hints = get_type_hints(TrainingConfig, include_extras=True)
+    for name in reversed(FIELDS):
+        command = _option(name, hints[name])(command)
+    return click.option(
+        "--config",
+        "config_file",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="TOML file of hyperparameters by their names, such as num_envs = 64.",
+    )(command)
+
+
+def chosen_config(
+    context: click.Context, preset: Preset, config_file: Path | None
+) -> TrainingConfig:
+    """The preset's config with the values of the file, and then those of the command line.
+
+    Raises:
+        ConfigError: the file cannot be read, or a value is not possible.
+    """
+    return change(PRESETS[preset], chosen_values(context, config_file))
+
+
+def change(config: TrainingConfig, values: Mapping[str, Any]) -> TrainingConfig:
+    """A config with other values. For another environment, what was tuned for this one goes.
+
+    Raises:
+        ConfigError: a value is not possible.
+    """
+    start = to_values(config)
+    changed = config_from({**start, **values})
+    if changed.environment == config.environment:
+        return changed
+    return config_from({**start, **FOR_OTHER_ENVIRONMENTS, **values})
+
+
+def to_values(config: TrainingConfig) -> dict[str, Any]:
+    """The fields of a config as JSON has them."""
+    values: dict[str, Any] = msgspec.to_builtins(config)
+    return values
+
+
+def chosen_values(context: click.Context, config_file: Path | None) -> dict[str, Any]:
+    """The fields of the config that the file and the command line give.
+
+    Raises:
+        ConfigError: the file cannot be read, or is no TOML.
+    """
+    values: dict[str, Any] = {}
+    if config_file is not None:
+        try:
+            values |= tomllib.loads(config_file.read_text())
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{config_file} cannot be read: {error}") from error
+    for name in FIELDS:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            values[name] = context.params[name]
+    return {name: None if value == NONE else value for name, value in values.items()}
+
+
+def option_name(field: str) -> str:
+    """The option of a field."""
+    return "--wrapper" if field == "wrappers" else f"--{field.replace('_', '-')}"
+
+
+def _option(name: str, hint: Any) -> Callable[[Command], Command]:
+    hint, notes = get_args(hint)[0], hint.__metadata__
+    kinds = [kind for kind in _alternatives(hint) if kind is not types.NoneType]
+    kind, optional = _plain(kinds[0]), len(kinds) < len(_alternatives(hint))
+    option, settings = (
+        option_name(name),
+        {"help": next(note.description for note in notes if note.description)},
+    )
+    if kind is bool:
+        option += f"/--no-{option.removeprefix('--')}"
+    elif name == "wrappers":
+        settings |= {"multiple": True, "metavar": "MODULE:CALLABLE"}
+    elif name == "return_bounds":
+        settings |= {"nargs": 2, "type": float, "metavar": "LOW HIGH"}
+    else:
+        settings |= {"type": _Value(kind), "metavar": _metavar(kind)}
+        if optional:
+            settings["metavar"] += f"|{NONE}"
+    return click.option(option, name, show_default=False, **settings)
+
+
+class _Value(click.ParamType[Any]):
+    """A field's value as text; what is possible is checked with all the others."""
+
+    name = "value"
+
+    def __init__(self, kind: Any) -> None:
+        self._kind = kind
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Turn text into a JSON value."""
+        if value == NONE:
+            return value
+        try:
+            if get_origin(self._kind) is tuple:
+                return [_plain(get_args(self._kind)[0])(part) for part in value.split(",")]
+            if get_origin(self._kind) is dict:
+                return json.loads(value)
+            return value if get_origin(self._kind) is Literal else self._kind(value)
+        except ValueError:
+            self.fail(f"{value!r} is not {_metavar(self._kind)}", param, ctx)
+
+
+def _metavar(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return "|".join(get_args(kind))
+    if get_origin(kind) is tuple:
+        return "NAME,..." if _plain(get_args(kind)[0]) is str else "INTEGER,..."
+    if get_origin(kind) is dict:
+        return "JSON"
+    return {int: "INTEGER", float: "NUMBER", str: "TEXT"}[kind]
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _plain(hint: Any) -> Any:
+    """A type without its annotation."""
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint

@@ -1,0 +1,36 @@
+"""Numbers that nothing can be learned from: NaN and infinity."""
+
+import numpy as np
+import numpy.typing as npt
+
+from training.errors import TrainingError
+from training.types import FloatArray
+
+
+class NotFiniteError(TrainingError):
+    """A number is NaN or infinite; the message says which one and when."""
+
+    exit_status = 1
+
+
+def finite_observations(observations: npt.NDArray[np.generic], when: str) -> FloatArray:
+    """Observations `[N, O]` of any type as float32.
+
+    Raises:
+        NotFiniteError: one is NaN, infinite or beyond float32.
+    """
+    with np.errstate(over="ignore"):  # it becomes infinite
+        converted = np.asarray(observations, np.float32)
+    require_finite(converted, "an observation", when)
+    return converted
+
+
+def require_finite(numbers: npt.NDArray[np.floating], what: str, when: str) -> None:
+    """Check numbers of some environments, `[N]` or `[N, O]`.
+
+    Raises:
+        NotFiniteError: one is NaN or infinite.
+    """
+    if not np.isfinite(numbers).all():
+        wrong = tuple(np.argwhere(~np.isfinite(numbers))[0])
+        raise NotFiniteError(f"{when}: {what} of environment {wrong[0]} is {numbers[wrong]}")

@@ -1,0 +1,99 @@
+"""The presets that users name: an algorithm with hyperparameters tuned for one environment."""
+
+from dataclasses import replace
+from typing import Any, Literal
+
+from training.config import TrainingConfig
+
+Preset = Literal["ppo", "a2c", "notebook", "acrobot"]
+
+# What of a preset does not hold for an environment other than its own, which it was tuned on.
+FOR_OTHER_ENVIRONMENTS: dict[str, Any] = {
+    "endurance_steps": None,
+    "return_bounds": None,
+    "normalize_observations": True,
+    "scale_rewards": True,
+}
+
+# Schulman et al. 2017, "Proximal Policy Optimization Algorithms".
+_PPO = TrainingConfig(
+    env_id="CartPole-v1",
+    num_envs=32,
+    num_steps=32,
+    max_env_steps=200_000,
+    gamma=0.99,
+    gae_lambda=0.95,
+    hidden_units=(64,),
+    activation="tanh",
+    learning_rate=5e-3,
+    adam_epsilon=1e-5,
+    num_epochs=10,
+    num_minibatches=8,
+    clip_coef=0.2,
+    normalize_advantages=True,
+    vf_coef=0.5,
+    max_grad_norm=0.5,
+    evaluation_interval=5,
+    return_bounds=(0.0, 500.0),
+    endurance_steps=10_000,
+)
+
+PRESETS: dict[Preset, TrainingConfig] = {
+    "ppo": _PPO,
+    # Mnih et al. 2016, "Asynchronous Methods for Deep Reinforcement Learning", in its
+    # synchronous form, with Adam in place of RMSProp and GAE in place of n-step returns.
+    "a2c": TrainingConfig(
+        env_id="CartPole-v1",
+        num_envs=32,
+        num_steps=8,
+        max_env_steps=1_000_000,
+        gamma=0.99,
+        gae_lambda=0.95,
+        hidden_units=(64,),
+        activation="tanh",
+        learning_rate=5e-3,
+        adam_epsilon=1e-5,
+        vf_coef=0.5,
+        max_grad_norm=0.5,
+        evaluation_interval=100,
+        return_bounds=(0.0, 500.0),
+        checkpoint_interval=500,
+    ),
+    # PPO for Acrobot-v1, whose reward of -1 per step needs a longer rollout.
+    "acrobot": replace(
+        _PPO,
+        env_id="Acrobot-v1",
+        num_steps=64,
+        max_env_steps=1_000_000,
+        learning_rate=3e-3,
+        evaluation_interval=10,
+        return_bounds=(-500.0, 0.0),
+        endurance_steps=None,
+        patience=5,
+    ),
+    # The notebook that this project began with, flaws included: no activation, a critic that
+    # is also trained through the actor's loss, and no bootstrap where the time limit cuts.
+    "notebook": TrainingConfig(
+        env_id="CartPole-v0",
+        num_envs=1,
+        num_steps=1_000,
+        whole_episodes=True,
+        max_env_steps=10_000_000,
+        max_episodes=10_000,
+        estimator="monte_carlo",
+        gamma=0.99,
+        hidden_units=(128,),
+        activation="linear",
+        initializer="glorot_uniform",
+        learning_rate=0.01,
+        adam_epsilon=1e-7,
+        differentiate_advantages=True,
+        value_loss="huber",
+        reduction="sum",
+        vf_coef=1.0,
+        evaluation_interval=10,
+        return_bounds=(0.0, 200.0),
+        checkpoint_interval=500,
+        wait_for_running_return=True,
+    ),
+}
