@@ -234,24 +234,23 @@ def pull(source: str, every: float | None, **options: Any) -> None:
 @click.option(
     "--render",
     type=click.Choice(["text"]),
-    help="Draw the cart on standard error: live on a terminal, as lines elsewhere.",
+    help="Show the steps on standard error: live on a terminal, as lines elsewhere.",
 )
 @click.option(
     "--record",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="GIF to save the first episode in; needs pillow and pygame-ce.",
+    help="GIF to save the first episode in; needs pillow and what the environment draws with.",
+)
+@click.option(
+    "--allow-module",
+    "allowed",
+    multiple=True,
+    metavar="MODULE",
+    help="Trust this Python module, and what it contains, where the policy card names it."
+    " Can be repeated.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-def play(
-    url: str,
-    episodes: int,
-    deterministic: bool,
-    seed: int,
-    wait: float,
-    render: str | None,
-    record: Path | None,
-    as_json: bool,
-) -> None:
+def play(**options: Any) -> None:
     """Play Gymnasium episodes in the environment of the served policy.
 
     An API key comes from the variable SERVING_API_KEY, else it is the first of SERVING_API_KEYS.
@@ -262,37 +261,6 @@ def play(
     # A recording needs no screen, and standard output is for the result.
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    import gymnasium as gym
-    import msgspec
+    from serving.demo.process import play
 
-    from serving.client import ServiceError
-    from serving.demo import player, process, rendering
-
-    client = process.connect(url, os.environ)
-    rows = []
-    try:
-        client.wait_until_ready(wait)
-        env_id = client.policy_card()["environment"]
-        with client, gym.make(env_id, render_mode="rgb_array" if record else None) as env:
-            out = sys.stderr if render == "text" else None
-            watchers = rendering.watchers(env, env_id, out=out, record=record)
-            if not as_json:
-                click.echo("episode    return  mean latency")
-            for moment in player.play(
-                client, env, episodes=episodes, deterministic=deterministic, seed=seed
-            ):
-                for watch in watchers:
-                    watch(moment)
-                if not moment.ended:
-                    continue
-                row = {name: getattr(moment, name) for name in process.RESULT}
-                rows.append(row)
-                if not as_json:
-                    click.echo(process.RESULT_LINE.format_map(row))
-    except ServiceError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(process.exit_status(error))
-    except (rendering.RenderError, gym.error.Error) as error:
-        raise click.UsageError(str(error)) from error
-    if as_json:
-        click.echo(msgspec.json.encode({"environment": env_id, "episodes": rows}))
+    play(**options)

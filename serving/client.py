@@ -5,14 +5,15 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 from urllib.parse import quote
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import urllib3
 
-from serving.schemas import ActResponse, Health, ModelsReport, Problem
+from serving.schemas import MAX_SEED, ActResponse, Health, ModelsReport, ModelVersion, Problem
 
 
 class ServiceError(Exception):
@@ -24,6 +25,19 @@ class ServiceError(Exception):
 
 
 Answer = TypeVar("Answer")
+
+
+class _Actions(msgspec.Struct):
+    start: Annotated[int, msgspec.Meta(ge=-MAX_SEED, le=MAX_SEED)] = 0
+
+
+class _Card(msgspec.Struct):
+    actions: _Actions
+
+
+class _Served(msgspec.Struct):
+    version: int | None
+    policy: _Card | None
 
 
 @dataclass
@@ -54,6 +68,8 @@ class PolicyClient:
         )
         self._pool = urllib3.PoolManager(headers=headers, timeout=urllib3.Timeout(self.timeout))
 
+        self._starts: dict[ModelVersion, int] = {}
+
     def __enter__(self) -> Self:
         return self
 
@@ -78,17 +94,37 @@ class PolicyClient:
         """
         body = {"observations": observations, "deterministic": deterministic, "seed": seed}
         encoded = msgspec.json.encode(body, enc_hook=_to_builtin)
-        path = "/act" if model is None else f"/models/{quote(model, safe='')}/act"
+        path = "/act" if model is None else f"{_path_of(model)}/act"
         return self._request(path, ActResponse, encoded)
 
-    def policy_card(self) -> dict[str, Any]:
-        """Get the policy card of the default model; a ServiceError if it serves no version."""
-        default = self.models().models[0].name
-        served = self._request(f"/models/{default}", msgspec.Raw)
+    def environment_actions(self, response: ActResponse) -> npt.NDArray[np.int64]:
+        """The actions of an answer as the environment numbers them, which need not be from 0.
+
+        The first answer of a model's version costs a request for its policy card, which waits up
+        to `timeout` seconds for a service that is just replacing the version.
+
+        Args:
+            response: of `act`, for any model.
+
+        Returns:
+            `[B]`, for the environment's `step`.
+        """
+        model = response.model
+        if model not in self._starts:
+            self._starts[model] = self._start(model)
+        return np.asarray(response.actions, np.int64) + self._starts[model]
+
+    def policy_card(self, model: str | None = None) -> dict[str, Any]:
+        """Get the policy card of a model, or of the default one.
+
+        A ServiceError if it serves no version.
+        """
+        name = self.models().models[0].name if model is None else model
+        served = self._request(_path_of(name), msgspec.Raw)
         # Not by msgspec, which has no numbers beyond 64 bits.
         card: dict[str, Any] | None = json.loads(bytes(served))["policy"]
         if card is None:
-            raise ServiceError(f"{self.url} serves no version of {default} yet")
+            raise ServiceError(f"{self.url} serves no version of {name} yet")
         return card
 
     def models(self) -> ModelsReport:
@@ -105,6 +141,21 @@ class PolicyClient:
             except ServiceError:
                 if time.monotonic() >= deadline:
                     raise
+            time.sleep(0.1)
+
+    def _start(self, model: ModelVersion) -> int:
+        """The environment's own number of the action that is 0 here."""
+        deadline = time.monotonic() + self.timeout
+        while True:
+            served = self._request(_path_of(model.name), _Served)
+            if served.version == model.version and served.policy is not None:
+                return served.policy.actions.start
+            # Workers follow a change of the version one after another.
+            if time.monotonic() >= deadline:
+                raise ServiceError(
+                    f"{self.url} answered with version {model.version} of {model.name}, and serves"
+                    f" the policy card of version {served.version}"
+                )
             time.sleep(0.1)
 
     def _request(
@@ -126,6 +177,10 @@ class PolicyClient:
         except msgspec.MsgspecError:
             detail = f"this is not an answer of the policy service, {path} is not there"
         raise ServiceError(f"{self.url}: {response.status} {detail}", response.status)
+
+
+def _path_of(model: str) -> str:
+    return f"/models/{quote(model, safe='')}"
 
 
 def _to_builtin(value: Any) -> Any:

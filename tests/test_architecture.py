@@ -290,7 +290,7 @@ def test_training_knows_nothing_of_http_and_serving_nothing_of_learning() -> Non
     for names in imports("training").values():
         assert not names & {"flask", "gunicorn", "urllib3"}
     with_gymnasium = {path for path, names in imports("serving").items() if "gymnasium" in names}
-    assert with_gymnasium == {"serving/demo/player.py", "serving/cli.py"}
+    assert with_gymnasium == {"serving/demo/environment.py"}
 
 
 @pytest.mark.parametrize("module", ["serving.demo.player", "serving.client", "serving.cli"])

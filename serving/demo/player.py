@@ -3,13 +3,13 @@
 import itertools
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
 from serving.client import PolicyClient
+from serving.demo.environment import Environment
 from serving.schemas import ActResponse
 
 
@@ -26,23 +26,29 @@ class Moment(NamedTuple):
 
 
 def play(
-    client: PolicyClient, env: gym.Env[Any, Any], *, episodes: int, deterministic: bool, seed: int
+    client: PolicyClient,
+    environment: Environment,
+    *,
+    episodes: int,
+    deterministic: bool,
+    seed: int,
 ) -> Iterator[Moment]:
     """Play episodes one after another.
 
     Args:
         client: of the service that selects the actions.
-        env: the environment that the policy was trained on.
+        environment: the one that the policy was trained on.
         episodes: number of episodes.
         deterministic: take the most probable actions instead of sampling.
         seed: of the environment, and plus the step number, of the sampled actions.
 
     Raises:
         ServiceError: the service stopped responding, or rejected the observations.
+        UnplayableError: the environment failed.
     """
     action_seeds = itertools.count(seed)
     for episode in range(1, episodes + 1):
-        observation, _ = env.reset(seed=seed if episode == 1 else None)
+        observation = environment.reset(seed=seed if episode == 1 else None)
         episode_return, steps, waited, ended = 0.0, 0, 0.0, False
         yield Moment(episode, steps, observation, None, ended, episode_return, 0.0)
         while not ended:
@@ -51,9 +57,8 @@ def play(
                 observation[None, :], deterministic=deterministic, seed=next(action_seeds)
             )
             waited += time.perf_counter() - started
-            observation, reward, terminated, truncated, _ = env.step(response.actions[0])
-            episode_return += float(reward)
+            observation, reward, ended = environment.step(response.actions[0])
+            episode_return += reward
             steps += 1
-            ended = terminated or truncated
             latency_ms = 1000.0 * waited / steps
             yield Moment(episode, steps, observation, response, ended, episode_return, latency_ms)

@@ -1,11 +1,15 @@
-"""The demo player as a process: its key from the environment, what it prints, its exit status."""
+"""The demo player as a process: its key from a variable, what it prints, its exit status."""
 
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import click
+import msgspec
 
 from serving.client import PolicyClient, ServiceError
+from serving.demo import environment, player, rendering
 
 # What it reports of an episode, as JSON and as a row of its table.
 RESULT = ("episode", "episode_return", "steps", "mean_latency_ms")
@@ -39,3 +43,52 @@ def connect(url: str, environ: Mapping[str, str]) -> PolicyClient:
         return PolicyClient(url, api_key=environ.get("SERVING_API_KEY") or first)
     except ServiceError as error:
         raise click.UsageError(str(error)) from error
+
+
+def play(
+    *,
+    url: str,
+    episodes: int,
+    deterministic: bool,
+    seed: int,
+    wait: float,
+    render: str | None,
+    record: Path | None,
+    allowed: Sequence[str],
+    as_json: bool,
+) -> None:
+    """Play episodes in the environment of the served policy, and print their results.
+
+    The arguments are the options of `play`, which ends the process if it fails.
+
+    Raises:
+        click.UsageError: the key is none, or the environment cannot be played or shown.
+    """
+    client = connect(url, os.environ)
+    rows = []
+    try:
+        client.wait_until_ready(wait)
+        card = client.policy_card()
+        with client, environment.make(card, allowed, rendered=record is not None) as made:
+            out = sys.stderr if render == "text" else None
+            watchers = rendering.watchers(made, out=out, record=record)
+            if not as_json:
+                click.echo("episode    return  mean latency")
+            for moment in player.play(
+                client, made, episodes=episodes, deterministic=deterministic, seed=seed
+            ):
+                for watch in watchers:
+                    watch(moment)
+                if not moment.ended:
+                    continue
+                row = {name: getattr(moment, name) for name in RESULT}
+                rows.append(row)
+                if not as_json:
+                    click.echo(RESULT_LINE.format_map(row))
+    except ServiceError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(exit_status(error))
+    except (rendering.RenderError, environment.UnplayableError) as error:
+        raise click.UsageError(str(error)) from error
+    if as_json:
+        click.echo(msgspec.json.encode({"environment": made.id, "episodes": rows}))

@@ -1,14 +1,17 @@
 """What shows the demo player's episodes: a text rendering and a GIF recorder."""
 
+import functools
 import importlib.util
+import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
+from serving.demo.environment import Environment
 from serving.demo.player import Moment
 
 if TYPE_CHECKING:
@@ -16,12 +19,14 @@ if TYPE_CHECKING:
 
 TEXT_WIDTH = 72
 POLE_ROWS = 6
-PLAIN_LINE_EVERY = 25  # steps: half a second of CartPole
+PLAIN_LINE_SECONDS = 0.5  # of the environment's time
 TRACK_HALF_WIDTH = 2.4  # metres; beyond it CartPole's episode ends
 POLE_LENGTH = 1.0  # metres
 
 GIF_WIDTH = 300
-GIF_FRAMES_PER_SECOND = 25
+GIF_FRAMES_PER_SECOND = 25  # at most: many programs show a faster GIF much slower
+# What an environment may say of its steps per second; a GIF cannot hold a picture much longer.
+SLOWEST, FASTEST = 0.1, 10_000.0
 
 
 class RenderError(Exception):
@@ -29,40 +34,59 @@ class RenderError(Exception):
 
 
 def watchers(
-    env: Any, env_id: str, *, out: TextIO | None, record: Path | None
+    environment: Environment, *, out: TextIO | None, record: Path | None
 ) -> list[Callable[[Moment], None]]:
-    """What draws each moment of `env` on `out` and records the first episode, where wanted.
+    """What shows each moment on `out` and records the first episode, where wanted.
 
     Raises:
         RenderError: it cannot.
     """
-    frames_per_second = env.metadata.get("render_fps", GIF_FRAMES_PER_SECOND)
+    frames_per_second = steps_per_second(environment.metadata)
     wanted: list[Callable[[Moment], None]] = []
-    if out is not None:
-        wanted.append(TextRenderer(out, env_id, frames_per_second))
+    if out is not None and environment.is_cartpole:
+        wanted.append(TextRenderer(out, frames_per_second, describe_cartpole, draw_cartpole))
+    elif out is not None:
+        describe_step = functools.partial(describe, environment.action_names)
+        wanted.append(TextRenderer(out, frames_per_second, describe_step))
     if record is not None:
-        wanted.append(GifRecorder(record, env.render, frames_per_second))
+        wanted.append(GifRecorder(record, environment.render, frames_per_second))
     return wanted
 
 
-class TextRenderer:
-    """Draws CartPole in real time on a terminal; elsewhere prints a line every half second."""
+def steps_per_second(metadata: Any) -> float:
+    """How fast an environment's steps are meant to be shown; 25 if it does not say so sensibly."""
+    stated = metadata.get("render_fps") if isinstance(metadata, dict) else None
+    is_number = isinstance(stated, int | float | np.number) and not isinstance(stated, bool)
+    is_sensible = is_number and SLOWEST <= stated <= FASTEST
+    return float(stated) if is_sensible else float(GIF_FRAMES_PER_SECOND)
 
-    def __init__(self, out: TextIO, env_id: str, frames_per_second: float) -> None:
-        """Draw to `out`; RenderError if the environment is not CartPole."""
-        if not env_id.startswith("CartPole"):
-            raise RenderError(f"--render text draws CartPole, not {env_id}")
+
+class TextRenderer:
+    """Shows steps in real time on a terminal; elsewhere prints a line every half second."""
+
+    def __init__(
+        self,
+        out: TextIO,
+        frames_per_second: float,
+        describe: Callable[[Moment], str],
+        draw: Callable[[Moment, int], list[str]] | None = None,
+    ) -> None:
+        """Write to `out`; `draw` gives lines of a width, always as many, above the described."""
         self._out = out
+        self._describe = describe
+        self._draw = draw
         self._in_place = out.isatty()
         columns = os.get_terminal_size(out.fileno()).columns if self._in_place else 0
         self._width = min(TEXT_WIDTH, columns - 1) if columns else TEXT_WIDTH
+        self._plain_every = max(1, round(frames_per_second * PLAIN_LINE_SECONDS))
         self._frame_seconds = 1.0 / frames_per_second
         self._due = time.perf_counter()
 
     def __call__(self, moment: Moment) -> None:
-        """Draw the current state."""
+        """Show the current state."""
         if self._in_place:
-            lines = draw(moment, self._width)
+            drawing = [] if self._draw is None else self._draw(moment, self._width)
+            lines = [*drawing, self._describe(moment)[: self._width]]
             # Over the last frame; the first frame of an episode goes below the output since then.
             above = f"\x1b[{len(lines)}F" if moment.steps else ""
             self._out.write(above + "".join(f"{line}\x1b[K\n" for line in lines))
@@ -70,11 +94,11 @@ class TextRenderer:
             now = time.perf_counter()
             self._due = max(self._due + self._frame_seconds, now)
             time.sleep(self._due - now)
-        elif moment.ended or moment.steps % PLAIN_LINE_EVERY == 0:
-            self._out.write(f"{describe(moment)}\n")
+        elif moment.ended or moment.steps % self._plain_every == 0:
+            self._out.write(f"{self._describe(moment)}\n")
 
 
-def draw(moment: Moment, width: int) -> list[str]:
+def draw_cartpole(moment: Moment, width: int) -> list[str]:
     """Draw CartPole in ASCII, `width` columns wide: always the same number of lines."""
     position, _, angle, _ = (float(number) for number in moment.observation)
     per_metre = (width - 1) / (2 * TRACK_HALF_WIDTH)
@@ -86,10 +110,20 @@ def draw(moment: Moment, width: int) -> list[str]:
     action = None if moment.response is None else moment.response.actions[0]
     cart = f"{'<' if action == 0 else ' '}[===]{'>' if action == 1 else ' '}"
     track = "|" + "-" * (width - 2) + "|"
-    return [*pole, _centred(cart, centre, width), track, describe(moment)[:width]]
+    return [*pole, _centred(cart, centre, width), track]
 
 
-def describe(moment: Moment) -> str:
+def describe(action_names: Sequence[str], moment: Moment) -> str:
+    """One line with what is known of a step in any environment."""
+    line = f"episode {moment.episode}  step {moment.steps:3}"
+    if moment.response is None:
+        return line
+    action, value = moment.response.actions[0], moment.response.state_values[0]
+    line += f"  action {action_names[action]}  return {moment.episode_return:g}"
+    return f"{line}  value {value:.1f}"
+
+
+def describe_cartpole(moment: Moment) -> str:
     """One line with the state of CartPole."""
     position, _, angle, _ = moment.observation
     line = f"episode {moment.episode}  step {moment.steps:3}  x {position:+.2f} m"
@@ -118,7 +152,7 @@ class GifRecorder:
             raise RenderError(f"--record: {path.parent} is not a folder")
         self._path = path
         self._render = render
-        self._every = max(1, round(frames_per_second / GIF_FRAMES_PER_SECOND))
+        self._every = math.ceil(frames_per_second / GIF_FRAMES_PER_SECOND)
         self._frame_ms = 1000 * self._every / frames_per_second
         self._frames: list[Image] = []
 
@@ -127,7 +161,7 @@ class GifRecorder:
 
         Raises:
             RenderError: the file cannot be written.
-            gymnasium.error.Error: the environment cannot be rendered.
+            UnplayableError: the environment cannot be rendered.
         """
         from PIL import Image
 
@@ -135,7 +169,7 @@ class GifRecorder:
             return
         if moment.ended or moment.steps % self._every == 0:
             frame = Image.fromarray(self._render())
-            height = round(frame.height * GIF_WIDTH / frame.width)
+            height = max(1, round(frame.height * GIF_WIDTH / frame.width))
             self._frames.append(frame.resize((GIF_WIDTH, height)).quantize(16))
         if not moment.ended:
             return

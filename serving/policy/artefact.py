@@ -7,6 +7,8 @@ from typing import Annotated, NamedTuple, TypeVar
 
 import msgspec
 
+from serving.schemas import MAX_SEED
+
 CARD = "assets.extra/policy.json"
 GOLDEN = "assets.extra/golden.json"
 SIGNATURE = "model.sig"  # the one file that the card does not list: it covers the card
@@ -35,6 +37,8 @@ class Actions(msgspec.Struct):
     """The card's section on actions."""
 
     names: list[str]
+    # The environment's own number of action 0, which clients add; JavaScript's are exact too.
+    start: Annotated[int, msgspec.Meta(ge=-MAX_SEED, le=MAX_SEED)] = 0
 
 
 class Evaluation(msgspec.Struct):
