@@ -53,12 +53,13 @@ def watchers(
     return wanted
 
 
-def steps_per_second(metadata: Any) -> float:
+def steps_per_second(metadata: object) -> float:
     """How fast an environment's steps are meant to be shown; 25 if it does not say so sensibly."""
-    stated = metadata.get("render_fps") if isinstance(metadata, dict) else None
-    is_number = isinstance(stated, int | float | np.number) and not isinstance(stated, bool)
-    is_sensible = is_number and SLOWEST <= stated <= FASTEST
-    return float(stated) if is_sensible else float(GIF_FRAMES_PER_SECOND)
+    stated: Any = metadata.get("render_fps") if isinstance(metadata, dict) else None
+    is_number = isinstance(stated, int | float | np.integer | np.floating)
+    if is_number and not isinstance(stated, bool) and SLOWEST <= stated <= FASTEST:
+        return float(stated)
+    return float(GIF_FRAMES_PER_SECOND)
 
 
 class TextRenderer:
