@@ -94,7 +94,9 @@ class Environment:
 
     def render(self) -> npt.NDArray[np.uint8]:
         """Draw the current state: RGB `[height, width, 3]`."""
-        with _blaming(f"{self.id} cannot be rendered"):
+        with warnings.catch_warnings(), _blaming(f"{self.id} cannot be rendered"):
+            # Gymnasium's checks of it: what is no picture is an error below.
+            warnings.filterwarnings("ignore", message=".*RGB-array rendering")
             frame: Any = self.env.render()
         if not (isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.size):
             raise UnplayableError(f"{self.id} cannot be rendered: it gives no picture")
@@ -134,8 +136,8 @@ def make(policy_card: object, allowed: Iterable[str], *, rendered: bool) -> Envi
         _import(module[0])
     kwargs = options.kwargs | ({"render_mode": "rgb_array"} if rendered else {})
     with warnings.catch_warnings(), _blaming(f"{card.environment} cannot be made"):
-        # That it cannot be rendered is an error below.
-        warnings.filterwarnings("ignore", message=".*not in the possible render_modes")
+        # That it cannot be rendered is an error below, where it matters.
+        warnings.filterwarnings("ignore", message=".*render_modes")
         try:
             env: gym.Env[Any, Any] = gym.make(
                 name, max_episode_steps=options.max_episode_steps, **kwargs

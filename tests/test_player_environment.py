@@ -1,0 +1,441 @@
+"""The environment of a policy card, as the demo player makes it."""
+
+import copy
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import pytest
+
+from serving.demo.environment import Environment, UnplayableError, make, printable
+from tests.artefacts import edit_card, publish
+from tests.conftest import ENVIRONMENT, ROOT, Service, Trained, run, running_service
+
+# A package of somebody else. Its environment is as the cartpole policy needs it, 4 numbers and 2
+# actions, but nested and with actions from 1; its reward is an option.
+CODE = '''
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Box, Dict, Discrete
+
+print("whatever a package prints when it is imported")
+
+
+class Grid(gym.Env):
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 2}
+    observation_space = Dict({"cell": Discrete(2), "place": Box(-1, 1, (2,), np.float64)})
+    action_space = Discrete(2, start=1)
+
+    def __init__(self, reward=1.0, picture=True, fails_in=None, render_mode=None):
+        self.reward, self.picture, self.render_mode = reward, picture, render_mode
+        self.fails_in = fails_in
+        self._observed("__init__")
+
+    def _observed(self, where):
+        if self.fails_in == where:
+            raise KeyError("something\\nin two lines")
+        return {"cell": 1, "place": np.array([0.25, -0.5])}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self._observed("reset"), {}
+
+    def step(self, action):
+        assert action in (1, 2), action
+        return self._observed("step"), self.reward, False, False, {}
+
+    def render(self):
+        return np.full((20, 30, 3), 7, np.uint8) if self.picture else None
+
+    def close(self):
+        self._observed("close")
+
+
+class Plain(Grid):
+    """Has never heard of rendering."""
+
+    metadata = {}
+
+    def __init__(self):
+        super().__init__()
+
+
+class Endless(Grid):
+    observation_space = gym.spaces.Sequence(Discrete(2))
+
+
+class Continuous(Grid):
+    action_space = Box(-1, 1, (2,))
+
+
+for kind in (Grid, Plain, Endless, Continuous):
+    gym.register(f"{kind.__name__}-v0", kind)
+
+
+class Twice(gym.RewardWrapper):
+    def reward(self, reward):
+        return 2 * reward
+
+
+class Plus(gym.RewardWrapper):
+    def reward(self, reward):
+        return reward + 1
+
+
+def broken(env):
+    raise RuntimeError("no wrapper today")
+
+
+def nothing(env):
+    return None
+
+
+number = 3
+'''
+PACKAGES = {
+    "somebodys/__init__.py": "",
+    "somebodys/envs.py": CODE,
+    "somebodys/ends.py": "raise SystemExit(0)",
+    "somebodys/broken.py": "1 / 0",
+    "somebodys/incomplete.py": "import a_package_that_is_not_here",
+}
+CARD: dict[str, Any] = {
+    "environment": "somebodys.envs:Grid-v0",
+    "environment_options": {"kwargs": {}, "max_episode_steps": 3, "wrappers": []},
+    "observations": {"names": ["a", "b", "c", "d"]},
+    "actions": {"names": ["left", "right"], "start": 1},
+}
+CARTPOLE: dict[str, Any] = {**CARD, "environment": "CartPole-v1", "actions": {"names": ["a", "b"]}}
+del CARTPOLE["environment_options"]
+
+
+def write_packages(folder: Path) -> None:
+    for name, code in PACKAGES.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(code)
+
+
+@pytest.fixture
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Packages that can be imported, of which nothing stays imported or registered."""
+    write_packages(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    registered, loaded = dict(gym.registry), set(sys.modules)
+    yield
+    gym.registry.clear()
+    gym.registry.update(registered)
+    for name in set(sys.modules) - loaded:
+        if name.startswith("somebodys"):
+            del sys.modules[name]
+
+
+def card_with(section: str | None = None, **changes: Any) -> dict[str, Any]:
+    """The card with changes in a section or at its top."""
+    card = copy.deepcopy(CARD)
+    (card if section is None else card[section]).update(changes)
+    return card
+
+
+def made(card: dict[str, Any], *, rendered: bool = False) -> Environment:
+    return make(card, ["somebodys"], rendered=rendered)
+
+
+def episode(environment: Environment) -> list[float]:
+    """The rewards of an episode in which the service always answers 0, the first action."""
+    environment.reset(seed=0)
+    rewards, ended = [], False
+    while not ended:
+        _, reward, ended = environment.step(0)
+        rewards.append(reward)
+    return rewards
+
+
+@pytest.mark.usefixtures("packages")
+def test_a_card_sets_arguments_time_limit_and_wrappers_in_their_order() -> None:
+    wrappers = ["somebodys.envs:Twice", "somebodys.envs:Plus"]
+    for order, reward in ((wrappers, 2 * 5.0 + 1), (wrappers[::-1], 2 * (5.0 + 1))):
+        options = {"kwargs": {"reward": 5.0}, "wrappers": order, "max_episode_steps": 4}
+        with made(card_with(environment_options=options)) as environment:
+            assert episode(environment) == [reward] * 4
+
+
+@pytest.mark.usefixtures("packages")
+def test_nested_observations_are_flat_as_gymnasium_flattens_them() -> None:
+    with made(CARD) as environment:
+        observation = environment.reset(seed=0)
+    assert observation.dtype == "float32"
+    assert observation.tolist() == [0.0, 1.0, 0.25, -0.5]  # one-hot, then the two of the box
+
+
+def test_a_card_without_options_is_made_as_gymnasium_registers_it() -> None:
+    with make(CARTPOLE, [], rendered=False) as environment:
+        assert environment.is_cartpole
+        assert environment.reset(seed=0).shape == (4,)
+        assert type(environment.env).__name__ == "TimeLimit"  # flat already
+    with make(CARTPOLE | {"environment_options": {}}, [], rendered=False) as environment:
+        assert environment.is_cartpole
+
+
+@pytest.mark.usefixtures("packages")
+def test_only_cartpole_itself_is_drawn_as_a_cart() -> None:
+    wrapped = CARTPOLE | {"environment_options": {"wrappers": ["somebodys.envs:Twice"]}}
+    for card in (wrapped, CARD):
+        with made(card) as environment:
+            assert not environment.is_cartpole
+
+
+UNUSABLE: dict[str, tuple[dict[str, Any], str]] = {
+    "no object": ([], "the policy card cannot be used: Expected `object`, got `array`"),  # type: ignore[dict-item]
+    "no environment": ({}, "missing required field `environment`"),
+    "no text": (card_with(environment=3), "Expected `str`, got `int` - at `$.environment`"),
+    "no names": (card_with(actions={}), "missing required field `names`"),
+    "options that are a list": (card_with(environment_options=[]), "Expected `object`"),
+    "an unknown option": (card_with("environment_options", speed=2), "unknown field `speed`"),
+    "kwargs that are text": (card_with("environment_options", kwargs="a"), "Expected `object`"),
+    "half a step": (card_with("environment_options", max_episode_steps=1.5), "`int"),
+    "no step": (card_with("environment_options", max_episode_steps=0), ">= 1"),
+    "a flag for a number": (card_with("environment_options", max_episode_steps=True), "got `bool`"),
+    "a huge number": (card_with("actions", start=10**30), "somebodys.envs:Grid-v0 is not what"),
+    "wrappers that are text": (card_with("environment_options", wrappers="a:b"), "`array`"),
+    "a wrapper that is no text": (card_with("environment_options", wrappers=[1]), "`str`"),
+    **{
+        f"{name} as an argument": (
+            card_with("environment_options", kwargs={name: None}),
+            f"sets {name} among the kwargs",
+        )
+        for name in ("render_mode", "max_episode_steps", "id", "disable_env_checker")
+    },
+    "an unknown environment": (CARTPOLE | {"environment": "NoSuchThing-v0"}, "cannot be made"),
+    "an empty name": (CARTPOLE | {"environment": ""}, "cannot be made: Error: Malformed"),
+    "an argument too many": (card_with("environment_options", kwargs={"x": 1}), "TypeError: "),
+    "an error in the environment": (
+        card_with("environment_options", kwargs={"fails_in": "__init__"}),
+        r"Grid-v0 cannot be made: KeyError: 'something\nin two lines'",
+    ),
+    "a second colon": (card_with(environment="somebodys:somebodys.ends:Grid-v0"), "environment"),
+    "no module before the colon": (card_with(environment=":Grid-v0"), "'' on the policy card"),
+    "a module for a shell": (card_with(environment="a;reboot:B-v0"), "is no name of a module"),
+    "a module that is not there": (
+        card_with(environment="somebodys.missing:Grid-v0"),
+        "somebodys.missing must be installed or on PYTHONPATH",
+    ),
+    "a module without what it needs": (
+        card_with(environment="somebodys.incomplete:Grid-v0"),
+        "somebodys.incomplete cannot be imported: a_package_that_is_not_here must be installed or",
+    ),
+    "a module with an error": (
+        card_with(environment="somebodys.broken:Grid-v0"),
+        "somebodys.broken cannot be imported: ZeroDivisionError: division by zero",
+    ),
+    "a module that is a program": (
+        card_with(environment="somebodys.ends:Grid-v0"),
+        "somebodys.ends cannot be imported: SystemExit: 0",
+    ),
+    **{
+        f"the wrapper {path!r}": (card_with("environment_options", wrappers=[path]), message)
+        for path, message in (
+            ("somebodys.envs", "'somebodys.envs' on the policy card is not module:callable"),
+            ("somebodys.envs:", "is not module:callable"),
+            ("somebodys.envs:a.b", "is not module:callable"),
+            (":Twice", "is no name of a module"),
+            ("somebodys.envs:number", "somebodys.envs:number on the policy card cannot be called"),
+            ("somebodys.envs:missing", "somebodys.envs:missing on the policy card cannot be"),
+            ("somebodys.envs:broken", "RuntimeError: no wrapper today"),
+            ("somebodys.envs:nothing", "gives no environment"),
+        )
+    },
+    "other observations": (
+        card_with(observations={"names": ["a"]}),
+        "is not what the policy was trained on: it observes 4 numbers, 1 are on the policy card",
+    ),
+    "another number of actions": (
+        card_with(actions={"names": ["a"], "start": 1}),
+        "it has 2 actions from 1, the policy card 1 actions from 1",
+    ),
+    "actions from elsewhere": (
+        card_with(actions={"names": ["a", "b"]}),
+        "it has 2 actions from 1, the policy card 2 actions from 0",
+    ),
+    "observations of any length": (
+        card_with(environment="somebodys.envs:Endless-v0"),
+        "have no fixed number of numbers",
+    ),
+    "continuous actions": (card_with(environment="somebodys.envs:Continuous-v0"), "not Discrete"),
+}
+
+
+@pytest.mark.usefixtures("packages")
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_a_card_that_cannot_be_played_is_one_line(name: str) -> None:
+    card, message = UNUSABLE[name]
+    with pytest.raises(UnplayableError) as refusal:
+        made(card)
+    assert message in str(refusal.value)
+    assert str(refusal.value).isprintable()
+    assert len(str(refusal.value)) <= 500
+
+
+@pytest.mark.parametrize("allowed", [[], [""], ["some"], ["Somebodys"], ["somebodys.envs.more"]])
+@pytest.mark.parametrize(
+    ("card", "options"),
+    [
+        (CARD, "somebodys.envs"),
+        (card_with(environment="somebodys:Grid-v0"), "somebodys"),
+        (
+            CARTPOLE | {"environment_options": {"wrappers": ["somebodys:a", "somebodys.b:c"]}},
+            "somebodys --allow-module somebodys.b",
+        ),
+        # It is imported already, and is somebody's wish all the same.
+        (CARTPOLE | {"environment_options": {"wrappers": ["os:system"]}}, "os"),
+    ],
+)
+def test_code_that_is_not_allowed_is_never_imported(
+    card: dict[str, Any],
+    options: str,
+    allowed: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    effect = tmp_path / "effect"
+    write_packages(tmp_path)
+    for name in PACKAGES:
+        (tmp_path / name).write_text(f"open({str(effect)!r}, 'w').close()")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UnplayableError) as refusal:
+        make(card, allowed, rendered=False)
+    assert str(refusal.value).endswith(f"unless you trust it: --allow-module {options}")
+    assert not effect.exists()
+    assert not [name for name in sys.modules if name.startswith("somebodys")]
+
+
+@pytest.mark.usefixtures("packages")
+def test_all_modules_are_allowed_before_the_first_is_imported() -> None:
+    card = card_with("environment_options", wrappers=["others:wrapper"])
+    with pytest.raises(UnplayableError, match=r"--allow-module others$"):
+        made(card)
+    assert "somebodys" not in sys.modules
+
+
+@pytest.mark.usefixtures("packages")
+@pytest.mark.parametrize("where", ["reset", "step"])
+def test_an_environment_that_fails_while_it_is_played_is_one_line(where: str) -> None:
+    card = card_with("environment_options", kwargs={"fails_in": where})
+    with (
+        pytest.raises(UnplayableError, match="Grid-v0 has failed: KeyError: 'something"),
+        made(card) as environment,
+    ):
+        episode(environment)
+
+
+@pytest.mark.usefixtures("packages")
+def test_an_environment_that_cannot_be_closed_was_played_all_the_same() -> None:
+    with made(card_with("environment_options", kwargs={"fails_in": "close"})) as environment:
+        assert episode(environment) == [1.0] * 3
+
+
+@pytest.mark.usefixtures("packages")
+def test_what_third_party_code_prints_is_not_among_the_results(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made(CARD)
+    assert capsys.readouterr() == ("", "whatever a package prints when it is imported\n")
+
+
+@pytest.mark.usefixtures("packages")
+def test_an_environment_that_cannot_be_rendered_says_so_where_that_is_wanted() -> None:
+    plain = card_with(environment="somebodys.envs:Plain-v0")
+    assert episode(made(plain)) == [1.0] * 3
+    with pytest.raises(UnplayableError, match="Plain-v0 cannot be rendered as pictures"):
+        made(plain, rendered=True)
+    # It announces pictures, and has none.
+    blank = made(card_with("environment_options", kwargs={"picture": False}), rendered=True)
+    blank.reset(seed=0)
+    with pytest.raises(UnplayableError, match="Grid-v0 cannot be rendered: it gives no picture"):
+        blank.render()
+    drawn = made(CARD, rendered=True)
+    drawn.reset(seed=0)
+    assert drawn.render().shape == (20, 30, 3)
+
+
+def test_a_text_of_a_card_cannot_steer_a_terminal() -> None:
+    assert printable("go\x1b[2J\nleft\r\x07  \u202e now") == "go [2J left now"
+
+
+@pytest.fixture(scope="module")
+def foreign(
+    trained: Trained, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Service, Path]]:
+    """A service whose card names somebody's environment and wrapper, and where that code is."""
+    folder = tmp_path_factory.mktemp("foreign")
+    (folder / "models" / "cartpole").mkdir(parents=True)
+    (folder / "code").mkdir()
+    write_packages(folder / "code")
+    changes = card_with("environment_options", wrappers=["somebodys.envs:Twice"])
+
+    def change(card: dict[str, Any]) -> None:
+        card["environment"] = changes["environment"]
+        card["environment_options"] = changes["environment_options"]
+        card["actions"].update(changes["actions"])
+
+    publish(
+        trained.model_dir,
+        folder / "models" / "cartpole" / "1",
+        lambda model_dir: edit_card(model_dir, change),
+    )
+    options = ("--workers", "1")
+    with running_service(folder / "models", folder / "log", *options) as service:
+        yield service, folder / "code"
+
+
+@pytest.fixture
+def url(foreign: tuple[Service, Path], monkeypatch: pytest.MonkeyPatch) -> str:
+    service, code = foreign
+    monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", f"{ROOT}:{code}")
+    return service.url
+
+
+def test_play_plays_somebodys_environment_once_its_code_is_allowed(url: str) -> None:
+    play = ("serving", "play", "--url", url, "--wait", "60", "--episodes", "2", "--json")
+    refused = run(*play)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("Error: the policy card names code")
+    assert refused.stderr.endswith("--allow-module somebodys.envs\n")
+    assert refused.stderr.count("\n") == 1
+    allowed = run(*play, "--allow-module", "another", "--allow-module", "somebodys")
+    assert allowed.returncode == 0, allowed.stderr
+    result = json.loads(allowed.stdout)
+    assert result["environment"] == "somebodys.envs:Grid-v0"
+    # Three steps, whose reward the wrapper doubles.
+    assert [episode["episode_return"] for episode in result["episodes"]] == [6.0, 6.0]
+
+
+def test_play_shows_and_records_somebodys_environment(url: str, tmp_path: Path) -> None:
+    finished = run(
+        *("serving", "play", "--url", url, "--wait", "60", "--episodes", "1"),
+        *("--allow-module", "somebodys.envs", "--render", "text"),
+        *("--record", str(tmp_path / "episode.gif")),
+    )
+    assert finished.returncode == 0, finished.stderr
+    printed, *lines = finished.stderr.splitlines()
+    assert printed == "whatever a package prints when it is imported"
+    # Two steps per second, of which each is half a second.
+    assert [line[:20] for line in lines] == [f"episode 1  step   {step}" for step in range(4)]
+    assert re.fullmatch(r"  action (left|right)  return 6  value -?\d+\.\d", lines[3][20:])
+    assert (tmp_path / "episode.gif").stat().st_size > 0
+
+
+def test_play_says_where_a_missing_module_has_to_be(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", str(ROOT))
+    finished = run(
+        *("serving", "play", "--url", url, "--wait", "60", "--allow-module", "somebodys")
+    )
+    assert (finished.returncode, finished.stdout) == (2, "")
+    assert finished.stderr == (
+        "Error: somebodys.envs cannot be imported: somebodys must be installed or on PYTHONPATH\n"
+    )
