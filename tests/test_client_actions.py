@@ -14,7 +14,7 @@ import pytest
 from serving.client import PolicyClient, ServiceError
 from serving.schemas import ActResponse, ModelVersion
 from tests.artefacts import edit_card, publish
-from tests.conftest import Trained, running_service
+from tests.conftest import Trained, running_service, wait_until
 
 ROWS = [[0.0, 0.0, 0.2, 0.0], [0.0, 0.0, -0.2, 0.0]]  # falling right and left
 
@@ -40,6 +40,7 @@ def test_actions_are_the_environments_own_for_every_model(trained: Trained, tmp_
         PolicyClient(service.url) as client,
     ):
         client.wait_until_ready(60)
+        wait_until(lambda: all(model.version == 1 for model in client.models().models))
         assert "start" not in client.policy_card()["actions"]
         assert client.policy_card("shifted")["actions"]["start"] == -3
         for model, start in ((None, 0), ("shifted", -3)):

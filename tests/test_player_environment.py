@@ -423,8 +423,8 @@ def test_play_shows_and_records_somebodys_environment(url: str, tmp_path: Path) 
     printed, *lines = finished.stderr.splitlines()
     assert printed == "whatever a package prints when it is imported"
     # Two steps per second, of which each is half a second.
-    assert [line[:20] for line in lines] == [f"episode 1  step   {step}" for step in range(4)]
-    assert re.fullmatch(r"  action (left|right)  return 6  value -?\d+\.\d", lines[3][20:])
+    assert [line[:19] for line in lines] == [f"episode 1  step   {step}" for step in range(4)]
+    assert re.fullmatch(r"  action (left|right)  return 6  value -?\d+\.\d", lines[3][19:])
     assert (tmp_path / "episode.gif").stat().st_size > 0
 
 
