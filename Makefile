@@ -10,10 +10,12 @@ INSTALLED := $(VENV)/installed
 RUNNABLE := $(VENV)/runnable
 # Where `make serve` looks for a model, as `python -m serving run` does.
 MODELS := $(or $(SERVING_MODELS),models)
-# Programs that only `make test-peers` runs; these need node and npm, and Java. The servers
-# and perf_analyzer have environments of their own, and run on Python 3.11.
+# Programs that only `make test-peers` runs; these need node and npm, and Java. The servers,
+# perf_analyzer and what shares a process with TensorFlow have environments of their own, and run on
+# Python 3.11.
 PEERS := .peers
 OTHERS := triton mlserver kserve perf-analyzer
+BESIDE_TENSORFLOW := onnx stable-baselines3
 
 # What can differ between versions of Python, and takes a few minutes: .ci/run repeats it.
 PYTHON_TESTS := $(patsubst %,tests/test_%.py,packaging fallbacks architecture act policy export \
@@ -41,7 +43,8 @@ test-long: $(INSTALLED)
 test-python: $(INSTALLED)
 	$(BIN)/pytest $(PYTHON_TESTS)
 
-test-peers: $(INSTALLED) $(PEERS)/installed $(OTHERS:%=$(PEERS)/%/installed)
+test-peers: $(INSTALLED) $(PEERS)/installed $(patsubst %,$(PEERS)/%/installed,$(OTHERS) \
+		$(BESIDE_TENSORFLOW))
 	$(BIN)/pytest -m peers
 
 $(PEERS)/installed: requirements/peers.txt tests/clients/package.json
@@ -49,6 +52,15 @@ $(PEERS)/installed: requirements/peers.txt tests/clients/package.json
 	$(PEERS)/bin/pip install --quiet --require-hashes -r requirements/peers.txt
 	cp tests/clients/package.json $(PEERS)/
 	npm install --prefix $(PEERS) --no-package-lock --ignore-scripts --no-audit --no-fund
+	touch $@
+
+# What examples/stable_baselines3_ppo.py needs; the lock file omits torch, which the .in file pins.
+$(PEERS)/stable-baselines3/installed: requirements/train.txt requirements/bench-training.txt \
+		requirements/bench-training.in
+	test -d $(@D)/bin || python3.11 -m venv $(@D)
+	$(@D)/bin/pip install --quiet --require-hashes -r $<
+	$(@D)/bin/pip install --quiet --require-hashes --no-deps -r $(word 2,$^)
+	$(@D)/bin/pip install --quiet -r $(word 3,$^)
 	touch $@
 
 $(PEERS)/%/installed: requirements/peers-%.txt
@@ -83,7 +95,7 @@ lock:
 		$(LOCK) pyproject.toml --extra $$extra -c requirements/dev.txt \
 			-o requirements/$$extra.txt || exit; \
 	done
-	cd requirements && for name in peers bench-serving; do \
+	cd requirements && for name in peers peers-onnx bench-serving; do \
 		$(LOCK) $$name.in -c dev.txt -o $$name.txt || exit; \
 	done
 	cd requirements && for name in $(OTHERS:%=peers-%); do \

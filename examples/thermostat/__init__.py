@@ -2,6 +2,4 @@
 
 import gymnasium as gym
 
-gym.register(
-    "Thermostat-v0", entry_point="thermostat.environment:Thermostat", max_episode_steps=96
-)
+gym.register("Thermostat-v0", entry_point="thermostat.environment:Thermostat", max_episode_steps=96)

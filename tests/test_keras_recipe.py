@@ -1,0 +1,53 @@
+"""The recipe of docs/artefact.md that makes a Keras model of a version, with Keras 3."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from tests.conftest import ENVIRONMENT, ROOT, Trained
+from training.config import Activation
+from training.export import export
+from training.model import Policy, initialize
+
+# Blocks of 16 rows of a batch of 64, each alone.
+BLOCKS = """
+for start in range(0, 64, 16):
+    block = slice(start, start + 16)
+    alone = model.predict(rows[block], verbose=0)
+    assert np.array_equal(alone[0], logits[block]) and np.array_equal(alone[1], values[block])
+"""
+
+
+def differences(model_dir: Path, more: str = "") -> list[float]:
+    """Run the recipe: the largest differences of the logits and of the values."""
+    document = (ROOT / "docs" / "artefact.md").read_text()
+    (recipe,) = re.findall(r"^```python\n(.*?)^```", document, re.DOTALL | re.MULTILINE)
+    finished = subprocess.run(
+        [sys.executable, "-W", "error", "-c", recipe + more, model_dir],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return [float(line) for line in finished.stdout.splitlines()]
+
+
+def test_the_model_computes_what_the_version_does_in_any_whole_blocks(trained: Trained) -> None:
+    assert differences(trained.model_dir, BLOCKS) == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("activation", get_args(Activation))
+def test_every_activation_computes_the_same(activation: Activation, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    policy = Policy(initialize(rng, 4, 2, 64, "orthogonal"), activation)
+    observations = rng.normal(size=(16, 4)).astype(np.float32)
+    card = {
+        "observations": {"names": list("abcd"), "shape": [4]},
+        "training": {"config": {"activation": activation}},
+    }
+    assert differences(export(tmp_path, policy, card, observations)) == [0.0, 0.0]
