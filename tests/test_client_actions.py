@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from serving.client import PolicyClient, ServiceError
+from serving.policy.artefact import ArtefactError, read
 from serving.schemas import ActResponse, ModelVersion
 from tests.artefacts import edit_card, publish
 from tests.conftest import Trained, running_service, wait_until
@@ -114,3 +115,15 @@ def test_a_first_action_that_is_no_whole_number_is_refused(start: object) -> Non
         pytest.raises(ServiceError, match="not an answer of the policy service"),
     ):
         PolicyClient(url).environment_actions(response(0))
+
+
+@pytest.mark.parametrize("start", ["1", None, 1.5, 2**53, -(2**53)])
+def test_a_version_whose_first_action_is_no_whole_number_is_refused(
+    start: object, trained: Trained, tmp_path: Path
+) -> None:
+    def change(model_dir: Path) -> None:
+        edit_card(model_dir, lambda card: card["actions"].update(start=start))
+
+    with pytest.raises(ArtefactError, match=r"policy\.json: .*actions\.start"):
+        read(publish(trained.model_dir, tmp_path / "1", change))
+    assert read(publish(trained.model_dir, tmp_path / "2", starting_at(-3))).card.actions.start < 0
