@@ -48,7 +48,12 @@ def train(model: ActorCritic, seed: int) -> None:
     rate = keras.optimizers.schedules.PolynomialDecay(LEARNING_RATE, num_steps, 0.0)
     optimizer = keras.optimizers.Adam(rate, epsilon=1e-5, global_clipnorm=0.5)
     negative_log_probs = tf.nn.sparse_softmax_cross_entropy_with_logits
-    play = tf.function(model)
+
+    @tf.function
+    def play(observations: Any) -> tuple[Any, Any, Any]:
+        logits, values = model(observations)
+        actions = tf.random.categorical(logits, 1)[:, 0]
+        return actions, negative_log_probs(actions, logits), values
 
     @tf.function(reduce_retracing=True)
     def learn(observations: Any, actions: Any, before: Any, advantages: Any, returns: Any) -> None:
@@ -65,15 +70,13 @@ def train(model: ActorCritic, seed: int) -> None:
     for _ in range(UPDATES):
         steps = []
         for _ in range(NUM_STEPS):
-            logits, values = play(observations)
-            actions = tf.random.categorical(logits, 1)[:, 0].numpy()
-            step = [observations, actions, negative_log_probs(actions, logits), values, ~ended]
-            observations, rewards, terminated, truncated, _ = env.step(actions)
+            step = [~ended, observations, *play(observations)]
+            observations, rewards, terminated, truncated, _ = env.step(step[2].numpy())
             ended = terminated | truncated
             steps.append([*step, rewards, ~terminated, ~ended])
-        seen, actions, before, values, valid, *outcomes = map(np.stack, zip(*steps, strict=True))
-        rewards, alive, unfinished = outcomes
-        following = np.append(values[1:], [play(observations)[1]], axis=0)
+        columns = [np.stack(column) for column in zip(*steps, strict=True)]
+        valid, seen, actions, before, values, rewards, alive, unfinished = columns
+        following = np.append(values[1:], [play(observations)[2]], axis=0)
         advantages = (rewards + GAMMA * alive * following - values).astype(np.float32)
         for t in reversed(range(NUM_STEPS - 1)):
             advantages[t] += GAMMA * GAE_LAMBDA * unfinished[t] * advantages[t + 1]

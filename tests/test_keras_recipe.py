@@ -1,18 +1,22 @@
 """The recipe of docs/artefact.md that makes a Keras model of a version, with Keras 3."""
 
+import dataclasses
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import Literal
 
 import numpy as np
 import pytest
 
 from tests.conftest import ENVIRONMENT, ROOT, Trained
+from tests.runs import with_units
 from training.config import Activation
-from training.export import export
 from training.model import Policy, initialize
+from training.normalization import no_samples
+from training.savedmodel import network_of
+from training.writing import golden_values, write_version
 
 # Blocks of 16 rows of a batch of 64, each alone.
 BLOCKS = """
@@ -41,13 +45,31 @@ def test_the_model_computes_what_the_version_does_in_any_whole_blocks(trained: T
     assert differences(trained.model_dir, BLOCKS) == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("activation", get_args(Activation))
-def test_every_activation_computes_the_same(activation: Activation, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("activation", "trunk", "hidden_units", "normalized"),
+    [
+        ("tanh", "shared", (64,), True),
+        ("relu", "separate", (64, 32), False),
+        ("linear", "separate", (32,), True),
+    ],
+)
+def test_every_network_computes_the_same(
+    activation: Activation,
+    trunk: Literal["shared", "separate"],
+    hidden_units: tuple[int, ...],
+    normalized: bool,
+    tmp_path: Path,
+) -> None:
     rng = np.random.default_rng(0)
-    policy = Policy(initialize(rng, 4, 2, 64, "orthogonal"), activation)
+    config = dataclasses.replace(with_units(*hidden_units), activation=activation, trunk=trunk)
     observations = rng.normal(size=(16, 4)).astype(np.float32)
+    moments = no_samples(4).including(observations)
+    policy = Policy(
+        initialize(rng, 4, 2, config), activation, moments.normalization() if normalized else None
+    )
     card = {
         "observations": {"names": list("abcd"), "shape": [4]},
         "training": {"config": {"activation": activation}},
     }
-    assert differences(export(tmp_path, policy, card, observations)) == [0.0, 0.0]
+    version = write_version(tmp_path, network_of(policy), card, golden_values(policy, observations))
+    assert differences(version) == [0.0, 0.0]

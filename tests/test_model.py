@@ -45,7 +45,7 @@ def test_separate_trunks_and_a_normalization_by_hand() -> None:
         actor=Dense(array([1, -1]), array(0, 0)),
         critic=Dense(array([10]), array(0)),
     )
-    policy = Policy(weights, "relu", Normalization(array(5), array(2)))
+    policy = Policy(weights, "relu", Normalization(array(5), array(0.5)))
     # normalised: 1, -1.5 and 10, where 100 is clipped; the actor's trunk gives 1, 0 and 19,
     # the critic's 4, 5.5 and 4
     logits, values = policy(array([7], [2], [205]))

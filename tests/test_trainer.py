@@ -12,7 +12,9 @@ import tensorflow as tf
 
 from tests.runs import with_units
 from training.config import Environment, TrainingConfig
-from training.evaluation import Evaluation, evaluate
+from training.config_options import change
+from training.evaluation import Evaluation, StopRequestedError, evaluate
+from training.finite import NotFiniteError
 from training.model import Policy, initialize
 from training.presets import PRESETS, Preset
 from training.state import Progress, TrainingResult
@@ -260,3 +262,117 @@ def test_notes_what_training_saw() -> None:
     assert len(samples) >= 16
     assert (low <= samples).all()
     assert (samples <= high).all()
+
+
+def test_without_a_threshold_the_best_of_all_evaluated_policies_is_kept(
+    tiny_env: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gym.spec(tiny_env).reward_threshold = None
+    # sampled and greedy of three updates; the second scores most, and is evaluated once more
+    made_up = MadeUp(1.0, 2.0, 5.0, 4.0, 3.9, 9.0, 4.5, 4.6)
+    monkeypatch.setattr("training.trainer.evaluate", made_up)
+    config = dataclasses.replace(
+        PRESETS["ppo"],
+        env_id=tiny_env,
+        num_envs=2,
+        max_env_steps=150,
+        evaluation_interval=1,
+        patience=1,
+        endurance_steps=None,
+    )
+    trainer, result, _ = run(config)
+    assert next(made_up.results, None) is None
+    assert trainer.state.update == 3  # to the end of the budget, whatever the patience
+    assert trainer.reward_threshold is None
+    assert result.policy is made_up.evaluated[2]
+    assert result.solved
+    assert (result.greedy.mean, result.sampled.mean) == (4.5, 4.6)
+
+
+def test_a_threshold_of_ones_own_replaces_the_environments(tiny_env: str) -> None:
+    config = dataclasses.replace(PRESETS["ppo"], env_id=tiny_env, reward_threshold=0.0)
+    assert Trainer(config, 0).reward_threshold == 0.0
+
+
+def shifted(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    """CartPole in other units: its numbers are in the thousands, around 5,000."""
+    space = gym.spaces.Box(-np.inf, np.inf, (4,), np.float32)
+    return gym.wrappers.TransformObservation(
+        env, lambda numbers: (numbers * 1_000 + 5_000).astype(np.float32), space
+    )
+
+
+def test_observations_in_other_units_are_learned_as_well() -> None:
+    # without the normalisation it returns about 20 after 50,000 steps
+    config = change(PRESETS["ppo"], {"wrappers": ["tests.test_trainer:shifted"]})
+    trainer, result, _ = run(config, seed=1)
+    assert result.solved
+    assert trainer.state.env_steps < 60_000
+    assert result.policy.normalization is not None
+    np.testing.assert_allclose(result.policy.normalization.mean, 5_000, rtol=0.1)
+
+
+def test_a_stopped_evaluation_is_begun_again_as_if_it_had_not_been() -> None:
+    config = dataclasses.replace(
+        PRESETS["ppo"], max_env_steps=2_000, evaluation_interval=1, evaluation_episodes=20
+    )
+    stops = iter([False] * 30 + [True] + [False] * 12 + [True])
+    stopped = Trainer(config, 0, stop_requested=lambda: next(stops, False))
+    times = 0
+    reports = []
+    while stopped.state.result is None:
+        try:
+            reports.append(stopped.step())
+        except StopRequestedError:
+            times += 1
+    expected_trainer, expected, expected_reports = run(config)
+    assert times == 2
+    assert reports == expected_reports
+    assert stopped.state.result[1:] == expected[1:]
+    assert stopped.state.evaluation_steps == expected_trainer.state.evaluation_steps > 0
+
+
+class Poisoned(GuessTheSign):
+    """Rewards or observations become what no policy can learn from, after 20 steps."""
+
+    def __init__(self, where: str, number: float) -> None:
+        self.where, self.number, self.steps = where, number, 0
+
+    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, extra = super().step(action)
+        self.steps += 1
+        if self.steps == 20:
+            if self.where == "reward":
+                reward = self.number
+            else:
+                observation[0] = self.number
+        return observation, reward, terminated, truncated, extra
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", ["reward", "observation"])
+def test_what_is_not_finite_ends_the_run_before_it_is_learned_from(
+    where: str, number: float
+) -> None:
+    gym.register("Poisoned-v0", entry_point=lambda **_: Poisoned(where, number))
+    config = dataclasses.replace(
+        PRESETS["ppo"], env_id="Poisoned-v0", num_envs=1, num_steps=16, num_minibatches=1
+    )
+    trainer = Trainer(config, 0)
+    trainer.step()
+    before = tf.nest.flatten(trainer.learner.numpy_weights())
+    # in the second rollout: two steps of 20 only reset the environment
+    wanted = rf"after \d+ environment steps, step \d of the rollout: .*{where}.* is {number}"
+    with pytest.raises(NotFiniteError, match=wanted):
+        trainer.step()
+    after = tf.nest.flatten(trainer.learner.numpy_weights())
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one, other)
+    gym.registry.pop("Poisoned-v0")
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(tiny_env: str) -> None:
+    config = dataclasses.replace(PRESETS["ppo"], env_id=tiny_env, num_envs=4, learning_rate=1e38)
+    trainer = Trainer(config, 0)
+    with pytest.raises(NotFiniteError, match=r"update \d: \w+ is (nan|inf|-inf)"):
+        trainer.step()

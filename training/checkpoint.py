@@ -123,7 +123,7 @@ class Checkpoints:
         return []
 
     def _restore(self, update: int) -> None:
-        restored = self._checkpoint.read(str(self._folder / f"{NAME}-{update}"))
+        restored = self._checkpoint.restore(str(self._folder / f"{NAME}-{update}"))
         restored.assert_existing_objects_matched()
         form, state, env = cloudpickle.loads(self._pickled_state.numpy())
         if form != FORMAT:

@@ -25,7 +25,7 @@ from training.config_options import (
     chosen_values,
     config_options,
 )
-from training.folder import claim, extend, locked, next_folder, read_settings
+from training.folder import claim, extend, locked, next_folder, read_settings, require_unfinished
 from training.options import (
     Mistake,
     allow_module_option,
@@ -186,6 +186,8 @@ def train(
             claim(run_dir, settings)
         elif larger_budget is not None:
             settings = extend(run_dir, settings, larger_budget)
+        else:
+            require_unfinished(run_dir)
         # At once, so that a run that is killed can be found.
         click.echo(f"training in {run_dir}", err=True)
         display.phase("importing TensorFlow")

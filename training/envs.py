@@ -103,12 +103,10 @@ def describe(environment: Environment) -> Description:
 def _make_as_it_is(environment: Environment, render_mode: str | None = None) -> gym.Env[Any, Any]:
     try:
         with _quiet():
-            env = gym.make(
-                environment.id,
-                render_mode=render_mode,
-                **_time_limit(environment),
-                **environment.kwargs,
-            )
+            # Not every environment takes these: only what was asked for.
+            rendering = {} if render_mode is None else {"render_mode": render_mode}
+            arguments = {**_time_limit(environment), **environment.kwargs, **rendering}
+            env = gym.make(environment.id, **arguments)
             for wrapper in environment.wrappers:
                 module, _, name = wrapper.partition(":")
                 env = getattr(importlib.import_module(module), name)(env)

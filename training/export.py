@@ -104,7 +104,7 @@ class _Watched:
     ) -> None:
         rows = tf.TensorSpec([None, observation_size], tf.float32, name="observations")
         traced = tf.function(policy, input_signature=[rows]).get_concrete_function()
-        self.network = Network(traced, {"variables": list(traced.variables)}, observation_size)
+        self.network = Network(traced, {"captured": list(traced.variables)}, observation_size)
         self._num_actions = num_actions
         self._low = np.full(observation_size, np.inf, np.float32)
         self._high = np.full(observation_size, -np.inf, np.float32)

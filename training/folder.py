@@ -115,12 +115,31 @@ def read_settings(folder: Path) -> RunSettings:
         raise RunError(f"{folder} holds no run to resume: {error}") from error
 
 
+def require_unfinished(folder: Path, *, larger_budget: bool = False) -> None:
+    """Check that the run in a folder has not ended, or may go on with a larger budget.
+
+    Raises:
+        RunError: it has ended.
+    """
+    try:
+        result = json.loads((folder / RESULT).read_text())
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise RunError(f"{folder / RESULT} cannot be read: {error}") from error
+    if result.get("solved") and result.get("reward_threshold") is not None:
+        raise RunError(f"the run in {folder} has ended: it is solved")
+    if not larger_budget:
+        raise RunError(f"the run in {folder} has ended: only a larger --max-env-steps continues it")
+
+
 def extend(folder: Path, settings: RunSettings, max_env_steps: int) -> RunSettings:
     """Give the run in a locked folder a larger budget, also if it has ended unsolved.
 
     Raises:
-        RunError: the budget is not larger.
+        RunError: the budget is not larger, or the run is solved.
     """
+    require_unfinished(folder, larger_budget=True)
     if max_env_steps <= settings.config.max_env_steps:
         raise RunError(
             f"--max-env-steps {max_env_steps} is not more than the "

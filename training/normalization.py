@@ -18,11 +18,11 @@ class Normalization(NamedTuple):
     """What standardises observations: NumPy arrays or TensorFlow variables, float32 `[O]`."""
 
     mean: Any
-    standard_deviation: Any
+    scale: Any  # 1 / standard deviation
 
     def __call__(self, observations: Any, library: ModuleType) -> Any:
         """Map observations `[B, O]` to numbers between -10 and 10, in NumPy or TensorFlow."""
-        standardized = (observations - self.mean) / self.standard_deviation
+        standardized = (observations - self.mean) * self.scale
         return library.minimum(library.maximum(standardized, -CLIP), CLIP)
 
 
@@ -45,9 +45,8 @@ class Moments(NamedTuple):
 
     def normalization(self) -> Normalization:
         """What standardises further samples."""
-        return Normalization(
-            self.mean.astype(np.float32), np.sqrt(self.variance + EPSILON).astype(np.float32)
-        )
+        scale = 1 / np.sqrt(self.variance + EPSILON)
+        return Normalization(self.mean.astype(np.float32), scale.astype(np.float32))
 
 
 def no_samples(*shape: int) -> Moments:

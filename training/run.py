@@ -145,8 +145,8 @@ def _start(version: str | None) -> Start | None:
         raise ArtefactError(f"{version} is not a policy that was trained here")
     moments = no_samples(policy.observation_size)
     if policy.normalization is not None:
-        mean, deviation = (array.astype(np.float64) for array in policy.normalization)
-        moments = Moments(float(loaded.training["env_steps"]), mean, deviation**2)
+        mean, scale = (array.astype(np.float64) for array in policy.normalization)
+        moments = Moments(float(loaded.training["env_steps"]), mean, 1 / scale**2)
     return Start(policy.weights, moments)
 
 

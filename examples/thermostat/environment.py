@@ -57,9 +57,9 @@ class Thermostat(gym.Env[Observation, np.int64]):
     def render(self) -> npt.NDArray[np.uint8]:
         """Draw two thermometers and a mark at the target, as pixels `[100, 150, 3]`."""
         pixels = np.full((100, 150, 3), 255, np.uint8)
-        for left, degrees, colour in [(30, self.room, (200, 60, 40)), (90, self._outside(), 90)]:
-            pixels[99 - round(np.clip(50 + degrees, 1, 99)) :, left : left + 30] = colour
-        pixels[99 - round(50 + self.target)] = 0
+        for left, degrees, gray in [(30, self.room, 100), (90, self._outside(), 180)]:
+            pixels[round(49 - degrees) :, left : left + 30] = gray
+        pixels[round(49 - self.target)] = 0
         return pixels
 
     def _outside(self) -> float:

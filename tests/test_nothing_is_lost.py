@@ -1,0 +1,337 @@
+"""What a run has learned outlives damaged files, full disks, bad numbers and odd environments."""
+
+import dataclasses
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.conftest import ENVIRONMENT, ROOT, run
+from tests.runs import SMALL, Silent, new_run, resume
+from training.checkpoint import reason_against_storing
+from training.config import Environment
+from training.folder import RunError, locked, read_settings
+from training.metrics import MetricsError
+from training.run import train
+from training.trainer import Trainer
+
+# Environments of one's own, each with what makes it hard to store, to learn from, or to wait for.
+PACKAGE = '''
+import threading
+import time
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.utils import EzPickle
+
+
+class Plain(gym.Env):
+    """Pays 1 for each of 8 steps whose action says whether the observation is positive."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left = 8
+        return self._look(), {}
+
+    def step(self, action):
+        right = bool(action) == (self.seen > 0)
+        self.left -= 1
+        return self._look(), float(right), self.left == 0, False, {}
+
+    def _look(self):
+        self.seen = self.np_random.uniform(-1, 1)
+        return np.array([self.seen], np.float32)
+
+
+class Locked(Plain):
+    def __init__(self):
+        self.lock = threading.Lock()
+
+
+class Recreated(Plain, EzPickle):
+    """As Box2D's and MuJoCo's: a pickle is how it was made, and not how it stands."""
+
+    def __init__(self):
+        EzPickle.__init__(self)
+
+
+class Slow(Plain):
+    def step(self, action):
+        time.sleep(0.01)
+        return super().step(action)
+
+
+class Broken(Plain):
+    """Breaks after a while."""
+
+    steps = 0
+
+    def step(self, action):
+        Broken.steps += 1
+        observation, reward, *rest = super().step(action)
+        return observation, np.nan if Broken.steps > 900 else reward, *rest
+
+
+for kind in (Plain, Locked, Recreated, Slow, Broken):
+    gym.register(f"{kind.__name__}-v0", entry_point=kind)
+'''
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with the module `own`, which can be imported here and in what is started."""
+    (tmp_path / "own.py").write_text(PACKAGE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", f"{tmp_path}:{ROOT}")
+    yield tmp_path
+    sys.modules.pop("own", None)
+    for kind in ("Plain", "Locked", "Recreated", "Slow", "Broken"):
+        gym.registry.pop(f"{kind}-v0", None)
+
+
+def training(folder: Path, env_id: str, *options: str) -> list[str]:
+    return [
+        *("training", "train", "--env-id", env_id, "--models", f"{folder}/models"),
+        *("--run-dir", f"{folder}/run", "--num-envs", "4", "--num-steps", "16"),
+        *("--num-minibatches", "2", "--evaluation-episodes", "4", *options),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("env_id", "reason"),
+    [
+        ("own:Plain-v0", None),
+        ("CartPole-v1", None),
+        ("MountainCar-v0", None),
+        ("own:Locked-v0", "cannot pickle"),
+        ("own:Recreated-v0", "has no attribute"),
+    ],
+)
+@pytest.mark.usefixtures("own")
+def test_a_round_trip_tells_whether_an_environment_can_be_stored(
+    env_id: str, reason: str | None
+) -> None:
+    found = reason_against_storing(Environment(env_id))
+    assert (found is None) if reason is None else reason in str(found)
+
+
+@pytest.mark.parametrize("kind", ["Locked", "Recreated"])
+def test_a_run_in_an_environment_that_cannot_be_stored_goes_on_and_exports(
+    kind: str, own: Path
+) -> None:
+    options = ("--max-env-steps", "300000", "--checkpoint-interval", "2")
+    arguments = training(own, f"own:{kind}-v0", *options)
+    with subprocess.Popen(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == f"training in {own}/run\n"
+        assert "is not bit-equal to one that was never stopped" in process.stderr.readline()
+        process.stderr.readline()  # it learns
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr.read().splitlines()[-1].startswith("stopped, resume with")
+    assert process.returncode == 143
+    before = (own / "run" / "metrics.csv").read_text()
+    assert before.count("\n") > 1
+    settings = read_settings(own / "run")
+    trainer = Trainer(dataclasses.replace(settings.config, max_env_steps=1), settings.seed)
+    result = train(trainer, own / "run", Silent(), lambda: False)
+    assert result is not None
+    assert (own / "run" / "metrics.csv").read_text().startswith(before)  # it did not begin again
+
+
+def test_a_bad_number_ends_the_run_in_one_line_and_keeps_its_checkpoint(own: Path) -> None:
+    options = ("--max-env-steps", "3000", "--checkpoint-interval", "1", "--evaluation-interval")
+    finished = run(*training(own, "own:Broken-v0", *options, "1000"))
+    assert finished.returncode == 1
+    *_, line = finished.stderr.splitlines()
+    assert line.startswith("Error: after ")
+    assert line.endswith(" is nan")
+    assert list((own / "run" / "checkpoints").glob("*.index"))
+    rows = (own / "run" / "metrics.csv").read_text()
+    assert "nan" not in rows
+    assert rows.count("\n") > 3
+
+
+def test_a_signal_ends_an_evaluation_at_once(own: Path) -> None:
+    options = ("--evaluation-interval", "1", "--max-episode-steps", "100000")
+    arguments = training(own, "own:Slow-v0", *options, "--evaluation-episodes", "400")
+    with subprocess.Popen(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:  # after ten seconds of a phase, the log names it
+            if "evaluating" in line:
+                break
+        started = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr.read().splitlines()[-1].startswith("stopped, resume with")
+        assert time.monotonic() - started < 8
+    assert process.returncode == 143
+    # Its one update is stored, though it was not evaluated, so that its row is not written yet.
+    assert [path.name for path in (own / "run" / "checkpoints").glob("*.index")] == [
+        "update-1.index"
+    ]
+    assert (own / "run" / "metrics.csv").read_text().count("\n") == 1
+
+
+def stopped_after(folder: Path, update: int) -> None:
+    trainer = Trainer(SMALL, seed=0)
+    train(trainer, folder, Silent(), stop_requested=lambda: trainer.state.update == update)
+
+
+def weights_after(folder: Path, update: int) -> list[np.ndarray]:
+    trainer = Trainer(SMALL, seed=0)
+    train(trainer, folder, Silent(), stop_requested=lambda: trainer.state.update >= update)
+    assert trainer.state.update == update
+    return [variable.numpy() for variable in trainer.learner.variables()]
+
+
+@pytest.mark.parametrize("file", ["*.index", "*.data-*"])
+def test_instead_of_a_damaged_checkpoint_the_one_before_is_used(
+    file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged, whole = tmp_path / "damaged", tmp_path / "whole"
+    for folder in (damaged, whole):
+        folder.mkdir()
+        stopped_after(folder, 10)  # there are checkpoints of updates 7 and 10
+    (newest,) = (damaged / "checkpoints").glob(f"update-10{file[1:]}")
+    newest.write_bytes(newest.read_bytes()[:-30] + bytes(30))
+    for one, other in zip(weights_after(damaged, 12), weights_after(whole, 12), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert "checkpoint 10 cannot be restored: " in capsys.readouterr().err
+    for name in ("metrics.csv",):
+        assert (damaged / name).read_bytes() == (whole / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("damage", "number"),
+    [
+        (lambda rows: rows[:5], 5),
+        (lambda rows: [*rows[:3], rows[4], *rows[4:]], 3),
+        (lambda rows: [*rows[:-1], rows[-1][:20]], 9),
+        (lambda _: [], 1),
+    ],
+)
+def test_metrics_that_are_not_those_of_the_checkpoint_are_told(
+    damage: Any, number: int, tmp_path: Path
+) -> None:
+    stopped_after(tmp_path, 9)
+    path = tmp_path / "metrics.csv"
+    path.write_text("".join(damage(path.read_text().splitlines(keepends=True))))
+    with pytest.raises(MetricsError, match=f"has no row of update {number}, which"):
+        stopped_after(tmp_path, 12)
+
+
+def test_a_folder_in_use_is_told_before_tensorflow_is_imported(tmp_path: Path) -> None:
+    folder, _ = new_run(tmp_path)
+    with locked(folder):
+        started = time.monotonic()
+        finished = run("training", "train", *resume(folder))
+        assert time.monotonic() - started < 5
+    assert finished.returncode == 2
+    assert finished.stderr == f"Error: {folder} is in use: another process trains in it\n"
+    with locked(folder), pytest.raises(RunError, match="in use"), locked(folder):
+        pass
+
+
+def test_settings_that_were_edited_are_not_believed(tmp_path: Path) -> None:
+    folder, _ = new_run(tmp_path)
+    stored = json.loads((folder / "run.json").read_text())
+    stored["config"]["gamma"] = 0.5
+    (folder / "run.json").write_text(json.dumps(stored))
+    with pytest.raises(RunError, match=r"run\.json is not as this program wrote it"):
+        read_settings(folder)
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    # A limit for the size of each file is reached like the end of a disk, by an ordinary user too.
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, 4_000))
+
+    finished = subprocess.run(
+        [
+            *(sys.executable, "-m", "training", "train", "--models", f"{tmp_path}/models"),
+            *("--run-dir", f"{tmp_path}/run", "--checkpoint-interval", "1"),
+        ],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        preexec_fn=limit,
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 1, finished.stderr
+    assert "Traceback" not in finished.stderr
+    *_, line = finished.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert "cannot be written" in line
+
+
+def test_an_unsolved_run_goes_on_with_a_larger_budget(tmp_path: Path) -> None:
+    options = ("--models", f"{tmp_path}/models", "--run-dir", f"{tmp_path}/run", "--json")
+    finished = run("training", "train", *options, "--max-env-steps", "3000")
+    assert finished.returncode == 3
+    first = json.loads(finished.stdout)
+    again = ("training", "train", *resume(tmp_path / "run"), "--json")
+    assert "has ended" in run(*again).stderr
+    assert "is not more than the 3000" in run(*again, "--max-env-steps", "3000").stderr
+    finished = run(*again, "--max-env-steps", "200000")
+    assert finished.returncode == 0, finished.stderr
+    second = json.loads(finished.stdout)
+    assert second["solved"]
+    assert second["env_steps"] > first["env_steps"] > 3_000
+    rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == [str(i + 1) for i in range(len(rows))]
+    finished = run(*again, "--max-env-steps", "300000")
+    assert finished.returncode == 2
+    assert "it is solved" in finished.stderr
+
+
+def test_a_run_begins_with_the_weights_of_a_version(own: Path) -> None:
+    options = ("--name", "plain", "--json", "--max-env-steps", "2000")
+    finished = run(*training(own, "own:Plain-v0", *options))
+    assert finished.returncode == 0, finished.stderr
+    version = Path(json.loads(finished.stdout)["model_dir"])
+    again = (
+        *("training", "train", "--from", str(version), "--models", f"{own}/models"),
+        *("--name", "plain", "--run-dir", f"{own}/again", "--json", "--max-env-steps", "64"),
+    )
+    refused = run(*again)
+    assert refused.returncode == 2
+    assert "--allow-module own" in refused.stderr
+    finished = run(*again, "--allow-module", "own", "--learning-rate", "1e-12")
+    assert finished.returncode == 0, finished.stderr
+    second = Path(json.loads(finished.stdout)["model_dir"])
+    card = json.loads((second / "assets.extra" / "policy.json").read_text())
+    assert card["training"]["start_from"] == str(version)
+    assert card["training"]["config"]["num_envs"] == 4  # the version's, not a preset's
+    one, other = (
+        tf.train.load_checkpoint(str(folder / "variables" / "variables"))
+        for folder in (version, second)
+    )
+    for key in one.get_variable_to_shape_map():
+        if key.startswith("weights/"):
+            np.testing.assert_allclose(one.get_tensor(key), other.get_tensor(key), atol=1e-6)
+    refused = run(*again, "--allow-module", "own", "--hidden-units", "8")
+    assert "hidden_units cannot be given" in refused.stderr
