@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from tests.conftest import run
+from tests.conftest import ROOT, run
 from training.config import ConfigError, TrainingConfig, config_from
 from training.config_options import (
     FIELDS,
@@ -88,6 +89,15 @@ def test_a_file_changes_the_preset_and_the_command_line_changes_both(tmp_path: P
     assert chosen("--config", str(file), "--num-envs", "5") == dataclasses.replace(
         PPO, gamma=0.9, num_envs=5, hidden_units=(8, 8), clip_coef=None, return_bounds=(0.0, 10.0)
     )
+
+
+def test_the_file_of_the_documentation_is_one(tmp_path: Path) -> None:
+    document = (ROOT / "docs" / "own.md").read_text()
+    (toml,) = re.findall(r"^```toml\n(.*?)^```", document, re.DOTALL | re.MULTILINE)
+    file = tmp_path / "mine.toml"
+    file.write_text(toml)
+    config = chosen("--config", str(file))
+    assert (config.hidden_units, config.trunk, config.clip_coef) == ((64, 64), "separate", None)
 
 
 @pytest.mark.parametrize(

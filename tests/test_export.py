@@ -1,6 +1,9 @@
 """A policy that was learned elsewhere, exported by the public function."""
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import run
+from tests.conftest import ENVIRONMENT, ROOT, run
 from training.config import ConfigError, Environment
 from training.export import export
 from training.writing import ExportError
@@ -97,6 +100,20 @@ def test_one_that_fails_is_written_only_if_that_is_asked_for(tmp_path: Path) -> 
 def test_outputs_of_other_shapes_are_refused(policy: Any, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"have the shapes .* are needed"):
         export(tmp_path, policy, CARTPOLE, episodes=2)
+
+
+def test_the_function_of_the_documentation_becomes_a_version(tmp_path: Path) -> None:
+    document = (ROOT / "docs" / "own.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", document, re.DOTALL | re.MULTILINE)
+    finished = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=ENVIRONMENT | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout == "models/linear/1\n"
 
 
 def test_wrong_names_are_refused(tmp_path: Path) -> None:

@@ -135,6 +135,17 @@ def test_events_are_the_metrics_by_environment_steps(tmp_path: Path) -> None:
     }
 
 
+def test_a_clock_that_stands_still_gives_no_speed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.metrics.time.time", lambda: 1e9)
+    with EventWriter(tmp_path) as events:
+        events.write(progress(1))
+        events.write(progress(2))
+    (path,) = tmp_path.iterdir()
+    assert "env_steps_per_second" not in values_of(events_in(path)[-1])
+
+
 def test_a_resumed_run_tells_tensorboard_what_to_forget(tmp_path: Path) -> None:
     with EventWriter(tmp_path) as events:
         for update in (1, 2, 3):

@@ -139,7 +139,7 @@ class EventWriter:
             start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
             self._write(tf.compat.v1.Event(wall_time=now, step=steps, session_log=start))
         metrics = {name: value for name, value in row(progress).items() if name not in COLUMNS[:2]}
-        if self._before is not None:
+        if self._before is not None and now > self._before[0]:  # a clock can stand still
             metrics["env_steps_per_second"] = (steps - self._before[1]) / (now - self._before[0])
         self._before = now, steps
         values = [

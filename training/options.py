@@ -93,7 +93,12 @@ def print_evaluations(summary: dict[str, Any]) -> None:
         low, high = evaluation["confidence_interval"]
         is_approximate = evaluation["interval_method"] == "bootstrap"
         click.echo(
-            f"{kind:7} mean return {evaluation['mean']:.1f} "
-            f"(95% {'about ' if is_approximate else ''}{low:.1f} to {high:.1f}), "
-            f"minimum {evaluation['minimum']:.0f}, {evaluation['episodes']} episodes"
+            f"{kind:7} mean return {_short(evaluation['mean'])} "
+            f"(95% {'about ' if is_approximate else ''}{_short(low)} to {_short(high)}), "
+            f"minimum {evaluation['minimum']:g}, {evaluation['episodes']} episodes"
         )
+
+
+def _short(number: float) -> str:
+    """One digit after the point, or three where there is none before it."""
+    return f"{number:.1f}" if abs(number) >= 1 else f"{number:.3f}"

@@ -82,7 +82,6 @@ def _live(console: "Console") -> Iterator["_LiveLine"]:
     )
     line.refresh = live.refresh
     with live, ExitStack() as stack:
-        live.refresh()
 
         def above(stream: TextIO) -> Above:
             proxy = Above(console, stream)
@@ -143,28 +142,29 @@ class _LiveLine:
         self.name = "training"
         self.fraction = min(1.0, progress.env_steps / max_env_steps)
         running_return = f" return {progress.running_return:.0f}"
-        self.figures = [running_return, ""]
+        figures = [running_return, ""]
         speed = self.speed.of(progress.env_steps)
         if speed is not None:
             number, unit = (speed, "") if speed < 1000 else (speed / 1000, "k")
             long = f"  {number:.{len(unit)}f}{unit} steps/s"
             short = f" {number:.0f}{unit}/s"
-            self.figures = [running_return + long, running_return + short, *self.figures]
+            figures = [running_return + long, running_return + short, *figures]
+        self.figures = figures  # at once: it is drawn at any moment, from another thread
 
     def finish(self) -> None:
         self.name, self.fraction = "done", 1.0
 
     def parts(self, width: int) -> list[tuple[str, str]]:
-        """Texts and their styles: the most that fits `width` columns."""
+        """Texts and their styles: the most that fits `width` columns, and at least the phase."""
         self.frame = (self.frame + 1) % len(self.spinner)
-        # Padded to "evaluating": the bar stands still when that comes and goes.
+        # As wide as "evaluating": the bar stands still when that comes and goes.
         head = f"{self.spinner[self.frame]} {self.name:<10} "
         tails = [f" {int(100 * self.fraction):3}%{figures}" for figures in self.figures]
         tail = next((tail for tail in tails if len(head + tail) + SHORTEST_BAR <= width), "")
-        length = min(LONGEST_BAR, max(0, width - len(head + tail)))
+        length = min(LONGEST_BAR, width - len(head + tail))
         full = int(length * self.fraction)
         return [
-            (head[:width], ""),
+            (head, ""),
             (self.full * full, "green"),
             (self.empty * (length - full), "dim"),
             (tail, ""),

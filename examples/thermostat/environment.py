@@ -18,7 +18,7 @@ class Thermostat(gym.Env[Observation, np.int64]):
     """Pays for each step up to 1 for the right temperature, less a tenth for each level.
 
     The observations have named parts, the actions are the levels 1, 2 and 3, and no mean return is
-    known from which a policy would be good: what training makes of all this is in `docs/own.md`.
+    known from which a policy would be good: docs/own.md tells what training makes of it.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012  # as Gymnasium has it
