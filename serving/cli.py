@@ -221,6 +221,7 @@ def pull(source: str, every: float | None, **options: Any) -> None:
 @click.option(
     "--url", required=True, type=URL, envvar="SERVING_URL", show_envvar=True, help="Of the service."
 )
+@click.option("--model", help="Name of the model.  [default: the default model of the service]")
 @click.option("--episodes", type=click.IntRange(min=1), default=5)
 @click.option("--deterministic", is_flag=True, help="Take the most probable actions.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, help="Repeats a run.")

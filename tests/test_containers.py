@@ -73,6 +73,22 @@ def test_run_demo_has_the_exit_status_of_the_demo(project: Project) -> None:
     assert project.run("run", "--rm", "-T", *away, "demo").returncode == 69
 
 
+def test_an_environment_of_ones_own_is_trained_served_and_played(project: Project) -> None:
+    mounted = ("-v", f"{ROOT}/examples:/examples:ro", "-e", "PYTHONPATH=/examples")
+    finished = project.run(
+        *("run", "--rm", "-T", *mounted, "train", "train", "--name", "thermostat"),
+        *("--env-id", "thermostat:Thermostat-v0", "--max-env-steps", "5000", "--json"),
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert json.loads(finished.stdout)["model_dir"] == "models/thermostat/1"
+    played = project.run(
+        *("run", "--rm", "-T", *mounted, "demo", "--episodes", "1"),
+        *("--model", "thermostat", "--allow-module", "thermostat"),
+    )
+    assert played.returncode == 0, played.stderr
+    assert len(returns(played.stdout)) == 1
+
+
 def test_memory_and_processes_are_limited(project: Project) -> None:
     config = json.loads(project.run(*EVERYTHING, "config", "--format", "json").stdout)
     assert set(config["services"]) >= {"train", "serve", "demo", "proxy", "pull", "grafana"}

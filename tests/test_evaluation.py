@@ -1,5 +1,7 @@
 """Evaluations against episodes played one at a time."""
 
+from typing import Any
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -67,6 +69,37 @@ def test_the_same_generator_state_repeats_an_evaluation() -> None:
     )
     assert first == second
     assert first.standard_deviation > 0
+
+
+class Endless(gym.Env[np.ndarray, np.int64]):
+    """Pays 1 a step, for ever."""
+
+    observation_space = gym.spaces.Box(0, 1, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed, options=options)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, _: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        return np.zeros(1, np.float32), 1.0, False, False, {}
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(None, 10_000), (7, 7), (12_000, 12_000)])
+def test_an_episode_without_an_end_is_cut(limit: int | None, expected: int) -> None:
+    gym.register("Endless-v0", entry_point=lambda **_: Endless())
+    result = evaluate(
+        lambda observations: (np.zeros((len(observations), 2), np.float32), observations[:, 0]),
+        Environment("Endless-v0", max_episode_steps=limit),
+        episodes=2,
+        deterministic=True,
+        rng=np.random.default_rng(0),
+    )
+    gym.registry.pop("Endless-v0")
+    assert result.mean == expected
+    assert result.steps == 2 * expected
 
 
 def test_summary_by_hand() -> None:

@@ -1,6 +1,7 @@
 """The package in `examples/`: trained, exported, evaluated, served and played as its docs say."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from serving.client import PolicyClient
-from tests.conftest import ENVIRONMENT, ROOT, run, running_service
+from tests.conftest import ENVIRONMENT, ROOT, Trained, run, running_service
 
 NAMES = ["heater_1", "heater_2", "heater_3", "outside", "room"]
 ALLOW = ("--allow-module", "thermostat")
@@ -67,27 +68,27 @@ def test_without_its_package_it_is_one_line(version: Path, monkeypatch: pytest.M
     assert "No module named 'thermostat'" in finished.stderr
 
 
-def test_it_is_verified_served_and_played(version: Path, tmp_path: Path) -> None:
+def test_it_is_verified_served_and_played(version: Path, trained: Trained, tmp_path: Path) -> None:
     verified = run("serving", "verify", str(version))
     assert verified.returncode == 0, verified.stdout + verified.stderr
-    options = ("--name", "thermostat")
+    models = version.parents[1]
+    shutil.copytree(trained.model_dir, models / "cartpole" / "1")  # the default model
     with (
-        running_service(version.parents[1], tmp_path / "log", *options) as service,
+        running_service(models, tmp_path / "log") as service,
         PolicyClient(service.url) as client,
     ):
         client.wait_until_ready(60)
-        answer = client.act(
-            [{"room": 12, "outside": 0, "heater_1": 1, "heater_2": 0, "heater_3": 0}]
-        )
+        row = dict.fromkeys(NAMES, 0) | {"room": 12, "heater_1": 1}
+        answer = client.act([row], model="thermostat")
         assert answer.actions[0] in range(3)
         np.testing.assert_array_equal(client.environment_actions(answer), answer.actions[0] + 1)
-        refused = run("serving", "play", "--url", service.url)
+        play = ("serving", "play", "--url", service.url, "--model", "thermostat")
+        refused = run(*play)
         assert refused.returncode == 2
         assert "--allow-module thermostat" in refused.stderr
         gif = tmp_path / "played.gif"
         played = run(
-            *("serving", "play", "--url", service.url, "--episodes", "2", "--json", "--record"),
-            *(str(gif), "--deterministic", *ALLOW),
+            *(*play, "--episodes", "2", "--json", "--record", str(gif), "--deterministic"), *ALLOW
         )
     assert played.returncode == 0, played.stderr
     for episode in json.loads(played.stdout)["episodes"]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import ENVIRONMENT, Trained, run
+from tests.conftest import ENVIRONMENT, ROOT, Trained, run
 from training.config import Environment
 from training.pictures import draw_learning_curve, record_episode
 from training.types import FloatArray
@@ -105,6 +105,18 @@ def test_an_episode_is_shown_at_its_own_speed(tmp_path: Path) -> None:
     assert record_episode(stand_still, Environment("Acrobot-v1"), 0, path) == -500.0
     with Image.open(path) as image:
         assert image.info["duration"] == pytest.approx(1000 / 15, abs=10)  # GIFs count 10 ms
+
+
+def test_an_episode_of_a_fast_environment_has_at_most_25_pictures_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    environment = Environment("thermostat:Thermostat-v0")  # of 30 steps a second
+    path = tmp_path / "episode.gif"
+    record_episode(stand_still, environment, 0, path)
+    with Image.open(path) as image:
+        assert image.info["duration"] == pytest.approx(2 * 1000 / 30, abs=10)
+        assert image.n_frames == 1 + 96 // 2  # type: ignore[attr-defined]  # of PIL's GIF images
 
 
 def test_an_old_environment_is_recorded_without_a_warning(tmp_path: Path) -> None:

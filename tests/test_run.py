@@ -76,6 +76,17 @@ def weights(trainer: Trainer, result: TrainingResult) -> list[np.ndarray]:
             3,
         ),
         (
+            "ppo",  # with all that normalisation adds to the state
+            {
+                "normalize_observations": True,
+                "scale_rewards": True,
+                "max_env_steps": 20_000,
+                "checkpoint_interval": 4,
+                "evaluation_episodes": 5,
+            },
+            3,
+        ),
+        (
             "notebook",  # its rollouts are whole episodes
             {"max_episodes": 12, "evaluation_episodes": 2, "checkpoint_interval": 5},
             3,

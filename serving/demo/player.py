@@ -29,6 +29,7 @@ def play(
     client: PolicyClient,
     environment: Environment,
     *,
+    model: str | None,
     episodes: int,
     deterministic: bool,
     seed: int,
@@ -38,6 +39,7 @@ def play(
     Args:
         client: of the service that selects the actions.
         environment: the one that the policy was trained on.
+        model: name of the model; by default the default model of the service.
         episodes: number of episodes.
         deterministic: take the most probable actions instead of sampling.
         seed: of the environment, and plus the step number, of the sampled actions.
@@ -54,7 +56,10 @@ def play(
         while not ended:
             started = time.perf_counter()
             response = client.act(
-                observation[None, :], deterministic=deterministic, seed=next(action_seeds)
+                observation[None, :],
+                deterministic=deterministic,
+                seed=next(action_seeds),
+                model=model,
             )
             waited += time.perf_counter() - started
             observation, reward, ended = environment.step(response.actions[0])

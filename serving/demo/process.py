@@ -48,6 +48,7 @@ def connect(url: str, environ: Mapping[str, str]) -> PolicyClient:
 def play(
     *,
     url: str,
+    model: str | None,
     episodes: int,
     deterministic: bool,
     seed: int,
@@ -68,14 +69,19 @@ def play(
     rows = []
     try:
         client.wait_until_ready(wait)
-        card = client.policy_card()
+        card = client.policy_card(model)
         with client, environment.make(card, allowed, rendered=record is not None) as made:
             out = sys.stderr if render == "text" else None
             watchers = rendering.watchers(made, out=out, record=record)
             if not as_json:
                 click.echo("episode    return  mean latency")
             for moment in player.play(
-                client, made, episodes=episodes, deterministic=deterministic, seed=seed
+                client,
+                made,
+                model=model,
+                episodes=episodes,
+                deterministic=deterministic,
+                seed=seed,
             ):
                 for watch in watchers:
                     watch(moment)

@@ -33,17 +33,31 @@ function tableRow([header, ...cells]) {
   return row;
 }
 
-function showOrigin(version, policy) {
-  find("title").textContent = document.title = `Policy card: ${name} version ${version}`;
-  const { training } = policy;
-  const facts = {
-    Environment: policy.environment,
-    Solved: policy.solved ? `yes, at ${short(policy.reward_threshold)}` : "no",
-    Observations: policy.observations.names.join(", "),
-    Actions: policy.actions.names.join(", "),
+function solved({ solved, reward_threshold }) {
+  if (!solved) return "no";
+  return typeof reward_threshold === "number"
+    ? `yes, at ${short(reward_threshold)}`
+    : "no reward threshold to reach";
+}
+
+/** How the policy was trained, if not by another program. */
+function training({ training }) {
+  if (!training) return { Training: "elsewhere" };
+  return {
     Training: `preset ${training.preset}, seed ${training.seed}`,
     "Environment steps": `${training.env_steps} in ${training.episodes} episodes`,
     "Training time, s": short(training.seconds),
+  };
+}
+
+function showOrigin(version, policy) {
+  find("title").textContent = document.title = `Policy card: ${name} version ${version}`;
+  const facts = {
+    Environment: policy.environment,
+    Solved: solved(policy),
+    Observations: policy.observations.names.join(", "),
+    Actions: policy.actions.names.join(", "),
+    ...training(policy),
     Created: policy.created,
     Commit: policy.git_commit ?? "unknown",
     Libraries: Object.entries(policy.versions).map((pair) => pair.join(" ")).join(", "),

@@ -2,13 +2,15 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
 from serving.client import PolicyClient
-from tests.conftest import ROOT, Service, Trained
+from tests.artefacts import edit_card, publish
+from tests.conftest import ROOT, Service, Trained, running_service
 from tests.web.conftest import Visit
 from tests.web.test_live_page import wait_for
 
@@ -38,6 +40,24 @@ def test_it_shows_the_evaluation(page: Page, trained: Trained) -> None:
     assert shown[2] == f"{low:.5g} to {high:.5g}"
     expect(page.locator("#versions")).to_contain_text("served")
     expect(page.locator("#origin")).to_contain_text(card["environment"])
+
+
+def test_a_policy_without_a_threshold_that_was_learned_elsewhere_has_a_page(
+    trained: Trained, tmp_path: Path, visit: Visit
+) -> None:
+    version = tmp_path / "models" / "cartpole" / "1"
+    version.parent.mkdir(parents=True)
+    publish(
+        trained.model_dir,
+        version,
+        lambda copy: edit_card(
+            copy, lambda card: card.update(training=None, reward_threshold=None)
+        ),
+    )
+    with running_service(tmp_path / "models", tmp_path / "log") as service:
+        page = visit(f"{service.url}/models/cartpole")
+        expect(page.locator("#origin")).to_contain_text("elsewhere")
+        expect(page.locator("#origin")).to_contain_text("no reward threshold to reach")
 
 
 def test_it_shows_the_ranges_that_training_saw(page: Page, trained: Trained) -> None:
