@@ -324,7 +324,7 @@ def test_a_run_begins_with_the_weights_of_a_version(own: Path) -> None:
     assert finished.returncode == 0, finished.stderr
     second = Path(json.loads(finished.stdout)["model_dir"])
     card = json.loads((second / "assets.extra" / "policy.json").read_text())
-    assert card["training"]["start_from"] == str(version)
+    assert card["training"]["start_from"] == "plain/1"
     assert card["training"]["config"]["num_envs"] == 4  # the version's, not a preset's
     one, other = (
         tf.train.load_checkpoint(str(folder / "variables" / "variables"))

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,7 +75,7 @@ def training_section(settings: RunSettings, state: TrainingState) -> dict[str, A
         "run_id": settings.run_id,
         "preset": settings.preset,
         "seed": settings.seed,
-        "start_from": settings.start_from,
+        "start_from": settings.start_from and "/".join(Path(settings.start_from).parts[-2:]),
         "config": asdict(settings.config),
         "env_steps": state.env_steps,
         "evaluation_steps": state.evaluation_steps,

@@ -13,6 +13,7 @@ from training.errors import TrainingError, first_line
 from training.files import sync_tree
 from training.trainer import Trainer
 
+FOLDER = "checkpoints"  # in that of the run
 NAME = "update"
 KEPT = 2
 FORMAT = 2  # of what is pickled

@@ -1,6 +1,7 @@
 """One run in its folder: train, checkpoint, record; stop and resume at any time."""
 
 import contextlib
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import tensorflow as tf
 
 from training.artefact import ArtefactError, load
 from training.card import Seen, evaluation_to_json, policy_card, training_section
+from training.checkpoint import FOLDER as CHECKPOINTS
 from training.checkpoint import Checkpoints, reason_against_storing
 from training.config import RunSettings
 from training.errors import TrainingError, first_line
@@ -28,6 +30,11 @@ from training.savedmodel import network_of
 from training.state import Start, TrainingResult
 from training.trainer import Trainer
 from training.writing import golden_values, write_version
+
+# Of a disk that is full, over its quota, read-only or broken, and of a folder without access.
+DISK_ERRORS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
+}
 
 
 class StorageError(TrainingError):
@@ -61,8 +68,10 @@ def run(
     """
     try:
         return _run(settings, folder, display, stop_requested, extended=extended)
-    # Such as of a full disk. What was stored of the run before is kept.
+    # What was stored of the run before is kept.
     except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise  # it is the environment's own
         where = error.filename or folder
         raise StorageError(f"{where} cannot be written: {error.strerror or error}") from error
     except tf.errors.OpError as error:
@@ -81,7 +90,7 @@ def _run(
     trainer = Trainer(
         settings.config,
         settings.seed,
-        _start(settings.start_from),
+        _start(settings, folder),
         stop_requested=stop_requested,
         announce=display.phase,
     )
@@ -135,9 +144,10 @@ def _run(
     return summary
 
 
-def _start(version: str | None) -> Start | None:
-    """What a run that goes on from a version begins with."""
-    if version is None:
+def _start(settings: RunSettings, folder: Path) -> Start | None:
+    """What a run begins with that goes on from a version, unless it has checkpoints."""
+    version = settings.start_from
+    if version is None or any(folder.glob(f"{CHECKPOINTS}/*.index")):
         return None
     loaded = load(Path(version))
     policy = loaded.policy
@@ -212,7 +222,7 @@ def train(
         )
     with contextlib.ExitStack() as opened:
         checkpoints = Checkpoints(
-            opened.enter_context(plain_path(folder)) / "checkpoints",
+            opened.enter_context(plain_path(folder)) / CHECKPOINTS,
             trainer,
             with_environments=reason is None,
         )
