@@ -54,7 +54,11 @@ def test_a_policy_without_a_threshold_that_was_learned_elsewhere_has_a_page(
             copy, lambda card: card.update(training=None, reward_threshold=None)
         ),
     )
-    with running_service(tmp_path / "models", tmp_path / "log") as service:
+    with (
+        running_service(tmp_path / "models", tmp_path / "log") as service,
+        PolicyClient(service.url) as client,
+    ):
+        client.wait_until_ready(60)
         page = visit(f"{service.url}/models/cartpole")
         expect(page.locator("#origin")).to_contain_text("elsewhere")
         expect(page.locator("#origin")).to_contain_text("no reward threshold to reach")
