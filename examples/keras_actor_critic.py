@@ -22,8 +22,8 @@ if __name__ == "__main__":  # sys.path[0] of a script is its folder, not the pro
 from training.config import Environment
 from training.export import export
 
-NUM_ENVS, NUM_STEPS, UPDATES, EPOCHS, MINIBATCHES = 32, 32, 60, 8, 8
-GAMMA, GAE_LAMBDA, CLIP, LEARNING_RATE = 0.99, 0.95, 0.2, 5e-3
+NUM_ENVS, NUM_STEPS, UPDATES, EPOCHS, MINIBATCHES = 32, 32, 80, 8, 8
+GAMMA, GAE_LAMBDA, CLIP, LEARNING_RATE = 0.99, 0.95, 0.2, 3e-3
 
 
 class ActorCritic(keras.Model):
