@@ -8,7 +8,10 @@ from tests.test_architecture import imported, loaded_by, trees
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"commands"},
+    {"commands", "tune_command"},
+    {"tune"},
+    {"trial"},
+    {"search"},
     {"options", "config_options"},
     {"run", "benchmark", "export"},
     {"checkpoint", "metrics", "reporting"},  # what a run leaves, and what it shows

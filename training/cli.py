@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import re
 import shlex
 import signal
 import sys
@@ -31,14 +30,17 @@ from training.options import (
     allow_module_option,
     json_option,
     many_imports,
+    plain_name,
     preset_option,
     print_evaluations,
     require_allowed,
+    require_environment,
     require_writable,
     told_in_one_line,
 )
 from training.presets import Preset
 from training.reporting import progress_display
+from training.tune_command import tune
 from training.versions import newest_solved, read_config
 
 NOT_SOLVED = 3
@@ -69,7 +71,7 @@ def commands() -> None:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 
-for command in (evaluate, render, benchmark, sign):
+for command in (evaluate, render, benchmark, tune, sign):
     commands.add_command(command)
 
 
@@ -85,12 +87,6 @@ def main() -> None:
         sys.exit(128 + signal.SIGINT)
 
 
-def _model_name(_context: click.Context, _parameter: click.Parameter, name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-        raise click.BadParameter("letters, digits, '_', '-' and '.' only, no '.' in front")
-    return name
-
-
 @commands.command(cls=HyperparameterCommand)
 @click.option(
     "--models",
@@ -98,7 +94,7 @@ def _model_name(_context: click.Context, _parameter: click.Parameter, name: str)
     default=Path("models"),
     help="Folder that holds <name>/<version>/.",
 )
-@click.option("--name", default="cartpole", callback=_model_name, help="Name of the model.")
+@click.option("--name", default="cartpole", callback=plain_name, help="Name of the model.")
 @preset_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Makes a run reproducible.")
 @click.option(
@@ -176,7 +172,7 @@ def train(
                 allow_unsolved,
                 None if start_from is None else str(start_from),
             )
-        _require_environment(settings.config)
+        require_environment(settings.config)
         require_writable(Path(settings.models))
         if run_dir is None:
             run_dir = next_folder(Path("runs") / name)
@@ -262,12 +258,6 @@ def _config_to_go_on(
     named = Environment(str(values.get("env_id", "")), wrappers=tuple(values.get("wrappers", ())))
     require_allowed(config.environment, [*allowed_modules, *named.modules()])
     return config
-
-
-def _require_environment(config: TrainingConfig) -> None:
-    from training.names import describe_with_names
-
-    describe_with_names(config.environment, config.observation_names, config.action_names)
 
 
 def _report_existing(version: Path, as_json: bool) -> None:

@@ -98,6 +98,29 @@ def chosen_values(context: click.Context, config_file: Path | None) -> dict[str,
     return {name: None if value == NONE else value for name, value in values.items()}
 
 
+def to_toml(values: Mapping[str, Any]) -> str:
+    """Fields of the config in JSON values as a file for `--config`.
+
+    Raises:
+        ConfigError: an argument of the environment is null, which TOML does not have.
+    """
+    return "".join(
+        f"{name} = {_toml(NONE if value is None else value)}\n" for name, value in values.items()
+    )
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        items = (f"{_toml(key)} = {_toml(part)}" for key, part in value.items())
+        return "{" + ", ".join(items) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    if value is None:
+        raise ConfigError("env_kwargs have a null, which a TOML file cannot have")
+    # Of what JSON leaves as it is in a string, TOML forbids one character.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
 def option_name(field: str) -> str:
     """The option of a field."""
     return "--wrapper" if field == "wrappers" else f"--{field.replace('_', '-')}"

@@ -14,9 +14,14 @@ CARD = "assets.extra/policy.json"  # of a version: its policy card
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file atomically."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_text(path: Path, content: str) -> None:
     """Write a file atomically: a reader sees the old content or the new."""
     temporary = path.with_name(f".{path.name}.writing")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    temporary.write_text(content)
     sync(temporary)
     temporary.replace(path)
     sync(path.parent)

@@ -1,6 +1,7 @@
 """What the commands share: options, checks, and the error that reports wrong use."""
 
 import gc
+import re
 import shlex
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 import click
 
-from training.config import Environment
+from training.config import Environment, TrainingConfig
 from training.errors import TrainingError
 from training.presets import PRESETS
 
@@ -43,6 +44,15 @@ json_option = click.option(
 )
 
 
+def plain_name(
+    _context: click.Context, _parameter: click.Parameter, name: str | None
+) -> str | None:
+    """Check a name that becomes part of a path, if one is given."""
+    if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise click.BadParameter("letters, digits, '_', '-' and '.' only, no '.' in front")
+    return name
+
+
 allow_module_option = click.option(
     "--allow-module",
     "allowed_modules",
@@ -66,6 +76,18 @@ def require_allowed(environment: Environment, allowed: Iterable[str]) -> None:
                 f"the card names the module {module}, which is imported only with "
                 f"--allow-module {shlex.quote(module)}"
             )
+
+
+def require_environment(config: TrainingConfig) -> None:
+    """Check that an environment can be made, and has as many names as numbers and actions.
+
+    Raises:
+        ConfigError: there are more or fewer names.
+        UnsupportedEnvironmentError: see `training.envs`.
+    """
+    from training.names import describe_with_names
+
+    describe_with_names(config.environment, config.observation_names, config.action_names)
 
 
 def require_writable(folder: Path) -> None:
