@@ -10,7 +10,7 @@ LAYERS = [
     {"cli"},
     {"commands", "tune_command"},
     {"tune"},
-    {"trial"},
+    {"trial", "study"},
     {"search"},
     {"options", "config_options"},
     {"run", "benchmark", "export"},

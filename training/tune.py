@@ -1,59 +1,33 @@
-"""Search hyperparameters with Optuna, in several processes, resumed from an SQLite file."""
+"""Run the trials of a study in several processes, as many as are wanted and are not stored yet."""
 
-import json
 import multiprocessing
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Semaphore
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import click
 import numpy as np
 import optuna
 from optuna.trial import FixedTrial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
 from training.config import TrainingConfig
-from training.config_options import to_values
-from training.errors import TrainingError, first_line
-from training.files import opened, try_lock
+from training.errors import TrainingError
 from training.options import many_imports
-from training.search import POINTS, propose
+from training.search import propose
+from training.study import Study, begin, load, locked
 
-SECONDS_TO_WAIT_FOR_THE_STORAGE = 60
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
-class TuneError(TrainingError):
-    """A study cannot begin, go on or have a result; the message says why."""
-
-
-class KilledError(TrainingError):
-    """A process that runs trials was killed, such as for its memory."""
+class StudyFailedError(TrainingError):
+    """A process was killed, or no trial has a score; the message says why."""
 
     exit_status = 1
-
-
-class Study(NamedTuple):
-    """What is searched, and where its trials are stored."""
-
-    name: str
-    storage: Path  # an SQLite file
-    config: TrainingConfig  # all that is not searched
-    searched: list[str]
-    seeds: int  # runs of a trial
-
-    def settings(self) -> dict[str, Any]:
-        """What makes trials comparable, as it is read from JSON."""
-        settings = {**to_values(self.config), "seeds": self.seeds, "searched": self.searched}
-        return dict(json.loads(json.dumps(settings)))
 
 
 class Best(NamedTuple):
@@ -79,82 +53,27 @@ def tune(study: Study, trials: int, processes: int, seed: int) -> Best:
         seed: of the sampler.
 
     Raises:
-        KilledError: a process was killed.
-        TuneError: another process has the storage, it cannot be used, it has the study with
-            other settings, or no trial has a score.
+        StudyFailedError: a process was killed, or no trial has a score.
+        StudyError: another process has the storage, it cannot be used, or it has the study with
+            other settings.
     """
-    with _locked(study.storage):
-        opened_study = _open(study)
-        # No process of an earlier start is alive any more: they end with the one that has the lock.
-        for stale in opened_study.get_trials(states=(TrialState.RUNNING,)):
-            opened_study.tell(stale.number, state=TrialState.FAIL)
-        finished = len(opened_study.get_trials(states=FINISHED))
+    with locked(study.storage):
+        stored = begin(study)
+        finished = len(stored.get_trials(states=FINISHED))
         if finished < trials:
             _run_processes(study, trials - finished, processes, (seed, finished))
-        ended = opened_study.get_trials()
+        ended = stored.get_trials()
         counts = {
             state.name.lower(): sum(trial.state is state for trial in ended)
             for state in (*FINISHED, TrialState.FAIL)
         }
         if not counts["complete"]:
-            raise TuneError(f"none of the {len(ended)} trials has a score")
-        best = opened_study.best_trial
+            reason = ended[-1].user_attrs.get("reason", "all were pruned")
+            raise StudyFailedError(f"no trial has a score: {reason}")
+        best = stored.best_trial
         assert best.value is not None
         config = propose(study.config, study.searched, FixedTrial(best.params))
         return Best(best.number, best.value, config, counts)
-
-
-@contextmanager
-def _locked(storage: Path) -> Iterator[None]:
-    """Keep every other `tune` out of a storage."""
-    try:
-        storage.touch()  # an empty file is an empty database
-        # SQLite's own locks are of another kind (fcntl), which this one (flock) does not touch.
-        with opened(storage) as descriptor:
-            try_lock(descriptor)
-            yield
-    except BlockingIOError as error:
-        raise TuneError(f"{storage} is in use: another process tunes in it") from error
-
-
-def _load(study: Study, sampler: optuna.samplers.BaseSampler | None = None) -> optuna.Study:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = optuna.storages.RDBStorage(
-        f"sqlite:///{study.storage.absolute()}",
-        engine_kwargs={"connect_args": {"timeout": SECONDS_TO_WAIT_FOR_THE_STORAGE}},
-    )
-    return optuna.create_study(
-        study_name=study.name,
-        storage=storage,
-        sampler=sampler,
-        pruner=optuna.pruners.MedianPruner(n_warmup_steps=POINTS // 10),
-        direction="maximize",
-        load_if_exists=True,
-    )
-
-
-def _open(study: Study) -> optuna.Study:
-    """Load a study, or begin it.
-
-    Raises:
-        TuneError: the storage cannot be used, or has the study with other settings.
-    """
-    if set("?{}") & set(str(study.storage.absolute())):
-        raise TuneError(f"{study.storage}: a path with ?, {{ or }} cannot be a storage")
-    try:
-        found = _load(study)
-    except (SQLAlchemyError, RuntimeError, optuna.exceptions.OptunaError) as error:
-        raise TuneError(f"{study.storage} cannot be used: {first_line(error)}") from error
-    settings = study.settings()
-    stored = found.user_attrs.get("settings", settings)
-    if stored != settings:
-        names = (name for name in settings if stored.get(name) != settings[name])
-        raise TuneError(
-            f"the study {study.name} in {study.storage} has another value of {', '.join(names)}: "
-            "give the new study another --name"
-        )
-    found.set_user_attr("settings", settings)
-    return found
 
 
 def _run_processes(study: Study, trials: int, processes: int, seeds: tuple[int, ...]) -> None:
@@ -178,7 +97,7 @@ def _run_processes(study: Study, trials: int, processes: int, seeds: tuple[int, 
                 running.remove(worker)
                 assert worker.exitcode is not None
                 if worker.exitcode < 0:
-                    raise KilledError(f"a process was ended by signal {-worker.exitcode}")
+                    raise StudyFailedError(f"a process was ended by signal {-worker.exitcode}")
                 if worker.exitcode > 0:
                     sys.exit(worker.exitcode)  # it has said why
     finally:
@@ -195,7 +114,7 @@ def _work(study: Study, left: Semaphore, seeds: tuple[int, ...]) -> None:
         from training.trial import score
     # Other numbers in every process and after every start, or all would propose the same.
     seed = int(np.random.SeedSequence(seeds).generate_state(1)[0])
-    loaded = _load(study, optuna.samplers.TPESampler(seed=seed))
+    loaded = load(study, optuna.samplers.TPESampler(seed=seed))
     try:
         while left.acquire(block=False):
             loaded.optimize(

@@ -87,7 +87,7 @@ def tune(
     after Ctrl-C.
     """
     try:
-        from training.tune import Study
+        from training.study import Study
         from training.tune import tune as run_study
     except ModuleNotFoundError as error:
         raise Mistake(f"tuning needs actor-critic[tune]: {error}") from error

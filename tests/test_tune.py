@@ -1,0 +1,413 @@
+"""The command `tune`: its studies are shared, pruned, stopped, killed and resumed, for real."""
+
+import json
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import optuna
+import pytest
+from optuna.trial import FixedTrial, FrozenTrial, TrialState
+
+import training.cli
+from tests.conftest import ENVIRONMENT, ROOT, run, wait_until
+from training.config import ConfigError, TrainingConfig
+from training.config_options import change, chosen_config, to_toml, to_values
+from training.folder import read_settings
+from training.presets import PRESETS
+from training.search import POINTS, SPACE, differences, propose, searched
+from training.trial import mean_between, score
+
+PACKAGE = '''
+import time
+
+import gymnasium as gym
+import numpy as np
+
+
+class Short(gym.Env):
+    """Pays 1 for each of 8 steps whose action says whether the observation is positive."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left = 8
+        return self._look(), {}
+
+    def step(self, action):
+        right = bool(action) == (self.seen > 0)
+        self.left -= 1
+        return self._look(), float(right), self.left == 0, False, {}
+
+    def _look(self):
+        self.seen = self.np_random.uniform(-1, 1)
+        return np.array([self.seen], np.float32)
+
+
+class Slow(Short):
+    def step(self, action):
+        time.sleep(0.02)
+        return super().step(action)
+
+
+class Broken(Short):
+    def step(self, action):
+        observation, reward, *rest = super().step(action)
+        return observation, np.nan, *rest
+
+
+for kind in (Short, Slow, Broken):
+    gym.register(f"{kind.__name__}-v0", entry_point=kind)
+'''
+KINDS = ("Short", "Slow", "Broken")
+# So small that most of a trial is compiling.
+SMALL = {
+    "num_envs": 4,
+    "num_steps": 16,
+    "num_epochs": 1,
+    "num_minibatches": 1,
+    "hidden_units": [8],
+    "evaluation_interval": 1,
+    "evaluation_episodes": 4,
+    "max_env_steps": 640,
+}
+NAMES = ["gamma", "gae_lambda", "learning_rate", "clip_coef", "ent_coef", "max_grad_norm"]
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the module `own`, which can be imported here and in what is started."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "own.py").write_text(PACKAGE)
+    (folder / "small.toml").write_text(to_toml(SMALL))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        patch.setitem(ENVIRONMENT, "PYTHONPATH", f"{folder}:{ROOT}")
+        yield folder
+    sys.modules.pop("own", None)
+    for kind in KINDS:
+        gym.registry.pop(f"{kind}-v0", None)
+
+
+def small(kind: str = "Short") -> TrainingConfig:
+    return change(PRESETS["ppo"], {"env_id": f"own:{kind}-v0", **SMALL})
+
+
+def tuning(own: Path, folder: Path, *options: str, kind: str = "Short") -> list[str]:
+    return [
+        *("training", "tune", "--env-id", f"own:{kind}-v0", "--config", f"{own}/small.toml"),
+        *("--seeds", "1", "--storage", f"{folder}/study.db", "--output", f"{folder}/best.toml"),
+        *options,
+    ]
+
+
+@contextmanager
+def tuned(own: Path, folder: Path, *options: str) -> Iterator["subprocess.Popen[str]"]:
+    """A study of slow trials that has one running; its processes end in the end."""
+    with subprocess.Popen(
+        [sys.executable, "-m", *tuning(own, folder, *options, kind="Slow")],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        wait_until(lambda: (folder / "study.db").exists())
+        wait_until(lambda: len(stored(folder)) > 0)
+        yield process
+
+
+def stored(folder: Path) -> list[FrozenTrial]:
+    """The trials of the study that a folder has, if any."""
+    storage = f"sqlite:///{folder}/study.db"
+    try:
+        return optuna.load_study(study_name="small", storage=storage).get_trials()
+    except Exception:  # while the command makes it
+        return []
+
+
+class Finished:
+    """A study of eight trials, run by two processes."""
+
+    def __init__(self, own: Path, folder: Path) -> None:
+        self.folder = folder
+        finished = run(*tuning(own, folder, "--trials", "6", "--processes", "2", "--json"))
+        assert finished.returncode == 0, finished.stderr
+        self.summary: dict[str, Any] = json.loads(finished.stdout)
+        self.progress = finished.stderr.splitlines()
+        self.trials = stored(folder)
+
+
+@pytest.fixture(scope="module")
+def finished(own: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return Finished(own, tmp_path_factory.mktemp("study"))
+
+
+def test_a_study_has_as_many_trials_as_wanted_and_reports_each(finished: Finished) -> None:
+    assert [trial.number for trial in finished.trials] == list(range(6))
+    assert {trial.state for trial in finished.trials} <= set(FINISHED)
+    assert len(finished.progress) == 6
+    reported = sorted(line.partition(":")[0] for line in finished.progress)
+    assert reported == [f"trial {number}" for number in range(6)]
+    summary = finished.summary
+    assert list(summary) == ["study", "storage", "trials", "best", "config"]
+    assert summary["study"] == "small"
+    assert sum(summary["trials"].values()) == 6
+    complete = [one for one in finished.trials if one.state is TrialState.COMPLETE]
+    best = max(complete, key=lambda trial: trial.value or 0.0)
+    assert (summary["best"]["trial"], summary["best"]["score"]) == (best.number, best.value)
+
+
+def test_processes_share_a_study_and_propose_different_values(finished: Finished) -> None:
+    def overlap(one: FrozenTrial, other: FrozenTrial) -> bool:
+        assert one.datetime_start and one.datetime_complete
+        assert other.datetime_start and other.datetime_complete
+        return (
+            one.datetime_start < other.datetime_complete
+            and other.datetime_start < one.datetime_complete
+        )
+
+    assert any(overlap(*pair) for pair in combinations(finished.trials, 2))
+    assert len({trial.params["learning_rate"] for trial in finished.trials}) == 6
+    assert all(set(trial.params) == {*NAMES[1:], "one_minus_gamma"} for trial in finished.trials)
+
+
+def test_the_score_is_the_mean_of_what_was_reported(finished: Finished) -> None:
+    for trial in finished.trials:
+        if trial.state is TrialState.COMPLETE:
+            values = trial.intermediate_values
+            assert list(values) == list(range(POINTS))
+            assert trial.value == pytest.approx(sum(values.values()) / POINTS)
+
+
+def test_train_takes_the_result_as_its_config(finished: Finished, tmp_path: Path) -> None:
+    path = finished.folder / "best.toml"
+    best = finished.trials[finished.summary["best"]["trial"]]
+    expected = propose(small(), searched(small(), SMALL), FixedTrial(best.params))
+    assert {name: getattr(expected, name) for name in NAMES} != {
+        name: getattr(small(), name) for name in NAMES
+    }
+    assert tomllib.loads(path.read_text())["learning_rate"] == expected.learning_rate
+    trained = run(
+        *("training", "train", "--config", str(path), "--allow-unsolved"),
+        *("--models", f"{tmp_path}/models", "--run-dir", f"{tmp_path}/run"),
+    )
+    assert trained.returncode == 0, trained.stderr
+    assert read_settings(tmp_path / "run").config == expected
+
+
+def test_a_study_goes_on_where_it_was_and_prunes_what_is_worse(
+    own: Path, finished: Finished
+) -> None:
+    study = optuna.load_study(study_name="small", storage=f"sqlite:///{finished.folder}/study.db")
+    perfect = optuna.create_trial(
+        value=8.0,
+        params=finished.trials[0].params,
+        distributions=finished.trials[0].distributions,
+        intermediate_values=dict.fromkeys(range(POINTS), 8.0),
+    )
+    study.add_trials([perfect] * 8)
+    again = run(*tuning(own, finished.folder, "--trials", "15"))
+    assert again.returncode == 0, again.stderr
+    assert again.stderr == "trial 14: pruned, worse than others\n"
+    *before, _, last = stored(finished.folder)
+    assert before[:6] == finished.trials
+    # At the first point that is not for warming up.
+    assert len(last.intermediate_values) == POINTS // 10 + 1
+    assert "score 8.0; trials: " in again.stdout
+    nothing = run(*tuning(own, finished.folder, "--trials", "15"))
+    assert (nothing.returncode, nothing.stderr) == (0, "")
+    assert nothing.stdout == again.stdout
+
+
+def test_after_a_kill_the_same_command_runs_the_trials_that_are_missing(
+    own: Path, tmp_path: Path
+) -> None:
+    options = ("--max-env-steps", "320", "--learning-rate", "1e-3")
+    with tuned(own, tmp_path, "--trials", "50", *options) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("trial 0: score ")
+        wait_until(lambda: len(stored(tmp_path)) > 1)
+        process.kill()
+        process.stderr.read()  # until no process has it any more
+    before = stored(tmp_path)
+    complete = [trial for trial in before if trial.state in FINISHED]
+    assert before[-1].state is TrialState.RUNNING
+    wanted = len(complete) + 1
+    again = run(*tuning(own, tmp_path, "--trials", str(wanted), *options, kind="Slow"))
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("\n") == 1
+    after = stored(tmp_path)
+    assert [trial for trial in after if trial in complete] == complete
+    assert len([trial for trial in after if trial.state in FINISHED]) == wanted
+    assert after[len(before) - 1].state is TrialState.FAIL
+    assert after[-1].params not in [trial.params for trial in complete]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_all_processes_and_meanwhile_the_study_is_in_use(
+    own: Path, tmp_path: Path, number: int, status: int
+) -> None:
+    with tuned(own, tmp_path, "--processes", "2", "--max-env-steps", "100000") as process:
+        if number == signal.SIGTERM:
+            second = run(*tuning(own, tmp_path, kind="Slow"))
+            assert second.returncode == 2
+            in_use = f"Error: {tmp_path}/study.db is in use: another process tunes in it\n"
+            assert second.stderr == in_use
+        process.send_signal(number)
+        assert process.stderr is not None
+        # It is read to its end, which comes when no process has it any more.
+        assert process.stderr.read() == "stopped, the same command goes on\n"
+    assert process.returncode == status
+
+
+def test_where_every_trial_fails_the_reason_is_told(own: Path, tmp_path: Path) -> None:
+    finished = run(*tuning(own, tmp_path, "--trials", "1", kind="Broken"))
+    assert (finished.returncode, finished.stdout) == (1, "")
+    trial, error = finished.stderr.splitlines()
+    assert trial == "trial 0: pruned, step 1 of an evaluation: the reward of environment 0 is nan"
+    assert error == (
+        "Error: no trial has a score: step 1 of an evaluation: the reward of environment 0 is nan"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--num-envs", "8"], "has another value of num_envs"),
+        (["--seeds", "3"], "has another value of seeds"),
+        (["--learning-rate", "0.1"], "has another value of learning_rate, searched"),
+        (["--storage", "README.md"], "README.md cannot be used"),
+        (["--storage", "/proc/nothing/study.db"], "/proc/nothing cannot be written"),
+        (["--storage", "a?b.db"], "cannot be a storage"),
+        (["--output", "/proc/nothing/best.toml"], "/proc/nothing cannot be written"),
+        (["--name", "../small"], "letters, digits"),
+        (["--env-id", "Nothing-v0"], "Nothing-v0"),
+        (["--env-kwargs", '{"level": null}'], "env_kwargs have a null"),
+        (["--trials", "0"], "--trials"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_status_2(
+    own: Path, finished: Finished, options: list[str], message: str
+) -> None:
+    refused = run(*tuning(own, finished.folder, *options))
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("Error: ")
+    assert refused.stderr.count("\n") == 1
+    assert message in refused.stderr
+
+
+def test_without_optuna_one_line_says_what_to_install(own: Path, tmp_path: Path) -> None:
+    hide = f"import sys; sys.modules['optuna'] = None; sys.argv = {tuning(own, tmp_path)!r}"
+    start = "from training.cli import main; main()"
+    refused = subprocess.run(
+        [sys.executable, "-c", f"{hide}; sys.argv.pop(0); {start}"],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+    )
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("Error: tuning needs actor-critic[tune]: ")
+    assert refused.stderr.count("\n") == 1
+
+
+def test_what_is_given_or_has_no_effect_is_not_searched() -> None:
+    ppo, a2c, notebook = (PRESETS[name] for name in ("ppo", "a2c", "notebook"))
+    assert searched(ppo, ()) == list(SPACE)
+    assert set(SPACE) - set(searched(ppo, ["gamma", "num_envs"])) == {"gamma"}
+    plain = {"clip_coef", "num_epochs", "num_minibatches"}
+    assert set(SPACE) - set(searched(a2c, ())) == plain
+    assert set(SPACE) - set(searched(notebook, ())) == {*plain, "gae_lambda", "num_steps"}
+
+
+LOWEST: dict[str, Any] = {
+    "log2_num_steps": 4,
+    "one_minus_gamma": 0.001,
+    "gae_lambda": 0.8,
+    "log2_hidden_units_1": 5,
+    "log2_hidden_units_2": 6,
+    "hidden_layers": 1,
+    "learning_rate": 0.000123456,
+    "num_epochs": 3,
+    "log2_num_minibatches": 5,
+    "clip_coef": 0.1,
+    "ent_coef": 1e-8,
+    "max_grad_norm": 0.3,
+}
+
+
+def test_a_proposal_evaluates_as_often_in_environment_steps() -> None:
+    ppo = PRESETS["ppo"]  # evaluates every 5 rollouts of 32 steps in 32 environments
+    proposed = propose(ppo, list(SPACE), FixedTrial(LOWEST))
+    assert (proposed.num_steps, proposed.evaluation_interval) == (16, 10)
+    assert (proposed.gamma, proposed.hidden_units, proposed.num_minibatches) == (0.999, (32,), 32)
+    assert proposed.learning_rate == 0.000123
+    longest = propose(
+        ppo, list(SPACE), FixedTrial({**LOWEST, "log2_num_steps": 9, "hidden_layers": 2})
+    )
+    assert (longest.num_steps, longest.evaluation_interval) == (512, 1)
+    assert longest.hidden_units == (32, 64)
+
+
+def test_values_that_do_not_go_together_are_pruned() -> None:
+    config = change(PRESETS["ppo"], {"num_envs": 1, "num_minibatches": 8})
+    with pytest.raises(ConfigError):
+        propose(config, list(SPACE), FixedTrial(LOWEST))
+    study = optuna.create_study()
+    study.enqueue_trial(LOWEST)
+    study.optimize(lambda trial: score(trial, config, list(SPACE), 1), n_trials=1)
+    (trial,) = study.trials
+    assert trial.state is TrialState.PRUNED
+    assert trial.user_attrs["reason"].startswith("num_minibatches is 32, more than the 16 samples")
+
+
+@pytest.mark.usefixtures("own")
+def test_a_score_is_the_mean_of_its_seeds_and_a_seed_repeats() -> None:
+    def scored(seeds: int) -> float:
+        study = optuna.create_study(direction="maximize")
+        study.enqueue_trial({"learning_rate": 0.01})
+        study.optimize(lambda trial: score(trial, small(), ["learning_rate"], seeds), n_trials=1)
+        return study.best_value
+
+    assert scored(1) == scored(1)
+    assert scored(2) != scored(1)
+    assert 4.0 < scored(2) < 8.0  # better than by chance
+
+
+def test_the_curve_is_a_step_function() -> None:
+    curve = [(0, 10.0), (100, 20.0), (300, 40.0)]
+    assert mean_between(curve, 0, 100) == 10.0
+    assert mean_between(curve, 50, 150) == 15.0
+    assert mean_between(curve, 0, 400) == (10 * 100 + 20 * 200 + 40 * 100) / 400
+    assert mean_between(curve, 1000, 1010) == 40.0
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"learning_rate": 1e-5, "ent_coef": 3.2e-8, "max_grad_norm": None, "trunk": "separate"},
+        {"normalize_advantages": False, "hidden_units": [], "return_bounds": [-0.5, 1e22]},
+        {"env_id": "own:Short-v0", "normalize_observations": False, "scale_rewards": False},
+        {"env_kwargs": {'a "b"\\\n\x7f\x01': [1, 2.0, True, "é😀 = #", {"c": {}}]}},
+        {"observation_names": ["a, b", "c]"], "wrappers": ["own:wrap"]},
+    ],
+)
+def test_a_file_of_hyperparameters_gives_the_same_config(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    config = change(PRESETS["ppo"], values)
+    path = tmp_path / "best.toml"
+    path.write_text(to_toml(differences(config, PRESETS["ppo"])))
+    context = training.cli.train.make_context("train", ["--config", str(path)])
+    assert to_values(chosen_config(context, "ppo", path)) == to_values(config)
