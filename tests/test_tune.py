@@ -1,16 +1,19 @@
 """The command `tune`: its studies are shared, pruned, stopped, killed and resumed, for real."""
 
 import json
+import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import click
 import gymnasium as gym
 import optuna
 import pytest
@@ -21,13 +24,13 @@ from tests.conftest import ENVIRONMENT, ROOT, run, wait_until
 from training.config import ConfigError, TrainingConfig
 from training.config_options import change, chosen_config, to_toml, to_values
 from training.folder import read_settings
+from training.options import Mistake
 from training.presets import PRESETS
 from training.search import POINTS, SPACE, differences, propose, searched
 from training.trial import mean_between, score
+from training.tune_command import tune
 
 PACKAGE = '''
-import time
-
 import gymnasium as gym
 import numpy as np
 
@@ -53,22 +56,16 @@ class Short(gym.Env):
         return np.array([self.seen], np.float32)
 
 
-class Slow(Short):
-    def step(self, action):
-        time.sleep(0.02)
-        return super().step(action)
-
-
 class Broken(Short):
     def step(self, action):
         observation, reward, *rest = super().step(action)
         return observation, np.nan, *rest
 
 
-for kind in (Short, Slow, Broken):
+for kind in (Short, Broken):
     gym.register(f"{kind.__name__}-v0", entry_point=kind)
 '''
-KINDS = ("Short", "Slow", "Broken")
+KINDS = ("Short", "Broken")
 # So small that most of a trial is compiling.
 SMALL = {
     "num_envs": 4,
@@ -103,48 +100,52 @@ def small(kind: str = "Short") -> TrainingConfig:
     return change(PRESETS["ppo"], {"env_id": f"own:{kind}-v0", **SMALL})
 
 
-def tuning(own: Path, folder: Path, *options: str, kind: str = "Short") -> list[str]:
+def tuning(own: Path, folder: Path, *options: str) -> list[str]:
     return [
-        *("training", "tune", "--env-id", f"own:{kind}-v0", "--config", f"{own}/small.toml"),
+        *("training", "tune", "--env-id", "own:Short-v0", "--config", f"{own}/small.toml"),
         *("--seeds", "1", "--storage", f"{folder}/study.db", "--output", f"{folder}/best.toml"),
         *options,
     ]
 
 
 @contextmanager
-def tuned(own: Path, folder: Path, *options: str) -> Iterator["subprocess.Popen[str]"]:
-    """A study of slow trials that has one running; its processes end in the end."""
+def started(*command: str) -> Iterator[tuple["subprocess.Popen[str]", IO[str]]]:
+    """A command in a process group of its own, and its standard error."""
     with subprocess.Popen(
-        [sys.executable, "-m", *tuning(own, folder, *options, kind="Slow")],
+        [sys.executable, "-m", *command],
         cwd=ROOT,
         env=ENVIRONMENT,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     ) as process:
-        wait_until(lambda: (folder / "study.db").exists())
-        wait_until(lambda: len(stored(folder)) > 0)
-        yield process
+        assert process.stderr is not None
+        yield process, process.stderr
 
 
-def stored(folder: Path) -> list[FrozenTrial]:
-    """The trials of the study that a folder has, if any."""
-    storage = f"sqlite:///{folder}/study.db"
+def begun(folder: Path) -> int:
+    """How many trials have begun, without making the tables."""
     try:
-        return optuna.load_study(study_name="small", storage=storage).get_trials()
-    except Exception:  # while the command makes it
-        return []
+        with closing(sqlite3.connect(f"file:{folder}/study.db?mode=ro", uri=True)) as database:
+            return int(database.execute("SELECT count(*) FROM trials").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
+
+
+def study_of(folder: Path) -> optuna.Study:
+    return optuna.load_study(study_name="small", storage=f"sqlite:///{folder}/study.db")
 
 
 class Finished:
-    """A study of eight trials, run by two processes."""
+    """A study of four trials, run by two processes."""
 
     def __init__(self, own: Path, folder: Path) -> None:
         self.folder = folder
-        finished = run(*tuning(own, folder, "--trials", "6", "--processes", "2", "--json"))
+        finished = run(*tuning(own, folder, "--trials", "4", "--processes", "2", "--json"))
         assert finished.returncode == 0, finished.stderr
         self.summary: dict[str, Any] = json.loads(finished.stdout)
         self.progress = finished.stderr.splitlines()
-        self.trials = stored(folder)
+        self.trials = study_of(folder).trials
 
 
 @pytest.fixture(scope="module")
@@ -153,15 +154,15 @@ def finished(own: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 
 def test_a_study_has_as_many_trials_as_wanted_and_reports_each(finished: Finished) -> None:
-    assert [trial.number for trial in finished.trials] == list(range(6))
+    assert [trial.number for trial in finished.trials] == list(range(4))
     assert {trial.state for trial in finished.trials} <= set(FINISHED)
-    assert len(finished.progress) == 6
+    assert len(finished.progress) == 4
     reported = sorted(line.partition(":")[0] for line in finished.progress)
-    assert reported == [f"trial {number}" for number in range(6)]
+    assert reported == [f"trial {number}" for number in range(4)]
     summary = finished.summary
     assert list(summary) == ["study", "storage", "trials", "best", "config"]
     assert summary["study"] == "small"
-    assert sum(summary["trials"].values()) == 6
+    assert sum(summary["trials"].values()) == 4
     complete = [one for one in finished.trials if one.state is TrialState.COMPLETE]
     best = max(complete, key=lambda trial: trial.value or 0.0)
     assert (summary["best"]["trial"], summary["best"]["score"]) == (best.number, best.value)
@@ -169,15 +170,16 @@ def test_a_study_has_as_many_trials_as_wanted_and_reports_each(finished: Finishe
 
 def test_processes_share_a_study_and_propose_different_values(finished: Finished) -> None:
     def overlap(one: FrozenTrial, other: FrozenTrial) -> bool:
-        assert one.datetime_start and one.datetime_complete
-        assert other.datetime_start and other.datetime_complete
-        return (
-            one.datetime_start < other.datetime_complete
-            and other.datetime_start < one.datetime_complete
-        )
+        start, complete = one.datetime_start, one.datetime_complete
+        other_start, other_complete = other.datetime_start, other.datetime_complete
+        assert start is not None
+        assert complete is not None
+        assert other_start is not None
+        assert other_complete is not None
+        return start < other_complete and other_start < complete
 
     assert any(overlap(*pair) for pair in combinations(finished.trials, 2))
-    assert len({trial.params["learning_rate"] for trial in finished.trials}) == 6
+    assert len({trial.params["learning_rate"] for trial in finished.trials}) == 4
     assert all(set(trial.params) == {*NAMES[1:], "one_minus_gamma"} for trial in finished.trials)
 
 
@@ -197,34 +199,32 @@ def test_train_takes_the_result_as_its_config(finished: Finished, tmp_path: Path
         name: getattr(small(), name) for name in NAMES
     }
     assert tomllib.loads(path.read_text())["learning_rate"] == expected.learning_rate
-    trained = run(
-        *("training", "train", "--config", str(path), "--allow-unsolved"),
-        *("--models", f"{tmp_path}/models", "--run-dir", f"{tmp_path}/run"),
-    )
-    assert trained.returncode == 0, trained.stderr
+    options = ("--models", f"{tmp_path}/models", "--run-dir", f"{tmp_path}/run")
+    with started("training", "train", "--config", str(path), *options) as (process, progress):
+        assert progress.readline() == f"training in {tmp_path}/run\n"
+        process.kill()
     assert read_settings(tmp_path / "run").config == expected
 
 
 def test_a_study_goes_on_where_it_was_and_prunes_what_is_worse(
     own: Path, finished: Finished
 ) -> None:
-    study = optuna.load_study(study_name="small", storage=f"sqlite:///{finished.folder}/study.db")
     perfect = optuna.create_trial(
         value=8.0,
         params=finished.trials[0].params,
         distributions=finished.trials[0].distributions,
         intermediate_values=dict.fromkeys(range(POINTS), 8.0),
     )
-    study.add_trials([perfect] * 8)
-    again = run(*tuning(own, finished.folder, "--trials", "15"))
+    study_of(finished.folder).add_trials([perfect] * 8)
+    again = run(*tuning(own, finished.folder, "--trials", "13"))
     assert again.returncode == 0, again.stderr
-    assert again.stderr == "trial 14: pruned, worse than others\n"
-    *before, _, last = stored(finished.folder)
-    assert before[:6] == finished.trials
+    assert again.stderr == "trial 12: pruned, worse than others\n"
+    *before, last = study_of(finished.folder).trials
+    assert before[:4] == finished.trials
     # At the first point that is not for warming up.
     assert len(last.intermediate_values) == POINTS // 10 + 1
     assert "score 8.0; trials: " in again.stdout
-    nothing = run(*tuning(own, finished.folder, "--trials", "15"))
+    nothing = run(*tuning(own, finished.folder, "--trials", "13"))
     assert (nothing.returncode, nothing.stderr) == (0, "")
     assert nothing.stdout == again.stdout
 
@@ -232,93 +232,118 @@ def test_a_study_goes_on_where_it_was_and_prunes_what_is_worse(
 def test_after_a_kill_the_same_command_runs_the_trials_that_are_missing(
     own: Path, tmp_path: Path
 ) -> None:
-    options = ("--max-env-steps", "320", "--learning-rate", "1e-3")
-    with tuned(own, tmp_path, "--trials", "50", *options) as process:
-        assert process.stderr is not None
-        assert process.stderr.readline().startswith("trial 0: score ")
-        wait_until(lambda: len(stored(tmp_path)) > 1)
+    with started(*tuning(own, tmp_path)) as (process, progress):
+        assert progress.readline().startswith("trial 0: score ")
+        wait_until(lambda: begun(tmp_path) > 1)
         process.kill()
-        process.stderr.read()  # until no process has it any more
-    before = stored(tmp_path)
+        progress.read()  # until no process has it any more
+    before = study_of(tmp_path).trials
     complete = [trial for trial in before if trial.state in FINISHED]
     assert before[-1].state is TrialState.RUNNING
     wanted = len(complete) + 1
-    again = run(*tuning(own, tmp_path, "--trials", str(wanted), *options, kind="Slow"))
+    again = run(*tuning(own, tmp_path, "--trials", str(wanted)))
     assert again.returncode == 0, again.stderr
     assert again.stderr.count("\n") == 1
-    after = stored(tmp_path)
+    after = study_of(tmp_path).trials
     assert [trial for trial in after if trial in complete] == complete
     assert len([trial for trial in after if trial.state in FINISHED]) == wanted
     assert after[len(before) - 1].state is TrialState.FAIL
     assert after[-1].params not in [trial.params for trial in complete]
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_all_processes_and_meanwhile_the_study_is_in_use(
-    own: Path, tmp_path: Path, number: int, status: int
-) -> None:
-    with tuned(own, tmp_path, "--processes", "2", "--max-env-steps", "100000") as process:
-        if number == signal.SIGTERM:
-            second = run(*tuning(own, tmp_path, kind="Slow"))
-            assert second.returncode == 2
-            in_use = f"Error: {tmp_path}/study.db is in use: another process tunes in it\n"
-            assert second.stderr == in_use
-        process.send_signal(number)
-        assert process.stderr is not None
+def test_ctrl_c_ends_processes_that_have_just_started(own: Path, tmp_path: Path) -> None:
+    with started(*tuning(own, tmp_path, "--processes", "2")) as (process, progress):
+        wait_until((tmp_path / "study.db").exists)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         # It is read to its end, which comes when no process has it any more.
-        assert process.stderr.read() == "stopped, the same command goes on\n"
-    assert process.returncode == status
+        assert progress.read() == "stopped, the same command goes on\n"
+    assert process.returncode == 130
 
 
-def test_where_every_trial_fails_the_reason_is_told(own: Path, tmp_path: Path) -> None:
-    finished = run(*tuning(own, tmp_path, "--trials", "1", kind="Broken"))
+def test_a_study_is_in_use_until_sigterm_ends_its_processes(own: Path, tmp_path: Path) -> None:
+    long = ("--processes", "2", "--max-env-steps", "10000000")
+    with started(*tuning(own, tmp_path, *long)) as (process, progress):
+        wait_until(lambda: begun(tmp_path) > 1)
+        second = run(*tuning(own, tmp_path, *long))
+        in_use = f"Error: {tmp_path}/study.db is in use: another process tunes in it\n"
+        assert (second.returncode, second.stdout, second.stderr) == (2, "", in_use)
+        process.terminate()
+        assert progress.read() == "stopped, the same command goes on\n"
+    assert process.returncode == 143
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_what_learns_from_nan_is_pruned_with_the_reason() -> None:
+    study = optuna.create_study()
+    study.optimize(lambda trial: score(trial, small("Broken"), ["gamma"], 1), n_trials=1)
+    (trial,) = study.trials
+    assert trial.state is TrialState.PRUNED
+    reason = "step 1 of an evaluation: the reward of environment 0 is nan"
+    assert trial.user_attrs["reason"] == reason
+
+
+def test_where_no_trial_has_a_score_the_reason_is_told(own: Path, tmp_path: Path) -> None:
+    study = optuna.create_study(study_name="small", storage=f"sqlite:///{tmp_path}/study.db")
+    study.optimize(prune_with_a_reason, n_trials=1)
+    finished = run(*tuning(own, tmp_path, "--trials", "1"))
     assert (finished.returncode, finished.stdout) == (1, "")
-    trial, error = finished.stderr.splitlines()
-    assert trial == "trial 0: pruned, step 1 of an evaluation: the reward of environment 0 is nan"
-    assert error == (
-        "Error: no trial has a score: step 1 of an evaluation: the reward of environment 0 is nan"
-    )
+    assert finished.stderr == "Error: no trial has a score: the reward is nan\n"
 
 
+def prune_with_a_reason(trial: optuna.Trial) -> float:
+    trial.set_user_attr("reason", "the reward is nan")
+    raise optuna.TrialPruned
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """The handlers of signals, which a command sets, as they were."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers")
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--num-envs", "8"], "has another value of num_envs"),
-        (["--seeds", "3"], "has another value of seeds"),
-        (["--learning-rate", "0.1"], "has another value of learning_rate, searched"),
-        (["--storage", "README.md"], "README.md cannot be used"),
+        (["--num-envs", "8"], "has another value of num_envs: give the new study another --name"),
+        (["--seeds", "3"], "has another value of seeds: "),
+        (["--learning-rate", "0.1"], "has another value of learning_rate, searched: "),
+        (["--storage", "README.md"], "README.md cannot be used: "),
         (["--storage", "/proc/nothing/study.db"], "/proc/nothing cannot be written"),
-        (["--storage", "a?b.db"], "cannot be a storage"),
+        (["--storage", "/proc/version"], "/proc cannot be written"),
+        (["--storage", "{tmp}/a?b.db"], "cannot be a storage"),
         (["--output", "/proc/nothing/best.toml"], "/proc/nothing cannot be written"),
         (["--name", "../small"], "letters, digits"),
-        (["--env-id", "Nothing-v0"], "Nothing-v0"),
+        (["--env-id", "Nothing-v0"], "Nothing"),
         (["--env-kwargs", '{"level": null}'], "env_kwargs have a null"),
         (["--trials", "0"], "--trials"),
+        ([f"--{name.replace('_', '-')}=1" for name in NAMES], "every hyperparameter"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_status_2(
-    own: Path, finished: Finished, options: list[str], message: str
+    own: Path, finished: Finished, options: list[str], message: str, tmp_path: Path
 ) -> None:
-    refused = run(*tuning(own, finished.folder, *options))
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr.startswith("Error: ")
-    assert refused.stderr.count("\n") == 1
-    assert message in refused.stderr
+    arguments = [option.replace("{tmp}", str(tmp_path)) for option in options]
+    with pytest.raises(click.ClickException) as refused:
+        tune.main(tuning(own, finished.folder, *arguments)[2:], standalone_mode=False)
+    assert refused.value.exit_code == 2
+    assert message in refused.value.format_message()
+    assert "\n" not in refused.value.format_message()
 
 
-def test_without_optuna_one_line_says_what_to_install(own: Path, tmp_path: Path) -> None:
-    hide = f"import sys; sys.modules['optuna'] = None; sys.argv = {tuning(own, tmp_path)!r}"
-    start = "from training.cli import main; main()"
-    refused = subprocess.run(
-        [sys.executable, "-c", f"{hide}; sys.argv.pop(0); {start}"],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-    )
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr.startswith("Error: tuning needs actor-critic[tune]: ")
-    assert refused.stderr.count("\n") == 1
+@pytest.mark.usefixtures("handlers")
+def test_without_optuna_one_line_says_what_to_install(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    for name in ("study", "tune"):
+        monkeypatch.delitem(sys.modules, f"training.{name}", raising=False)
+    with pytest.raises(Mistake, match=r"^tuning needs actor-critic\[tune\]: .*optuna"):
+        tune.main(tuning(own, tmp_path)[2:], standalone_mode=False)
 
 
 def test_what_is_given_or_has_no_effect_is_not_searched() -> None:
@@ -397,7 +422,7 @@ def test_the_curve_is_a_step_function() -> None:
     [
         {},
         {"learning_rate": 1e-5, "ent_coef": 3.2e-8, "max_grad_norm": None, "trunk": "separate"},
-        {"normalize_advantages": False, "hidden_units": [], "return_bounds": [-0.5, 1e22]},
+        {"normalize_advantages": False, "hidden_units": [1], "return_bounds": [-0.5, 1e22]},
         {"env_id": "own:Short-v0", "normalize_observations": False, "scale_rewards": False},
         {"env_kwargs": {'a "b"\\\n\x7f\x01': [1, 2.0, True, "é😀 = #", {"c": {}}]}},
         {"observation_names": ["a, b", "c]"], "wrappers": ["own:wrap"]},

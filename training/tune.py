@@ -85,11 +85,11 @@ def _run_processes(study: Study, trials: int, processes: int, seeds: tuple[int, 
         for index in range(min(processes, trials))
     ]
     try:
-        # A terminal sends Ctrl-C to all of them: they inherit that it is ignored, and are ended.
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # A terminal sends Ctrl-C to all of them. They inherit that it is blocked, and are ended.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         for worker in workers:
             worker.start()
-        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         running = list(workers)
         while running:
             wait([worker.sentinel for worker in running])
