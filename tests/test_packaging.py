@@ -279,3 +279,10 @@ def test_training_needs_no_more_than_its_extras(
     finished = environment.run("actor-critic-train", *sign)
     assert finished.returncode == 0, finished.stderr
     assert (model_dir / "model.sig").exists()
+
+    tune = ("tune", "--trials", "1", "--seeds", "1", "--max-env-steps", "2000")
+    expect_missing(environment.run("actor-critic-train", *tune), "tune")
+    environment.install(wheel, "[train,tune]")
+    finished = environment.run("actor-critic-train", *tune)
+    assert finished.returncode == 0, finished.stderr
+    assert (environment.elsewhere / "tune" / "ppo.toml").exists()

@@ -54,5 +54,9 @@ def test_mistakes_are_reported_before_tensorflow_is_imported() -> None:
     assert "tensorflow" not in loaded_by("training.cli")
 
 
+def test_only_tuning_imports_optuna() -> None:
+    assert not {"optuna", "sqlalchemy"} & loaded_by("training.cli", "training.search")
+
+
 def test_acting_and_evaluating_need_no_tensorflow() -> None:
     assert "tensorflow" not in loaded_by("training.rollout", "training.evaluation")

@@ -273,7 +273,7 @@ def test_a_study_is_in_use_until_sigterm_ends_its_processes(own: Path, tmp_path:
 
 
 @pytest.mark.usefixtures("own")
-@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.filterwarnings("ignore:.*The reward is a NaN")
 def test_what_learns_from_nan_is_pruned_with_the_reason() -> None:
     study = optuna.create_study()
     study.optimize(lambda trial: score(trial, small("Broken"), ["gamma"], 1), n_trials=1)

@@ -21,6 +21,8 @@ from training.options import many_imports
 from training.search import propose
 from training.study import Study, begin, load, locked
 
+# Each trial leaves what was compiled for it, some 15 MB, until its process ends.
+TRIALS_OF_A_PROCESS = 50
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -59,8 +61,7 @@ def tune(study: Study, trials: int, processes: int, seed: int) -> Best:
     """
     with locked(study.storage):
         stored = begin(study)
-        finished = len(stored.get_trials(states=FINISHED))
-        if finished < trials:
+        while (finished := len(stored.get_trials(states=FINISHED))) < trials:
             _run_processes(study, trials - finished, processes, (seed, finished))
         ended = stored.get_trials()
         counts = {
@@ -77,7 +78,7 @@ def tune(study: Study, trials: int, processes: int, seed: int) -> Best:
 
 
 def _run_processes(study: Study, trials: int, processes: int, seeds: tuple[int, ...]) -> None:
-    """Run trials in processes of their own, and end with all of them."""
+    """Run trials, as many as are left or as the processes may, and end with all processes."""
     context = multiprocessing.get_context("spawn")  # TensorFlow does not outlive a fork
     left = context.Semaphore(trials)
     workers: list[BaseProcess] = [
@@ -108,7 +109,7 @@ def _run_processes(study: Study, trials: int, processes: int, seeds: tuple[int, 
 
 
 def _work(study: Study, left: Semaphore, seeds: tuple[int, ...]) -> None:
-    """Run trials while any are left: one of the processes of a study."""
+    """Run trials while any are left and the process may: one of the processes of a study."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with many_imports():
         from training.trial import score
@@ -116,7 +117,9 @@ def _work(study: Study, left: Semaphore, seeds: tuple[int, ...]) -> None:
     seed = int(np.random.SeedSequence(seeds).generate_state(1)[0])
     loaded = load(study, optuna.samplers.TPESampler(seed=seed))
     try:
-        while left.acquire(block=False):
+        for _ in range(TRIALS_OF_A_PROCESS):
+            if not left.acquire(block=False):
+                return
             loaded.optimize(
                 lambda trial: score(trial, study.config, study.searched, study.seeds),
                 n_trials=1,
