@@ -45,6 +45,7 @@ def test_the_model_computes_what_the_version_does_in_any_whole_blocks(trained: T
     assert differences(trained.model_dir, BLOCKS) == [0.0, 0.0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("activation", "trunk", "hidden_units", "normalized"),
     [

@@ -27,7 +27,10 @@ STABLE_BASELINES3 = Example("stable_baselines3_ppo.py", "cartpole-sb3", PEER)
 
 @pytest.fixture(
     scope="module",
-    params=[KERAS, pytest.param(STABLE_BASELINES3, marks=pytest.mark.peers)],
+    params=[
+        pytest.param(KERAS, marks=pytest.mark.long),
+        pytest.param(STABLE_BASELINES3, marks=pytest.mark.peers),
+    ],
     ids=["keras", "stable-baselines3"],
 )
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:

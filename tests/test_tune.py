@@ -229,6 +229,7 @@ def test_a_study_goes_on_where_it_was_and_prunes_what_is_worse(
     assert nothing.stdout == again.stdout
 
 
+@pytest.mark.long
 def test_after_a_kill_the_same_command_runs_the_trials_that_are_missing(
     own: Path, tmp_path: Path
 ) -> None:
@@ -260,6 +261,7 @@ def test_ctrl_c_ends_processes_that_have_just_started(own: Path, tmp_path: Path)
     assert process.returncode == 130
 
 
+@pytest.mark.long
 def test_a_study_is_in_use_until_sigterm_ends_its_processes(own: Path, tmp_path: Path) -> None:
     long = ("--processes", "2", "--max-env-steps", "10000000")
     with started(*tuning(own, tmp_path, *long)) as (process, progress):

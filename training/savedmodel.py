@@ -45,6 +45,7 @@ def save(folder: Path, network: Network) -> None:
     def decide(observations: Any, uniforms: Any, deterministic: Any) -> dict[str, Any]:
         """All outputs from one forward pass; uniforms are in [0, 1)."""
         batch = tf.shape(observations)[0]
+        # Not `-batch % ROW_BLOCK`, which tf2onnx converts to the remainder of truncated division.
         padded = tf.pad(observations, [[0, (ROW_BLOCK - batch % ROW_BLOCK) % ROW_BLOCK], [0, 0]])
         logits, values = network.forward(padded)
         # Written out: with oneDNN the softmax operation takes 50 us, as long as all the rest.
