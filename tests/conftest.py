@@ -178,12 +178,10 @@ def running_with_key(models: Path, folder: Path, key: str, *options: str) -> Ite
 
 @pytest.fixture(scope="session")
 def service(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service of the trained policy that is ready; tests must leave it so."""
-    from serving.client import PolicyClient
-
+    """A service of the trained policy, both workers ready; tests must leave it so."""
     log = tmp_path_factory.mktemp("service") / "log"
     # A copy, so that tests of other versions do not meet.
     models = shutil.copytree(trained.models, log.parent / "models")
     with running_service(models, log) as running:
-        PolicyClient(running.url).wait_until_ready(60)
+        wait_until(lambda: log.read_text().count("serving cartpole version 1") == 2)
         yield running

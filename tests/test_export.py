@@ -80,6 +80,12 @@ def test_its_graph_is_run_only_if_that_is_asked_for(version: Path, tmp_path: Pat
     assert gif.read_bytes().startswith(b"GIF")
 
 
+def test_no_run_goes_on_from_it(version: Path) -> None:
+    refused = run("training", "train", "--from", str(version))
+    assert refused.returncode == 2
+    assert refused.stderr.endswith("was learned elsewhere, and has no config to go on with\n")
+
+
 def test_one_that_fails_is_written_only_if_that_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"not solved: greedy \d+.*, 475 is the reward threshold"):
         export(tmp_path / "careless", careless, CARTPOLE, episodes=3)

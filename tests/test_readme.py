@@ -77,6 +77,7 @@ def test_every_command_is_known_to_these_tests() -> None:
         ["python", "-m", "training", "evaluate"],
         ["python", "-m", "training", "render"],
         ["python", "-m", "training", "benchmark"],
+        ["python", "-m", "training", "tune"],
         ["python", "-m", "training", "sign"],
         ["python", "-m", "serving", "run"],
         ["python", "-m", "serving", "play"],

@@ -60,6 +60,7 @@ def test_a_policy_without_a_threshold_that_was_learned_elsewhere_has_a_page(
     ):
         client.wait_until_ready(60)
         page = visit(f"{service.url}/models/cartpole")
+        expect(page.locator("#heat-section")).to_be_visible()  # its last request
         expect(page.locator("#origin")).to_contain_text("elsewhere")
         expect(page.locator("#origin")).to_contain_text("no reward threshold to reach")
 
