@@ -35,9 +35,7 @@ def read_config(version: Path) -> TrainingConfig:
     try:
         card = json.loads((version / CARD).read_text())
         if card["training"] is None:
-            raise VersionError(
-                f"{version} was learned elsewhere: there is no network to go on with"
-            )
+            raise VersionError(f"{version} was learned elsewhere, and has no config to go on with")
         return config_from(card["training"]["config"])
     # What is in the file may be anything, of any type, however deep.
     except (ConfigError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
