@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import gymnasium as gym
 import pytest
 
 from serving.registry.trial import Trials
@@ -185,3 +186,17 @@ def service(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Itera
     with running_service(models, log) as running:
         wait_until(lambda: log.read_text().count("serving cartpole version 1") == 2)
         yield running
+
+
+@pytest.fixture(scope="module")
+def own_environments() -> Iterator[None]:
+    """Put `tests/environments/own.py` on the path, here and in what is started."""
+    folder = ROOT / "tests" / "environments"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        patch.setitem(ENVIRONMENT, "PYTHONPATH", f"{folder}:{ROOT}")
+        yield
+    own = sys.modules.pop("own", None)
+    if own is not None:
+        for kind in own.KINDS:
+            gym.registry.pop(f"{kind.__name__}-v0", None)

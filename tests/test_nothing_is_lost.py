@@ -7,99 +7,30 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.conftest import ENVIRONMENT, ROOT, run
 from tests.runs import SMALL, Silent, new_run, resume
-from training.checkpoint import reason_against_storing
 from training.config import Environment
 from training.folder import RunError, locked, read_settings
 from training.metrics import MetricsError
 from training.run import train
+from training.storing import reason_against_storing
 from training.trainer import Trainer
-
-# Environments of one's own, each with what makes it hard to store, to learn from, or to wait for.
-PACKAGE = '''
-import threading
-import time
-
-import gymnasium as gym
-import numpy as np
-from gymnasium.utils import EzPickle
-
-
-class Plain(gym.Env):
-    """Pays 1 for each of 8 steps whose action says whether the observation is positive."""
-
-    observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
-    action_space = gym.spaces.Discrete(2)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.left = 8
-        return self._look(), {}
-
-    def step(self, action):
-        right = bool(action) == (self.seen > 0)
-        self.left -= 1
-        return self._look(), float(right), self.left == 0, False, {}
-
-    def _look(self):
-        self.seen = self.np_random.uniform(-1, 1)
-        return np.array([self.seen], np.float32)
-
-
-class Locked(Plain):
-    def __init__(self):
-        self.lock = threading.Lock()
-
-
-class Recreated(Plain, EzPickle):
-    """As Box2D's and MuJoCo's: a pickle is how it was made, and not how it stands."""
-
-    def __init__(self):
-        EzPickle.__init__(self)
-
-
-class Slow(Plain):
-    def step(self, action):
-        time.sleep(0.01)
-        return super().step(action)
-
-
-class Broken(Plain):
-    """Breaks after a while."""
-
-    steps = 0
-
-    def step(self, action):
-        Broken.steps += 1
-        observation, reward, *rest = super().step(action)
-        return observation, np.nan if Broken.steps > 900 else reward, *rest
-
-
-for kind in (Plain, Locked, Recreated, Slow, Broken):
-    gym.register(f"{kind.__name__}-v0", entry_point=kind)
-'''
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with the module `own`, which can be imported here and in what is started."""
-    (tmp_path / "own.py").write_text(PACKAGE)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", f"{tmp_path}:{ROOT}")
-    yield tmp_path
-    sys.modules.pop("own", None)
-    for kind in ("Plain", "Locked", "Recreated", "Slow", "Broken"):
-        gym.registry.pop(f"{kind}-v0", None)
+def own(own_environments: None, tmp_path: Path) -> Path:  # noqa: ARG001  # a fixture
+    """A folder, with the module `own` to be imported here and in what is started."""
+    return tmp_path
+
+
+AFTER = ("--env-kwargs", '{"after": 900}')  # steps
 
 
 def training(folder: Path, env_id: str, *options: str) -> list[str]:
@@ -145,7 +76,7 @@ def test_a_run_in_an_environment_that_cannot_be_stored_goes_on_and_exports(
         assert process.stderr.readline() == f"training in {own}/run\n"
         while "is not bit-equal to one that was never stopped" not in process.stderr.readline():
             assert process.poll() is None
-        while "steps, return" not in process.stderr.readline():
+        while " steps, " not in process.stderr.readline():
             assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         assert process.stderr.read().splitlines()[-1].startswith("stopped, resume with")
@@ -154,14 +85,14 @@ def test_a_run_in_an_environment_that_cannot_be_stored_goes_on_and_exports(
     assert before.count("\n") > 1
     settings = read_settings(own / "run")
     trainer = Trainer(dataclasses.replace(settings.config, max_env_steps=1), settings.seed)
-    result = train(trainer, own / "run", Silent(), lambda: False)
+    result = train(trainer, own / "run", Silent(), lambda: False, with_environments=False)
     assert result is not None
     assert (own / "run" / "metrics.csv").read_text().startswith(before)  # it did not begin again
 
 
 def test_a_bad_number_ends_the_run_in_one_line_and_keeps_its_checkpoint(own: Path) -> None:
     options = ("--max-env-steps", "3000", "--checkpoint-interval", "1", "--evaluation-interval")
-    finished = run(*training(own, "own:Broken-v0", *options, "1000"))
+    finished = run(*training(own, "own:NotFinite-v0", *options, "1000", *AFTER))
     assert finished.returncode == 1
     *_, line = finished.stderr.splitlines()
     assert line.startswith("Error: after ")

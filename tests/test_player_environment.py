@@ -189,7 +189,10 @@ def test_only_cartpole_itself_is_drawn_as_a_cart() -> None:
 
 
 UNUSABLE: dict[str, tuple[dict[str, Any], str]] = {
-    "no object": ([], "the policy card cannot be used: Expected `object`, got `array`"),  # type: ignore[dict-item]
+    "no object": (
+        [],  # type: ignore[dict-item]  # a card can be anything
+        "the policy card cannot be used: Expected `object`, got `array`",
+    ),
     "no environment": ({}, "missing required field `environment`"),
     "no text": (card_with(environment=3), "Expected `str`, got `int` - at `$.environment`"),
     "no names": (card_with(actions={}), "missing required field `names`"),

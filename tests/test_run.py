@@ -39,7 +39,7 @@ def to_the_end(config: TrainingConfig, folder: Path) -> tuple[Trainer, TrainingR
 
 def killed_after(config: TrainingConfig, folder: Path, update: int) -> None:
     class Killing(Silent):
-        def update(self, progress: Progress, max_env_steps: int) -> None:  # noqa: ARG002
+        def update(self, progress: Progress, max_env_steps: int) -> None:  # noqa: ARG002  # of the interface
             if progress.update == update:
                 raise KilledError
 

@@ -14,7 +14,7 @@ LAYERS = [
     {"search"},
     {"options", "config_options"},
     {"run", "benchmark", "export"},
-    {"checkpoint", "metrics", "reporting"},  # what a run leaves, and what it shows
+    {"checkpoint", "metrics", "reporting", "storing"},  # what a run leaves, and what it shows
     {"card", "trainer"},
     {"state"},
     {"advantages", "selection", "robustness", "pictures", "signing", "writing"},

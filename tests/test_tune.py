@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import click
-import gymnasium as gym
 import optuna
 import pytest
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
@@ -30,42 +29,6 @@ from training.search import POINTS, SPACE, differences, propose, searched
 from training.trial import mean_between, score
 from training.tune_command import tune
 
-PACKAGE = '''
-import gymnasium as gym
-import numpy as np
-
-
-class Short(gym.Env):
-    """Pays 1 for each of 8 steps whose action says whether the observation is positive."""
-
-    observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
-    action_space = gym.spaces.Discrete(2)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.left = 8
-        return self._look(), {}
-
-    def step(self, action):
-        right = bool(action) == (self.seen > 0)
-        self.left -= 1
-        return self._look(), float(right), self.left == 0, False, {}
-
-    def _look(self):
-        self.seen = self.np_random.uniform(-1, 1)
-        return np.array([self.seen], np.float32)
-
-
-class Broken(Short):
-    def step(self, action):
-        observation, reward, *rest = super().step(action)
-        return observation, np.nan, *rest
-
-
-for kind in (Short, Broken):
-    gym.register(f"{kind.__name__}-v0", entry_point=kind)
-'''
-KINDS = ("Short", "Broken")
 # So small that most of a trial is compiling.
 SMALL = {
     "num_envs": 4,
@@ -82,27 +45,20 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with the module `own`, which can be imported here and in what is started."""
+def own(own_environments: None, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001
+    """A folder with a small config, and the module `own` to be imported."""
     folder = tmp_path_factory.mktemp("own")
-    (folder / "own.py").write_text(PACKAGE)
     (folder / "small.toml").write_text(to_toml(SMALL))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
-        patch.setitem(ENVIRONMENT, "PYTHONPATH", f"{folder}:{ROOT}")
-        yield folder
-    sys.modules.pop("own", None)
-    for kind in KINDS:
-        gym.registry.pop(f"{kind}-v0", None)
+    return folder
 
 
-def small(kind: str = "Short") -> TrainingConfig:
+def small(kind: str = "Plain") -> TrainingConfig:
     return change(PRESETS["ppo"], {"env_id": f"own:{kind}-v0", **SMALL})
 
 
 def tuning(own: Path, folder: Path, *options: str) -> list[str]:
     return [
-        *("training", "tune", "--env-id", "own:Short-v0", "--config", f"{own}/small.toml"),
+        *("training", "tune", "--env-id", "own:Plain-v0", "--config", f"{own}/small.toml"),
         *("--seeds", "1", "--storage", f"{folder}/study.db", "--output", f"{folder}/best.toml"),
         *options,
     ]
@@ -123,8 +79,8 @@ def started(*command: str) -> Iterator[tuple["subprocess.Popen[str]", IO[str]]]:
         yield process, process.stderr
 
 
-def begun(folder: Path) -> int:
-    """How many trials have begun, without making the tables."""
+def trials_started(folder: Path) -> int:
+    """The number of trials in the storage, which this does not make."""
     try:
         with closing(sqlite3.connect(f"file:{folder}/study.db?mode=ro", uri=True)) as database:
             return int(database.execute("SELECT count(*) FROM trials").fetchone()[0])
@@ -235,7 +191,7 @@ def test_after_a_kill_the_same_command_runs_the_trials_that_are_missing(
 ) -> None:
     with started(*tuning(own, tmp_path)) as (process, progress):
         assert progress.readline().startswith("trial 0: score ")
-        wait_until(lambda: begun(tmp_path) > 1)
+        wait_until(lambda: trials_started(tmp_path) > 1)
         process.kill()
         progress.read()  # until no process has it any more
     before = study_of(tmp_path).trials
@@ -265,7 +221,7 @@ def test_ctrl_c_ends_processes_that_have_just_started(own: Path, tmp_path: Path)
 def test_a_study_is_in_use_until_sigterm_ends_its_processes(own: Path, tmp_path: Path) -> None:
     long = ("--processes", "2", "--max-env-steps", "10000000")
     with started(*tuning(own, tmp_path, *long)) as (process, progress):
-        wait_until(lambda: begun(tmp_path) > 1)
+        wait_until(lambda: trials_started(tmp_path) > 1)
         second = run(*tuning(own, tmp_path, *long))
         in_use = f"Error: {tmp_path}/study.db is in use: another process tunes in it\n"
         assert (second.returncode, second.stdout, second.stderr) == (2, "", in_use)
@@ -278,7 +234,7 @@ def test_a_study_is_in_use_until_sigterm_ends_its_processes(own: Path, tmp_path:
 @pytest.mark.filterwarnings("ignore:.*The reward is a NaN")
 def test_what_learns_from_nan_is_pruned_with_the_reason() -> None:
     study = optuna.create_study()
-    study.optimize(lambda trial: score(trial, small("Broken"), ["gamma"], 1), n_trials=1)
+    study.optimize(lambda trial: score(trial, small("NotFinite"), ["gamma"], 1), n_trials=1)
     (trial,) = study.trials
     assert trial.state is TrialState.PRUNED
     reason = "step 1 of an evaluation: the reward of environment 0 is nan"
@@ -425,7 +381,7 @@ def test_the_curve_is_a_step_function() -> None:
         {},
         {"learning_rate": 1e-5, "ent_coef": 3.2e-8, "max_grad_norm": None, "trunk": "separate"},
         {"normalize_advantages": False, "hidden_units": [1], "return_bounds": [-0.5, 1e22]},
-        {"env_id": "own:Short-v0", "normalize_observations": False, "scale_rewards": False},
+        {"env_id": "own:Plain-v0", "normalize_observations": False, "scale_rewards": False},
         {"env_kwargs": {'a "b"\\\n\x7f\x01': [1, 2.0, True, "é😀 = #", {"c": {}}]}},
         {"observation_names": ["a, b", "c]"], "wrappers": ["own:wrap"]},
     ],

@@ -1,14 +1,10 @@
 """Checkpoints: everything that a run needs to resume as if it had never been stopped."""
 
-import contextlib
 from pathlib import Path
 
 import cloudpickle
-import numpy as np
 import tensorflow as tf
 
-from training.config import Environment
-from training.envs import make_vector_env
 from training.errors import TrainingError, first_line
 from training.files import sync_tree
 from training.trainer import Trainer
@@ -17,39 +13,10 @@ FOLDER = "checkpoints"  # in that of the run
 NAME = "update"
 KEPT = 2
 FORMAT = 2  # of what is pickled
-COMPARED_STEPS = 8
 
 
 class CheckpointError(TrainingError):
     """No checkpoint of a run can be restored; the message says why."""
-
-
-def reason_against_storing(environment: Environment) -> str | None:
-    """Why environments cannot go on from a checkpoint as if nothing had happened, if so.
-
-    Some hold locks or sockets, others store how they were made and not how they stand. So two
-    are stored and restored, and what follows is compared.
-
-    Raises:
-        UnsupportedEnvironmentError: see `training.envs`.
-    """
-    with contextlib.closing(make_vector_env(environment, 2)) as env:
-        try:
-            env.action_space.seed(0)
-            env.reset(seed=0)
-            env.step(env.action_space.sample())
-            with contextlib.closing(cloudpickle.loads(cloudpickle.dumps(env))) as restored:
-                for step in range(COMPARED_STEPS):
-                    actions = env.action_space.sample()
-                    one, other = (each.step(actions)[:4] for each in (env, restored))
-                    if not all(map(np.array_equal, one, other)):
-                        return f"step {step + 1} after restoring it differs"
-                if not np.array_equal(env.reset()[0], restored.reset()[0]):
-                    return "its next episode differs"
-        # It is third-party code, which can raise anything.
-        except Exception as error:
-            return first_line(error)
-    return None
 
 
 class Checkpoints:

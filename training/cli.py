@@ -28,6 +28,7 @@ from training.folder import claim, extend, locked, next_folder, read_settings, r
 from training.options import (
     Mistake,
     allow_module_option,
+    errors_in_one_line,
     json_option,
     many_imports,
     plain_name,
@@ -36,7 +37,6 @@ from training.options import (
     require_allowed,
     require_environment,
     require_writable,
-    told_in_one_line,
 )
 from training.presets import Preset
 from training.reporting import progress_display
@@ -154,7 +154,7 @@ def train(
         _report_existing(existing, as_json)
         return
     received = _note_signals()
-    with told_in_one_line(), progress_display() as display, ExitStack() as stack:
+    with errors_in_one_line(), progress_display() as display, ExitStack() as stack:
         # Mistakes are told before TensorFlow is imported, which takes seconds.
         if resume:
             settings = _settings_to_resume(context, run_dir)
@@ -177,7 +177,7 @@ def train(
         if run_dir is None:
             run_dir = next_folder(Path("runs") / name)
         stack.enter_context(locked(run_dir))
-        larger_budget = _larger_budget(context) if resume else None
+        larger_budget: int | None = context.params["max_env_steps"] if resume else None
         if not resume:
             claim(run_dir, settings)
         elif larger_budget is not None:
@@ -186,6 +186,7 @@ def train(
             require_unfinished(run_dir)
         # At once, so that a run that is killed can be found.
         click.echo(f"training in {run_dir}", err=True)
+        with_environments = _can_store_environments(settings.config)
         display.phase("importing TensorFlow")
         with many_imports():
             from training import run
@@ -194,6 +195,7 @@ def train(
             run_dir,
             display,
             stop_requested=lambda: bool(received),
+            with_environments=with_environments,
             extended=larger_budget is not None,
         )
     if summary is None:
@@ -235,9 +237,18 @@ def _settings_to_resume(context: click.Context, run_dir: Path | None) -> RunSett
     return read_settings(run_dir)
 
 
-def _larger_budget(context: click.Context) -> int | None:
-    budget: int | None = context.params["max_env_steps"]
-    return budget
+def _can_store_environments(config: TrainingConfig) -> bool:
+    """Whether checkpoints can hold the environments; if not, say what follows."""
+    from training.storing import reason_against_storing
+
+    reason = reason_against_storing(config.environment)
+    if reason is not None:
+        click.echo(
+            "the environment cannot be stored in checkpoints, so a resumed run begins new "
+            f"episodes and is not bit-equal to one that was never stopped ({reason})",
+            err=True,
+        )
+    return reason is None
 
 
 def _config_to_go_on(

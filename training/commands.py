@@ -11,13 +11,13 @@ from training.config_options import HyperparameterCommand, chosen_config, config
 from training.options import (
     Mistake,
     allow_module_option,
+    errors_in_one_line,
     json_option,
     many_imports,
     preset_option,
     print_evaluations,
     require_allowed,
     require_writable,
-    told_in_one_line,
 )
 from training.presets import Preset
 
@@ -57,7 +57,7 @@ def evaluate(
     as_json: bool,
 ) -> None:
     """Play full episodes with the exported version MODEL_DIR."""
-    with told_in_one_line():
+    with errors_in_one_line():
         loaded = _load(model_dir, allowed_modules, run_graph)
 
         import numpy as np
@@ -109,7 +109,7 @@ def render(
     """Record a greedy episode of the exported version MODEL_DIR, without a screen."""
     from training.pictures import record_episode
 
-    with told_in_one_line():
+    with errors_in_one_line():
         loaded = _load(model_dir, allowed_modules, run_graph)
         try:
             episode_return = record_episode(loaded.policy, loaded.environment, seed, output)
@@ -158,7 +158,7 @@ def benchmark(
     The presets were tuned on the seeds 0 to 9. The results are named after the preset, or after
     the file of --config.
     """
-    with told_in_one_line():
+    with errors_in_one_line():
         config = chosen_config(context, preset, config_file)
         require_writable(output)
         with many_imports():

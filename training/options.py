@@ -17,7 +17,7 @@ from training.presets import PRESETS
 
 
 class Mistake(click.ClickException):
-    """What a user is told in one line on standard error, with the exit status, 2 for wrong use."""
+    """An error that is reported in one line, with an exit status: 2 for wrong use."""
 
     def __init__(self, message: str, exit_code: int = 2) -> None:
         super().__init__(message)
@@ -25,8 +25,8 @@ class Mistake(click.ClickException):
 
 
 @contextmanager
-def told_in_one_line() -> Iterator[None]:
-    """Report what training cannot do as one line, with its exit status."""
+def errors_in_one_line() -> Iterator[None]:
+    """Report errors of training in one line, with their exit status."""
     try:
         yield
     except TrainingError as error:

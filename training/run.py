@@ -14,7 +14,7 @@ import tensorflow as tf
 from training.artefact import ArtefactError, load
 from training.card import Seen, evaluation_to_json, policy_card, training_section
 from training.checkpoint import FOLDER as CHECKPOINTS
-from training.checkpoint import Checkpoints, reason_against_storing
+from training.checkpoint import Checkpoints
 from training.config import RunSettings
 from training.errors import TrainingError, first_line
 from training.evaluation import StopRequestedError
@@ -49,6 +49,7 @@ def run(
     display: Display,
     stop_requested: Callable[[], bool],
     *,
+    with_environments: bool = True,
     extended: bool = False,
 ) -> dict[str, Any] | None:
     """Train in a locked folder, from its latest checkpoint if any; export if solved.
@@ -58,6 +59,7 @@ def run(
         folder: of the run.
         display: shows what is done.
         stop_requested: asked after every update, and before every step of an evaluation.
+        with_environments: whether checkpoints can hold them, see `training.storing`.
         extended: whether the budget has become larger since the run was stopped or ended.
 
     Returns:
@@ -67,7 +69,14 @@ def run(
         TrainingError: of many kinds, such as that no checkpoint can be restored.
     """
     try:
-        return _run(settings, folder, display, stop_requested, extended=extended)
+        return _run(
+            settings,
+            folder,
+            display,
+            stop_requested,
+            with_environments=with_environments,
+            extended=extended,
+        )
     # What was stored of the run before is kept.
     except OSError as error:
         if error.errno not in DISK_ERRORS:
@@ -84,6 +93,7 @@ def _run(
     display: Display,
     stop_requested: Callable[[], bool],
     *,
+    with_environments: bool,
     extended: bool,
 ) -> dict[str, Any] | None:
     display.phase("compiling")
@@ -95,7 +105,14 @@ def _run(
         announce=display.phase,
     )
     try:
-        result = train(trainer, folder, display, stop_requested, extended=extended)
+        result = train(
+            trainer,
+            folder,
+            display,
+            stop_requested,
+            with_environments=with_environments,
+            extended=extended,
+        )
         if result is None:
             return None
         display.phase("testing robustness")
@@ -202,6 +219,7 @@ def train(
     display: Display,
     stop_requested: Callable[[], bool],
     *,
+    with_environments: bool = True,
     extended: bool = False,
 ) -> TrainingResult | None:
     """Resume from the latest checkpoint in the folder; train to the end or until asked to stop.
@@ -213,18 +231,11 @@ def train(
         TrainingError: of many kinds. What was stored of the run is kept.
         OSError, tf.errors.OpError: a file cannot be written.
     """
-    reason = reason_against_storing(trainer.config.environment)
-    if reason is not None:
-        click.echo(
-            "the environment cannot be stored in checkpoints, so a resumed run begins new "
-            f"episodes and is not bit-equal to one that was never stopped ({reason})",
-            err=True,
-        )
     with contextlib.ExitStack() as opened:
         checkpoints = Checkpoints(
             opened.enter_context(plain_path(folder)) / CHECKPOINTS,
             trainer,
-            with_environments=reason is None,
+            with_environments=with_environments,
         )
         for message in checkpoints.restore():
             click.echo(f"{folder}: {message}, the one before is used", err=True)

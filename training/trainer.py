@@ -232,7 +232,7 @@ class Trainer:
                 state.result = self._result(policy if best is None else best.policy, exhausted)
                 best, passes = None, 0
         except StopRequestedError:
-            # As if the evaluation had not begun: the next step begins with it.
+            # Undo the interrupted evaluation: the next step repeats it.
             state.rng.bit_generator.state, state.evaluation_steps = before
             raise
         state.best, state.evaluations_since_pass = best, passes

@@ -26,7 +26,7 @@ def score(
     sooner scores higher, and what is not solved scores by how far it came.
 
     Args:
-        trial: proposes values, and is told the score of each part of the budget.
+        trial: proposes values, and collects the score of each part of the budget.
         config: all other values.
         searched: the hyperparameters to propose.
         seeds: how many runs, with the seeds from 0.

@@ -18,12 +18,12 @@ from training.config_options import (
 from training.files import write_text
 from training.options import (
     Mistake,
+    errors_in_one_line,
     json_option,
     plain_name,
     preset_option,
     require_environment,
     require_writable,
-    told_in_one_line,
 )
 from training.presets import PRESETS, Preset
 from training.search import differences, searched
@@ -91,7 +91,7 @@ def tune(
         from training.tune import tune as run_study
     except ModuleNotFoundError as error:
         raise Mistake(f"tuning needs actor-critic[tune]: {error}") from error
-    with told_in_one_line():
+    with errors_in_one_line():
         config = chosen_config(context, preset, config_file)
         names = searched(config, chosen_values(context, config_file))
         if not names:
