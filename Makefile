@@ -95,7 +95,7 @@ lock:
 		$(LOCK) pyproject.toml --extra $$extra -c requirements/dev.txt \
 			-o requirements/$$extra.txt || exit; \
 	done
-	cd requirements && for name in peers peers-onnx bench-serving; do \
+	cd requirements && for name in peers peers-onnx bench-serving bench-rejax; do \
 		$(LOCK) $$name.in -c dev.txt -o $$name.txt || exit; \
 	done
 	cd requirements && for name in $(OTHERS:%=peers-%); do \
