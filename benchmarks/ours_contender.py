@@ -1,10 +1,10 @@
-"""One run of this project's default preset on CartPole-v1, or a measurement of its speed.
+"""One run of a preset of this project, or a measurement of the default preset's speed.
 
-    python -m benchmarks.ours_contender first-pass SEED
+    python -m benchmarks.ours_contender first-pass PRESET SEED
     python -m benchmarks.ours_contender speed NUM_ENVS
 
-The result is one JSON object on standard output; `benchmarks/training_comparison.py` defines
-its fields.
+The result is one JSON object on standard output; `benchmarks/training_report.py` defines its
+fields.
 """
 
 import contextlib
@@ -12,18 +12,18 @@ import dataclasses
 import json
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
 from training import trainer as trainer_module
-from training.config import Environment
+from training.config import Environment, TrainingConfig
+from training.envs import describe
 from training.evaluation import Evaluation, evaluate
 from training.presets import PRESETS
 from training.rollout import EnvState, reset
 from training.trainer import Trainer
 
-CONFIG = PRESETS["ppo"]
-REWARD_THRESHOLD = 475.0
 SPEED_SECONDS = 4.0
 UNREACHED = 10**12
 
@@ -42,7 +42,8 @@ class TimedEvaluations:
         means: mean return of the last evaluated policy, by `deterministic`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reward_threshold: float) -> None:
+        self._reward_threshold = reward_threshold
         self.seconds = self.stopped = 0.0
         self.passed = False
         self.means: dict[bool, float] = {}
@@ -57,15 +58,19 @@ class TimedEvaluations:
         if policy is not self._policy:
             self._policy, self.means = policy, {}
         self.means[options["deterministic"]] = evaluation.mean
-        self.passed = len(self.means) == 2 and min(self.means.values()) >= REWARD_THRESHOLD
+        self.passed = len(self.means) == 2 and min(self.means.values()) >= self._reward_threshold
         if self.passed:
             raise FirstPass
         return evaluation
 
 
-def first_pass(seed: int) -> dict[str, Any]:
+def first_pass(preset: str, seed: str) -> dict[str, Any]:
     """Train until the first pass or the end of the budget."""
-    evaluations = TimedEvaluations()
+    presets: dict[str, TrainingConfig] = dict(PRESETS.items())
+    config = presets[preset]
+    reward_threshold = describe(config.environment).reward_threshold
+    assert reward_threshold is not None
+    evaluations = TimedEvaluations(reward_threshold)
     resets: list[float] = []
 
     def timed_reset(*arguments: Any, **options: Any) -> EnvState:
@@ -77,7 +82,7 @@ def first_pass(seed: int) -> dict[str, Any]:
         mock.patch.multiple(trainer_module, evaluate=evaluations, reset=timed_reset),
         contextlib.suppress(FirstPass),
     ):
-        trainer = Trainer(CONFIG, seed)
+        trainer = Trainer(config, int(seed))
         while trainer.state.result is None:
             trainer.step()
     seconds = evaluations.stopped - resets[0]
@@ -92,11 +97,11 @@ def first_pass(seed: int) -> dict[str, Any]:
     }
 
 
-def speed(num_envs: int) -> dict[str, Any]:
+def speed(num_envs: str) -> dict[str, Any]:
     """Learn for `SPEED_SECONDS` or one update, whichever is longer, without evaluations."""
     config = dataclasses.replace(
-        CONFIG,
-        num_envs=num_envs,
+        PRESETS["ppo"],
+        num_envs=int(num_envs),
         num_steps=32,
         max_env_steps=UNREACHED,
         evaluation_interval=UNREACHED,
@@ -111,4 +116,5 @@ def speed(num_envs: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    json.dump({"first-pass": first_pass, "speed": speed}[sys.argv[1]](int(sys.argv[2])), sys.stdout)
+    measure: dict[str, Callable[..., dict[str, Any]]] = {"first-pass": first_pass, "speed": speed}
+    json.dump(measure[sys.argv[1]](*sys.argv[2:]), sys.stdout)
