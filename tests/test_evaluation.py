@@ -56,6 +56,27 @@ def test_every_environment_contributes_its_first_episode_only() -> None:
     assert 20 <= result.mean <= 80
 
 
+def test_an_environment_is_not_stepped_any_more_once_its_episode_has_ended(
+    own_environments: None,  # noqa: ARG001  # a fixture
+) -> None:
+    from own import Countdown  # type: ignore[import-not-found]  # of the fixture's folder
+
+    Countdown.steps = 0
+    result = evaluate(
+        lean_of_anything,
+        Environment("own:Countdown-v0"),
+        episodes=3,
+        deterministic=True,
+        rng=np.random.default_rng(0),
+    )
+    assert result.minimum < result.mean
+    assert Countdown.steps == result.steps == round(result.mean * 3)
+
+
+def lean_of_anything(observations: FloatArray) -> tuple[FloatArray, FloatArray]:
+    return np.zeros((len(observations), 2), np.float32), observations[:, 0]
+
+
 def test_the_same_generator_state_repeats_an_evaluation() -> None:
     first, second = (
         evaluate(

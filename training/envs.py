@@ -50,13 +50,42 @@ def make_env(environment: Environment, render_mode: str | None = None) -> gym.En
     return env if is_flat(env.observation_space) else FlattenObservation(env)
 
 
-def make_vector_env(environment: Environment, num_envs: int) -> VectorEnv[Any, Any, Any]:
+class OneEpisode(gym.Wrapper[Any, Any, Any, Any]):
+    """An environment that stands still once its first episode has ended."""
+
+    ended = False
+    _last: Any  # observation
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin the episode; from its end on, return its last observation."""
+        return (self._last, {}) if self.ended else super().reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Take a step, or none if the episode has ended."""
+        if self.ended:
+            return self._last, 0.0, False, False, {}
+        self._last, reward, terminated, truncated, info = super().step(action)
+        self.ended = terminated or truncated
+        return self._last, reward, terminated, truncated, info
+
+
+def make_vector_env(
+    environment: Environment, num_envs: int, *, one_episode: bool = False
+) -> VectorEnv[Any, Any, Any]:
     """Make `num_envs` copies of an environment, stepped together.
 
     Gymnasium's own vectorised implementation is used where there is one. Every environment
     made here resets on the step after an episode's end (`AutoresetMode.NEXT_STEP`): that
     step ignores its action, has reward 0 and returns the first observation of the next
     episode.
+
+    Args:
+        environment: what is made.
+        num_envs: how many.
+        one_episode: whether only the first episode of each is looked at; where they are stepped
+            one after another, no other is played then.
 
     Raises:
         UnsupportedEnvironmentError: see `make_env`.
@@ -75,7 +104,8 @@ def make_vector_env(environment: Environment, num_envs: int) -> VectorEnv[Any, A
             if same_spaces and env.metadata.get("autoreset_mode") is AutoresetMode.NEXT_STEP:
                 return env
             env.close()
-        return SyncVectorEnv([partial(make_env, environment)] * num_envs)
+        make = partial(make_env, environment)
+        return SyncVectorEnv([(lambda: OneEpisode(make())) if one_episode else make] * num_envs)
 
 
 def describe(environment: Environment) -> Description:

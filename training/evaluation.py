@@ -74,7 +74,7 @@ def evaluate(
     limit = environment.max_episode_steps or describe(environment).max_episode_steps or MAX_STEPS
     returns, steps = np.zeros(episodes), 0
     running = np.ones(episodes, bool)
-    with contextlib.closing(make_vector_env(environment, episodes)) as env:
+    with contextlib.closing(make_vector_env(environment, episodes, one_episode=True)) as env:
         seed = int(rng.integers(2**31))
         observations, _ = env.reset(seed=seed, options=reset_options)
         for step in range(limit):

@@ -3,6 +3,7 @@
 Tests put this folder on the path, as users do with theirs.
 """
 
+import os
 import threading
 import time
 from typing import Any
@@ -75,6 +76,36 @@ class NotFinite(Plain):
         return observation, reward, terminated, truncated, info
 
 
-KINDS = (Plain, Locked, Recreated, Slow, NotFinite)
+class Countdown(Plain):
+    """Lasts for a random number of steps, pays 1 for each, and counts those of all."""
+
+    steps = 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        first = super().reset(seed=seed, options=options)
+        self.left = int(self.np_random.integers(1, 50))
+        return first
+
+    def step(self, action: np.int64) -> Step:
+        Countdown.steps += 1
+        observation, _, terminated, truncated, info = super().step(action)
+        return observation, 1.0, terminated, truncated, info
+
+
+class Crashing(Plain):
+    """Ends its process when it is drawn, as a broken graphics driver does."""
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012 - as Gymnasium declares it
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        self.render_mode = render_mode
+
+    def render(self) -> None:
+        os._exit(1)
+
+
+KINDS = (Plain, Locked, Recreated, Slow, NotFinite, Countdown, Crashing)
 for kind in KINDS:
     gym.register(f"{kind.__name__}-v0", entry_point=f"own:{kind.__name__}")
