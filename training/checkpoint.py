@@ -12,7 +12,7 @@ from training.trainer import Trainer
 FOLDER = "checkpoints"  # in that of the run
 NAME = "update"
 KEPT = 2
-FORMAT = 2  # of what is pickled
+FORMAT = 3  # of what is stored
 
 
 class CheckpointError(TrainingError):
@@ -38,7 +38,7 @@ class Checkpoints:
         self._stored_update: int | None = None
         self._pickled_state = tf.Variable("", dtype=tf.string)
         self._checkpoint = tf.train.Checkpoint(
-            learner=trainer.learner.variables(), state=self._pickled_state
+            learner=list(trainer.learner.variables()), state=self._pickled_state
         )
         self._manager = tf.train.CheckpointManager(
             self._checkpoint, folder, max_to_keep=KEPT, checkpoint_name=NAME

@@ -5,6 +5,7 @@ one minibatch (Huang et al. 2022, "A2C is a special case of PPO").
 """
 
 import functools
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ import tensorflow as tf
 
 from training.config import TrainingConfig
 from training.model import ActorCritic, activation_function
+from training.types import FloatArray
 
 
 class Batch(NamedTuple):
@@ -51,7 +53,9 @@ def losses(config: TrainingConfig, logits: Any, values: Any, batch: Batch) -> Lo
     mean_weights = batch.valid / tf.maximum(tf.reduce_sum(batch.valid), 1.0)
     weights = mean_weights if config.reduction == "mean" else batch.valid
     all_log_probs = tf.nn.log_softmax(logits)
-    log_probs = tf.gather(all_log_probs, batch.actions, batch_dims=1)
+    # Not `tf.gather`: its gradient is a scatter, which is slower for a few actions.
+    taken = tf.one_hot(batch.actions, logits.shape[1])
+    log_probs = tf.reduce_sum(taken * all_log_probs, axis=-1)
     log_ratio = log_probs - batch.log_probs
     ratio = tf.exp(log_ratio)
     advantages = batch.advantages
@@ -82,12 +86,36 @@ def losses(config: TrainingConfig, logits: Any, values: Any, batch: Batch) -> Lo
 
 
 class LearnerState(NamedTuple):
-    """All that an update changes, as TensorFlow variables."""
+    """All that an update changes, as TensorFlow variables.
 
-    weights: ActorCritic
-    first_moments: ActorCritic  # of Adam
-    second_moments: ActorCritic
+    All weights are one vector, and so are their moments: an operation for each of them costs an
+    update of a small network more than the arithmetic does, and takes time to compile.
+    """
+
+    weights: Any  # float32 [P], see `flatten`
+    first_moments: Any  # float32 [P], of Adam
+    second_moments: Any  # float32 [P]
     steps: Any  # float32 scalar, those that Adam has taken
+
+
+def flatten(weights: ActorCritic) -> FloatArray:
+    """All weights as one vector `[P]`."""
+    vector: FloatArray = np.concatenate([np.ravel(array) for array in tf.nest.flatten(weights)])
+    return vector
+
+
+def unflatten(vector: Any, shapes: ActorCritic, library: ModuleType) -> ActorCritic:
+    """The weights of a vector `[P]`, in NumPy or TensorFlow; `shapes` has a `tf.TensorShape` each.
+
+    This undoes `flatten`.
+    """
+    arrays, start = [], 0
+    for shape in tf.nest.flatten(shapes):
+        end = start + shape.num_elements()
+        arrays.append(library.reshape(vector[start:end], shape.as_list()))
+        start = end
+    weights: ActorCritic = tf.nest.pack_sequence_as(shapes, arrays)
+    return weights
 
 
 class Learner:
@@ -101,14 +129,13 @@ class Learner:
             weights: NumPy arrays to begin with.
         """
         self.config = config
-        self._state = tf.nest.map_structure(
-            tf.Variable,
-            LearnerState(
-                weights,
-                first_moments=tf.nest.map_structure(np.zeros_like, weights),
-                second_moments=tf.nest.map_structure(np.zeros_like, weights),
-                steps=np.float32(0.0),
-            ),
+        self._shapes = tf.nest.map_structure(lambda array: tf.TensorShape(array.shape), weights)
+        vector = flatten(weights)
+        self._state = LearnerState(
+            weights=tf.Variable(vector),
+            first_moments=tf.Variable(np.zeros_like(vector)),
+            second_moments=tf.Variable(np.zeros_like(vector)),
+            steps=tf.Variable(np.float32(0.0)),
         )
         size = config.rollout_size
         dummy_batch = Batch(
@@ -121,7 +148,7 @@ class Learner:
         )
         rng = np.random.default_rng(0)
         # One concrete function: looking up the trace would take half the time of a small update.
-        self._update = _update_function(config).get_concrete_function(
+        self._update = _update_function(config, self._shapes).get_concrete_function(
             self._state, dummy_batch, tf.constant(self._minibatches(rng)), tf.constant(0.0)
         )
         # The first call compiles. Without a valid sample its losses and gradients are zero.
@@ -147,15 +174,13 @@ class Learner:
         )
         return Losses(*np.mean(measured.numpy(), axis=0).tolist())
 
-    def variables(self) -> list[Any]:
+    def variables(self) -> LearnerState:
         """All that an update changes: the weights and the state of Adam."""
-        return list(tf.nest.flatten(self._state))
+        return self._state
 
     def numpy_weights(self) -> ActorCritic:
         """A copy of the weights as they are now."""
-        weights = self._state.weights
-        copied: ActorCritic = tf.nest.map_structure(lambda weight: weight.numpy(), weights)
-        return copied
+        return unflatten(self._state.weights.numpy(), self._shapes, np)
 
     def _minibatches(self, rng: np.random.Generator) -> npt.NDArray[np.int32]:
         """Indices of the samples of each minibatch of each pass, `[M, size]`."""
@@ -168,16 +193,17 @@ class Learner:
 
 
 @functools.cache
-def _update_function(config: TrainingConfig) -> Any:
+def _update_function(config: TrainingConfig, shapes: ActorCritic) -> Any:
     """The update step; one for all learners of a config, so that it is compiled once."""
     # Without autograph: reading the source would take longer than tracing it.
     return tf.function(
-        functools.partial(_update_on_minibatches, config), jit_compile=True, autograph=False
+        functools.partial(_update_on_minibatches, config, shapes), jit_compile=True, autograph=False
     )
 
 
 def _update_on_minibatches(
     config: TrainingConfig,
+    shapes: ActorCritic,
     state: LearnerState,
     batch: Batch,
     minibatches: Any,
@@ -185,46 +211,47 @@ def _update_on_minibatches(
 ) -> Any:
     """Take one Adam step for each row of `minibatches` `[M, size]`; losses `[M, 5]`."""
     count = minibatches.shape[0]
+    shuffled = Batch(*(tf.gather(samples, minibatches) for samples in batch))
 
     def learn_from_one(i: Any, measured: Any) -> tuple[Any, Any]:
-        minibatch = Batch(*(tf.gather(samples, minibatches[i]) for samples in batch))
-        return i + 1, measured.write(i, _step(config, state, minibatch, learning_rate))
+        minibatch = Batch(*(samples[i] for samples in shuffled))
+        return i + 1, measured.write(i, _step(config, shapes, state, minibatch, learning_rate))
 
     measured = tf.TensorArray(tf.float32, size=count, element_shape=[5])
     _, measured = tf.while_loop(lambda i, _: i < count, learn_from_one, (0, measured))
     return measured.stack()
 
 
-def _step(config: TrainingConfig, state: LearnerState, minibatch: Batch, learning_rate: Any) -> Any:
+def _step(
+    config: TrainingConfig,
+    shapes: ActorCritic,
+    state: LearnerState,
+    minibatch: Batch,
+    learning_rate: Any,
+) -> Any:
     with tf.GradientTape() as tape:
-        logits, values = state.weights(
-            minibatch.observations, activation_function(config.activation, tf)
-        )
+        weights = unflatten(state.weights, shapes, tf)
+        logits, values = weights(minibatch.observations, activation_function(config.activation, tf))
         minibatch_losses = losses(config, logits, values, minibatch)
         loss = (
             minibatch_losses.policy_loss
             + config.vf_coef * minibatch_losses.value_loss
             - config.ent_coef * minibatch_losses.entropy
         )
-    gradients = tape.gradient(loss, tf.nest.flatten(state.weights))
+    gradient = tape.gradient(loss, state.weights)
     if config.max_grad_norm is not None:
-        gradients, _ = tf.clip_by_global_norm(gradients, config.max_grad_norm)
-    _adam(state, gradients, learning_rate, config.adam_epsilon)
+        gradient = tf.clip_by_norm(gradient, config.max_grad_norm)
+    _adam(state, gradient, learning_rate, config.adam_epsilon)
     return tf.stack(minibatch_losses)
 
 
-def _adam(state: LearnerState, gradients: list[Any], learning_rate: Any, epsilon: float) -> None:
+def _adam(state: LearnerState, gradient: Any, learning_rate: Any, epsilon: float) -> None:
     """Kingma & Ba 2015, algorithm 1."""
     beta_1, beta_2 = 0.9, 0.999
-    state.steps.assign_add(1.0)
-    correction_1 = 1.0 - tf.pow(beta_1, state.steps)
-    correction_2 = 1.0 - tf.pow(beta_2, state.steps)
-    flat = (
-        tf.nest.flatten(group)
-        for group in (state.weights, state.first_moments, state.second_moments)
-    )
-    for variable, first, second, gradient in zip(*flat, gradients, strict=True):
-        first.assign(beta_1 * first + (1.0 - beta_1) * gradient)
-        second.assign(beta_2 * second + (1.0 - beta_2) * tf.square(gradient))
-        scale = tf.sqrt(second / correction_2) + epsilon
-        variable.assign_sub(learning_rate * (first / correction_1) / scale)
+    _, first, second, steps = state
+    steps.assign_add(1.0)
+    first.assign(beta_1 * first + (1.0 - beta_1) * gradient)
+    second.assign(beta_2 * second + (1.0 - beta_2) * tf.square(gradient))
+    mean = first / (1.0 - tf.pow(beta_1, steps))
+    deviation = tf.sqrt(second / (1.0 - tf.pow(beta_2, steps)))
+    state.weights.assign_sub(learning_rate * mean / (deviation + epsilon))
