@@ -119,7 +119,7 @@ def test_the_time_limit_can_be_replaced(env_id: str) -> None:
         (Environment("CartPole-v9"), "doesn't exist"),
         (Environment("not an id!"), "Malformed"),
         (Environment("no_such_module:CartPole-v1"), "No module named 'no_such_module'"),
-        (Environment("LunarLander-v3"), "Box2D is not installed"),
+        (Environment("HalfCheetah-v5"), "MuJoCo is not installed"),
         (Environment("CartPole-v1", {"gravity": 1}), "unexpected keyword argument 'gravity'"),
         (Environment("CartPole-v1", wrappers=("math:nope",)), "no attribute 'nope'"),
         (Environment("CartPole-v1", wrappers=("math:pi",)), "not callable"),

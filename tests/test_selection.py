@@ -34,6 +34,17 @@ def test_the_worse_mean_decides() -> None:
     assert better(even, uneven) is even
 
 
+def test_pushes_decide_where_they_were_played() -> None:
+    def pushed(mean: float, one: Candidate) -> Candidate:
+        return one._replace(pushed=Evaluation(10, mean, 0.0, mean, (mean, mean)))
+
+    weak, strong = pushed(360, candidate(500, 500)), pushed(380, candidate(480, 480))
+    assert better(weak, strong) is strong
+    assert better(strong, weak) is strong
+    # one without a margin was not pushed
+    assert better(weak, candidate(500, 500)) is weak
+
+
 def test_the_first_is_better_than_none() -> None:
     first = candidate(475, 475)
     assert better(None, first) is first

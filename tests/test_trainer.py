@@ -11,12 +11,13 @@ import pytest
 import tensorflow as tf
 
 from tests.runs import with_units
-from training.config import Environment, TrainingConfig
+from training.config import ConfigError, Environment, TrainingConfig
 from training.config_options import change
 from training.evaluation import Evaluation, StopRequestedError, evaluate
 from training.finite import NotFiniteError
 from training.model import Policy, initialize
 from training.presets import PRESETS, Preset
+from training.robustness import robustness
 from training.state import Progress, TrainingResult
 from training.trainer import Trainer
 
@@ -215,6 +216,38 @@ def test_a_seed_makes_two_runs_identical_and_another_does_not(
     for one, other in zip(weights, tf.nest.flatten(second.policy.weights), strict=True):
         np.testing.assert_array_equal(one, other)
     assert Trainer(config, 12).step() != first_reports[0]
+
+
+def test_an_annealed_learning_rate_falls_to_zero_at_the_end_of_the_budget() -> None:
+    config = dataclasses.replace(
+        PRESETS["ppo"], max_env_steps=3_000, anneal_learning_rate=True, learning_rate=0.3
+    )
+    _, _, reports = run(config)
+    # the steps of a rollout count before it is learned from
+    expected = [0.3 * max(0.0, 1 - report.env_steps / 3_000) for report in reports]
+    assert [report.learning_rate for report in reports] == pytest.approx(expected)
+    assert reports[-1].learning_rate == 0.0
+
+
+def test_only_cartpole_as_it_is_can_be_pushed(tiny_env: str) -> None:
+    for changes in ({"env_id": tiny_env}, {"env_kwargs": {"sutton_barto_reward": True}}):
+        with pytest.raises(ConfigError, match="push_standard_deviation"):
+            Trainer(dataclasses.replace(PRESETS["robust"], **changes), 0)
+    assert change(PRESETS["robust"], {"env_id": tiny_env}).push_standard_deviation == 0.0
+
+
+@pytest.mark.long  # half a minute
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_robust_preset_withstands_pushes_and_all_else(seed: int) -> None:
+    config = PRESETS["robust"]
+    trainer, result, _ = run(config, seed)
+    assert result.solved
+    assert trainer.state.env_steps >= config.max_env_steps  # no pass ends it
+    assert result.greedy.minimum == 500.0
+    assert result.sampled.mean >= 490.0
+    tested = robustness(result.policy, config.environment)
+    assert tested["pushes"].mean >= 350.0
+    assert tested["long_episodes"].minimum == 10_000.0
 
 
 def test_a_spent_budget_is_not_solved() -> None:

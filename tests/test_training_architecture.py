@@ -14,13 +14,19 @@ LAYERS = [
     {"search"},
     {"options", "config_options"},
     {"run", "benchmark", "export"},
-    {"checkpoint", "metrics", "reporting", "storing"},  # what a run leaves, and what it shows
+    {
+        "checkpoint",
+        "metrics",
+        "processes",
+        "reporting",
+        "storing",
+    },  # what a run leaves, and what it shows
     {"card", "trainer"},
     {"state"},
     {"advantages", "selection", "robustness", "pictures", "signing", "writing"},
     {"artefact", "rollout", "learner", "evaluation", "savedmodel", "warmup"},
     {"model", "intervals", "scores", "folder", "versions"},
-    {"names", "normalization", "presets"},
+    {"names", "normalization", "presets", "pushes"},
     {"envs", "finite"},
     {"config", "spaces"},
     {"types", "files", "errors"},

@@ -91,6 +91,14 @@ class TrainingConfig:
     max_env_steps: Annotated[Count, about("Stop after this many environment steps.")]
     max_episodes: Annotated[Count | None, about("Stop after this many episodes.")] = None
 
+    push_standard_deviation: Annotated[
+        NotNegative,
+        about(
+            "Push carts and poles in training, by normal numbers in m/s and rad/s, and keep the "
+            "policy that withstands pushes longest: CartPole only."
+        ),
+    ] = 0.0
+
     # Estimating
     estimator: Annotated[
         Literal["gae", "monte_carlo"],
@@ -124,6 +132,9 @@ class TrainingConfig:
         about("How the first weights are drawn (Andrychowicz et al. 2021; Glorot & Bengio 2010)."),
     ] = "orthogonal"
     learning_rate: Annotated[Positive, about("Of Adam (Kingma & Ba 2015).")]
+    anneal_learning_rate: Annotated[bool, about("Decrease it linearly, to 0 at max_env_steps.")] = (
+        False
+    )
     adam_epsilon: Annotated[Positive, about("Of Adam.")]
     num_epochs: Annotated[Count, about("Passes over a rollout.")] = 1
     num_minibatches: Annotated[
@@ -201,7 +212,7 @@ class RunSettings(NamedTuple):
 
 
 # What commit 0cabd54 stored, with the only value that each ever had.
-_REMOVED = {"anneal_learning_rate": False, "running_return_rate": 0.01}
+_REMOVED = {"running_return_rate": 0.01}
 
 
 def config_from(values: Mapping[str, Any]) -> TrainingConfig:

@@ -90,7 +90,7 @@ def export(
         return_bounds=return_bounds,
         solved=solved,
         evaluation={"greedy": greedy, "sampled": sampled},
-        robustness=robustness(watched, environment, rng),
+        robustness=robustness(watched, environment),
         training=None,
     )
     return write_version(base, watched.network, card, golden)

@@ -5,12 +5,13 @@ from typing import Any, Literal
 
 from training.config import TrainingConfig
 
-Preset = Literal["ppo", "a2c", "notebook", "acrobot"]
+Preset = Literal["ppo", "robust", "a2c", "notebook", "acrobot", "lunarlander"]
 
 # What of a preset does not hold for an environment other than its own, which it was tuned on.
 FOR_OTHER_ENVIRONMENTS: dict[str, Any] = {
     "endurance_steps": None,
     "return_bounds": None,
+    "push_standard_deviation": 0.0,
     "normalize_observations": True,
     "scale_rewards": True,
 }
@@ -40,6 +41,19 @@ _PPO = TrainingConfig(
 
 PRESETS: dict[Preset, TrainingConfig] = {
     "ppo": _PPO,
+    # PPO that is pushed while it learns. It takes all of its budget: what withstands pushes best
+    # comes late, with a small learning rate.
+    "robust": replace(
+        _PPO,
+        push_standard_deviation=0.5,
+        num_steps=128,
+        max_env_steps=1_000_000,
+        gamma=0.995,
+        learning_rate=2e-3,
+        anneal_learning_rate=True,
+        num_minibatches=16,
+        evaluation_interval=25,
+    ),
     # Mnih et al. 2016, "Asynchronous Methods for Deep Reinforcement Learning", in its
     # synchronous form, with Adam in place of RMSProp and GAE in place of n-step returns.
     "a2c": TrainingConfig(
@@ -68,6 +82,26 @@ PRESETS: dict[Preset, TrainingConfig] = {
         learning_rate=3e-3,
         evaluation_interval=10,
         return_bounds=(-500.0, 0.0),
+        endurance_steps=None,
+        patience=5,
+    ),
+    # PPO for LunarLander-v3, found by `python -m training tune`: see docs/benchmarks.md.
+    "lunarlander": replace(
+        _PPO,
+        env_id="LunarLander-v3",
+        num_envs=16,
+        num_steps=64,
+        max_env_steps=1_000_000,
+        gamma=0.992,
+        gae_lambda=0.928,
+        scale_rewards=True,
+        hidden_units=(256, 64),
+        learning_rate=3.6e-4,
+        num_epochs=12,
+        num_minibatches=16,
+        clip_coef=0.195,
+        evaluation_interval=20,
+        return_bounds=None,
         endurance_steps=None,
         patience=5,
     ),

@@ -1,5 +1,6 @@
 """Collecting experience with the current policy."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -54,11 +55,12 @@ def collect(
     num_steps: int,
     *,
     whole_episodes: bool = False,
+    disturb: Callable[[VectorEnv], None] | None = None,
 ) -> tuple[Rollout, EnvState]:
     """Step the environments `num_steps` times with sampled actions.
 
     With `whole_episodes` it stops as soon as every environment has finished one episode,
-    and the rest of the rollout is padding.
+    and the rest of the rollout is padding. `disturb` is called before each step.
 
     Raises:
         NotFiniteError: an observation or a reward is NaN or infinite.
@@ -73,6 +75,8 @@ def collect(
     observations[0], resetting, returns = state
 
     for t in range(num_steps):
+        if disturb is not None:
+            disturb(env)
         logits, _ = policy(observations[t])
         actions[t] = sample_actions(logits, uniforms[t])
         seen, gained, terminated[t], truncated[t], _ = env.step(actions[t])

@@ -116,9 +116,7 @@ def _run(
         if result is None:
             return None
         display.phase("testing robustness")
-        # Its own generator: a resumed run must write the same card as one that was never stopped.
-        rng = np.random.default_rng(settings.seed)
-        tested = robustness(result.policy, settings.config.environment, rng, stop_requested)
+        tested = robustness(result.policy, settings.config.environment, stop_requested)
     except StopRequestedError:
         return None
     display.phase("drawing pictures")

@@ -1,5 +1,6 @@
 """When a run evaluates, which of its policies it keeps, and when it stops."""
 
+import math
 from typing import NamedTuple
 
 from training.config import TrainingConfig
@@ -13,10 +14,12 @@ class Candidate(NamedTuple):
     policy: Policy
     greedy: Evaluation
     sampled: Evaluation
+    pushed: Evaluation | None = None  # where it is selected by that, and has a margin
 
-    def score(self) -> float:
-        """The worse of both means: serving offers both ways to act."""
-        return min(self.greedy.mean, self.sampled.mean)
+    def score(self) -> tuple[float, float]:
+        """Under pushes, and else the worse of both means: serving offers both ways to act."""
+        pushed = -math.inf if self.pushed is None else self.pushed.mean
+        return pushed, min(self.greedy.mean, self.sampled.mean)
 
     def has_margin(self, threshold: float | None) -> bool:
         """Whether every evaluated episode reaches the threshold, and not the means alone."""
@@ -45,11 +48,13 @@ def is_budget_spent(config: TrainingConfig, env_steps: int, episodes: int) -> bo
 def is_patience_spent(config: TrainingConfig, evaluations_since_pass: int) -> bool:
     """Whether a run has searched long enough for a policy with a margin.
 
+    One that is pushed takes all of its budget.
+
     Args:
         config: of the run.
         evaluations_since_pass: the first that reached the threshold is one of them.
     """
-    return evaluations_since_pass > config.patience
+    return config.push_standard_deviation == 0 and evaluations_since_pass > config.patience
 
 
 def is_evaluation_due(

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from gymnasium.vector import VectorEnv
 
 from training.advantages import make_batch
-from training.config import Environment, TrainingConfig
+from training.config import ConfigError, Environment, TrainingConfig
 from training.envs import make_vector_env
 from training.evaluation import Evaluation, StopRequestedError, evaluate
 from training.finite import NotFiniteError
@@ -16,6 +17,8 @@ from training.learner import Learner
 from training.model import Policy, initialize
 from training.names import describe_with_names
 from training.normalization import RewardScale, no_samples
+from training.pushes import INTERVAL_STEPS, can_push, push
+from training.robustness import PUSHED_EPISODES, evaluate_pushed
 from training.rollout import Rollout, collect, reset
 from training.selection import (
     Candidate,
@@ -64,7 +67,8 @@ class Trainer:
             announce: told what the trainer does now: "training" or "evaluating".
 
         Raises:
-            ConfigError: there are more or fewer names than numbers or actions.
+            ConfigError: there are more or fewer names than numbers or actions, or the
+                environment cannot be pushed.
             NotFiniteError: a first observation is NaN or infinite.
             UnsupportedEnvironmentError: see `training.envs`.
         """
@@ -77,6 +81,8 @@ class Trainer:
         self.reward_threshold = config.reward_threshold
         if self.reward_threshold is None:
             self.reward_threshold = self.described.reward_threshold
+        if config.push_standard_deviation and not can_push(config.environment):
+            raise ConfigError("push_standard_deviation is of CartPole as Gymnasium has it only")
         self.env = make_vector_env(config.environment, config.num_envs)
         size = len(self.described.observation_names)
         if start is None:
@@ -152,7 +158,8 @@ class Trainer:
         if config.scale_rewards:
             rollout = rollout._replace(rewards=state.reward_scale.scale(rollout.rewards))
         batch, variance_explained = make_batch(config, policy, rollout)
-        losses = self.learner.update(batch, config.learning_rate, state.rng)
+        learning_rate = self._learning_rate()
+        losses = self.learner.update(batch, learning_rate, state.rng)
         for name, loss in losses._asdict().items():
             if not math.isfinite(loss):
                 raise NotFiniteError(f"update {state.update + 1}: {name} is {loss}")
@@ -162,12 +169,25 @@ class Trainer:
             env_steps=state.env_steps,
             episodes=state.episodes,
             running_return=state.running_return,
-            learning_rate=config.learning_rate,
+            learning_rate=learning_rate,
             losses=losses,
             explained_variance=variance_explained,
             sampled=None,
             greedy=None,
         )
+
+    def _learning_rate(self) -> float:
+        config = self.config
+        if not config.anneal_learning_rate:
+            return config.learning_rate
+        left = 1 - self.state.env_steps / config.max_env_steps
+        return config.learning_rate * max(0.0, left)
+
+    def _push(self, env: VectorEnv) -> None:
+        """Push each with the same probability in every step."""
+        rng = self.state.rng
+        pushed = rng.random(env.num_envs) < 1 / INTERVAL_STEPS
+        push(env, pushed, self.config.push_standard_deviation, rng)
 
     def _collect(self, policy: Policy) -> Rollout:
         """Collect one rollout, and note what was seen in it."""
@@ -182,6 +202,7 @@ class Trainer:
                 state.rng,
                 config.num_steps,
                 whole_episodes=config.whole_episodes,
+                disturb=self._push if config.push_standard_deviation else None,
             )
         except NotFiniteError as error:
             raise NotFiniteError(f"after {state.env_steps} environment steps, {error}") from error
@@ -226,6 +247,9 @@ class Trainer:
                 if reaches(threshold, greedy.mean):
                     candidate = Candidate(policy, greedy, sampled)
                     with_margin = candidate.has_margin(threshold) and self._endures(policy)
+                    if with_margin and config.push_standard_deviation:
+                        candidate = candidate._replace(pushed=self._evaluate_pushed(policy))
+                        with_margin = False  # the next one may withstand more
                     best = candidate if with_margin else better(best, candidate)
             passes = state.evaluations_since_pass + (best is not None and threshold is not None)
             if exhausted or with_margin or is_patience_spent(config, passes):
@@ -246,6 +270,14 @@ class Trainer:
         environment = self.config.environment._replace(max_episode_steps=limit)
         endurance = self._play(policy, environment, episodes=ENDURANCE_EPISODES, deterministic=True)
         return endurance.minimum >= limit
+
+    def _evaluate_pushed(self, policy: Policy) -> Evaluation:
+        state, environment = self.state, self.config.environment
+        pushed = evaluate_pushed(
+            policy, environment, PUSHED_EPISODES, state.rng, self._stop_requested
+        )
+        state.evaluation_steps += pushed.steps
+        return pushed
 
     def _result(self, chosen: Policy, exhausted: bool) -> TrainingResult | None:
         """Evaluate the chosen policy on fresh episodes: a selected maximum is biased upwards.
