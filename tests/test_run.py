@@ -18,9 +18,10 @@ from tests.runs import SMALL, Silent, new_run, small_settings
 from training.checkpoint import CheckpointError
 from training.config import TrainingConfig
 from training.files import write_json
-from training.folder import RunError, claim, read_settings
+from training.folder import RunError, claim, locked, read_settings
 from training.metrics import MetricsFile
 from training.presets import PRESETS, Preset
+from training.processes import drawing_process
 from training.run import run, train
 from training.state import Progress, TrainingResult
 from training.trainer import Trainer
@@ -226,7 +227,14 @@ def short_run(folder: Path) -> dict[str, Any]:
     """Run the settings in a folder with a budget of some updates."""
     settings = read_settings(folder)
     config = dataclasses.replace(settings.config, max_env_steps=300)
-    summary = run(settings._replace(config=config), folder, Silent(), stop_requested=lambda: False)
+    with drawing_process() as drawing:
+        summary = run(
+            settings._replace(config=config),
+            folder,
+            Silent(),
+            stop_requested=lambda: False,
+            drawing=drawing,
+        )
     assert summary is not None
     return summary
 
@@ -275,6 +283,19 @@ def test_what_cannot_be_drawn_is_exported_all_the_same(
         "tf_serving_warmup_requests",
     ]
     assert "a picture could not be drawn" in capsys.readouterr().err
+
+
+def test_a_renderer_that_crashes_does_not_prevent_the_export(
+    own_environments: None,  # noqa: ARG001  # a fixture
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings, folder = small_settings(tmp_path), tmp_path / "run"
+    config = dataclasses.replace(settings.config, env_id="own:Crashing-v0")
+    with locked(folder):
+        claim(folder, settings._replace(config=config))
+    assert Path(short_run(folder)["model_dir"], "assets.extra", "policy.json").exists()
+    assert "the process that draws has ended" in capsys.readouterr().err
 
 
 def test_a_run_can_be_resumed_from_another_folder(

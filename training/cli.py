@@ -39,6 +39,7 @@ from training.options import (
     require_writable,
 )
 from training.presets import Preset
+from training.processes import drawing_process
 from training.reporting import progress_display
 from training.tune_command import tune
 from training.versions import newest_solved, read_config
@@ -186,6 +187,8 @@ def train(
             require_unfinished(run_dir)
         # At once, so that a run that is killed can be found.
         click.echo(f"training in {run_dir}", err=True)
+        # Before the imports, so that it imports at the same time.
+        drawing = stack.enter_context(drawing_process())
         with_environments = _can_store_environments(settings.config)
         display.phase("importing TensorFlow")
         with many_imports():
@@ -195,6 +198,7 @@ def train(
             run_dir,
             display,
             stop_requested=lambda: bool(received),
+            drawing=drawing,
             with_environments=with_environments,
             extended=larger_budget is not None,
         )

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -10,6 +10,7 @@ from PIL import Image
 
 from training.config import Environment
 from training.envs import make_env
+from training.errors import first_line
 from training.evaluation import MAX_STEPS
 from training.types import PolicyFunction
 
@@ -17,8 +18,38 @@ GIF_WIDTH = 300
 GIF_FRAMES_PER_SECOND = 25
 
 
+class Drawn(NamedTuple):
+    """The pictures of a run that could be drawn."""
+
+    paths: list[Path]
+    reason: str | None  # why one could not be drawn, if so
+
+
 class RenderError(Exception):
     """An environment cannot be drawn; the message says why."""
+
+
+def draw(
+    metrics: list[dict[str, float]],
+    reward_threshold: float | None,
+    policy: PolicyFunction,
+    environment: Environment,
+    seed: int,
+    folder: Path,
+) -> Drawn:
+    """Draw a run's learning curve, and record an episode, in the folder of the run."""
+    paths: list[Path] = []
+    try:
+        path = folder / "learning_curve.png"
+        draw_learning_curve(metrics, reward_threshold, path)
+        paths.append(path)
+        path = folder / "episode.gif"
+        record_episode(policy, environment, seed, path)
+        paths.append(path)
+    # Rendering is the environment's own code, and not every environment can.
+    except Exception as error:
+        return Drawn(paths, first_line(error))
+    return Drawn(paths, None)
 
 
 def draw_learning_curve(

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Executor, Future
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from training.folder import RESULT
 from training.metrics import EventWriter, MetricsFile, read_metrics
 from training.model import Policy
 from training.normalization import Moments, no_samples
-from training.pictures import draw_learning_curve, record_episode
+from training.pictures import Drawn, draw
 from training.reporting import Display
 from training.robustness import robustness
 from training.savedmodel import network_of
@@ -48,6 +49,7 @@ def run(
     folder: Path,
     display: Display,
     stop_requested: Callable[[], bool],
+    drawing: Executor,
     *,
     with_environments: bool = True,
     extended: bool = False,
@@ -59,6 +61,7 @@ def run(
         folder: of the run.
         display: shows what is done.
         stop_requested: asked after every update, and before every step of an evaluation.
+        drawing: a process that draws the pictures, see `training.processes`.
         with_environments: whether checkpoints can hold them, see `training.storing`.
         extended: whether the budget has become larger since the run was stopped or ended.
 
@@ -74,6 +77,7 @@ def run(
             folder,
             display,
             stop_requested,
+            drawing,
             with_environments=with_environments,
             extended=extended,
         )
@@ -92,6 +96,7 @@ def _run(
     folder: Path,
     display: Display,
     stop_requested: Callable[[], bool],
+    drawing: Executor,
     *,
     with_environments: bool,
     extended: bool,
@@ -116,11 +121,20 @@ def _run(
         if result is None:
             return None
         display.phase("testing robustness")
+        drawn = drawing.submit(
+            draw,
+            read_metrics(folder / "metrics.csv"),
+            trainer.reward_threshold,
+            result.policy,
+            settings.config.environment,
+            settings.seed,
+            folder,
+        )
         tested = robustness(result.policy, settings.config.environment, stop_requested)
     except StopRequestedError:
         return None
     display.phase("drawing pictures")
-    pictures = draw_pictures(trainer, result.policy, settings, folder)
+    pictures = _pictures(drawn)
     config, state = settings.config, trainer.state
     model_dir = exported_before(settings, state.env_steps)
     if model_dir is None and (result.solved or settings.allow_unsolved):
@@ -175,26 +189,15 @@ def _start(settings: RunSettings, folder: Path) -> Start | None:
     return Start(policy.weights, moments)
 
 
-def draw_pictures(
-    trainer: Trainer, policy: Policy, settings: RunSettings, folder: Path
-) -> dict[str, Path]:
-    """Draw the learning curve and record an episode in the run's folder.
-
-    Returns:
-        The pictures by their names. One that cannot be drawn does not prevent the export.
-    """
-    pictures: dict[str, Path] = {}
+def _pictures(drawn: Future[Drawn]) -> dict[str, Path]:
+    """Wait for the pictures; one that cannot be drawn does not prevent the export."""
     try:
-        path = folder / "learning_curve.png"
-        draw_learning_curve(read_metrics(folder / "metrics.csv"), trainer.reward_threshold, path)
-        pictures[path.name] = path
-        path = folder / "episode.gif"
-        record_episode(policy, settings.config.environment, settings.seed, path)
-        pictures[path.name] = path
-    # Rendering is the environment's own code, and not every environment can.
-    except Exception as error:
-        click.echo(f"a picture could not be drawn: {first_line(error)}", err=True)
-    return pictures
+        paths, reason = drawn.result()
+    except BrokenExecutor:  # the renderer crashed
+        paths, reason = [], "the process that draws has ended"
+    if reason is not None:
+        click.echo(f"a picture could not be drawn: {reason}", err=True)
+    return {path.name: path for path in paths}
 
 
 def exported_before(settings: RunSettings, env_steps: int) -> Path | None:

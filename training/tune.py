@@ -1,10 +1,6 @@
 """Run the trials of a study in several processes, as many as are wanted and are not stored yet."""
 
-import multiprocessing
-import os
-import signal
 import sys
-import threading
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Semaphore
@@ -18,6 +14,7 @@ from optuna.trial import FixedTrial, TrialState
 from training.config import TrainingConfig
 from training.errors import TrainingError
 from training.options import many_imports
+from training.processes import CONTEXT, end_with_parent, without_interrupts
 from training.search import propose
 from training.study import Study, begin, load, locked
 
@@ -79,18 +76,15 @@ def tune(study: Study, trials: int, processes: int, seed: int) -> Best:
 
 def _run_processes(study: Study, trials: int, processes: int, seeds: tuple[int, ...]) -> None:
     """Run trials, as many as are left or as the processes may, and end with all processes."""
-    context = multiprocessing.get_context("spawn")  # TensorFlow does not outlive a fork
-    left = context.Semaphore(trials)
+    left = CONTEXT.Semaphore(trials)
     workers: list[BaseProcess] = [
-        context.Process(target=_work, args=(study, left, (*seeds, index)))
+        CONTEXT.Process(target=_work, args=(study, left, (*seeds, index)))
         for index in range(min(processes, trials))
     ]
     try:
-        # A terminal sends Ctrl-C to all of them. They inherit that it is blocked, and are ended.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        for worker in workers:
-            worker.start()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        with without_interrupts():
+            for worker in workers:
+                worker.start()
         running = list(workers)
         while running:
             wait([worker.sentinel for worker in running])
@@ -110,7 +104,7 @@ def _run_processes(study: Study, trials: int, processes: int, seeds: tuple[int, 
 
 def _work(study: Study, left: Semaphore, seeds: tuple[int, ...]) -> None:
     """Run trials while any are left and the process may: one of the processes of a study."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     with many_imports():
         from training.trial import score
     # Other numbers in every process and after every start, or all would propose the same.
@@ -128,13 +122,6 @@ def _work(study: Study, left: Semaphore, seeds: tuple[int, ...]) -> None:
     except TrainingError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_status)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _report(_: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:

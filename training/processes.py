@@ -1,0 +1,58 @@
+"""Processes beside the command's own: they end with it, and leave Ctrl-C to it."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+
+# TensorFlow does not outlive a fork.
+CONTEXT = multiprocessing.get_context("spawn")
+
+
+@contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Block SIGINT: processes that start meanwhile inherit that.
+
+    A terminal sends Ctrl-C to all of them, and the command ends them.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_with_parent() -> None:
+    """End this process as soon as the one that started it has ended, however it did."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+@contextmanager
+def drawing_process() -> Iterator[Executor]:
+    """A process for `training.pictures.draw`, which imports what that needs at once.
+
+    It is busy while the command imports TensorFlow and compiles, which take one core.
+    """
+    with ProcessPoolExecutor(1, CONTEXT, initializer=end_with_parent) as executor:
+        try:
+            with without_interrupts():
+                executor.submit(_import_what_draws)
+            yield executor
+        finally:
+            executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _import_what_draws() -> None:
+    import matplotlib.figure  # noqa: F401
+
+    import training.pictures  # noqa: F401
