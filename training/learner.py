@@ -85,6 +85,13 @@ def losses(config: TrainingConfig, logits: Any, values: Any, batch: Batch) -> Lo
     )
 
 
+def learning_rate(config: TrainingConfig, env_steps: int) -> float:
+    """What an update after so many environment steps learns with."""
+    if not config.anneal_learning_rate:
+        return config.learning_rate
+    return config.learning_rate * max(0.0, 1 - env_steps / config.max_env_steps)
+
+
 class LearnerState(NamedTuple):
     """All that an update changes, as TensorFlow variables.
 

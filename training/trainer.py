@@ -3,21 +3,21 @@
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
-from gymnasium.vector import VectorEnv
 
 from training.advantages import make_batch
 from training.config import ConfigError, Environment, TrainingConfig
 from training.envs import make_vector_env
 from training.evaluation import Evaluation, StopRequestedError, evaluate
 from training.finite import NotFiniteError
-from training.learner import Learner
+from training.learner import Learner, learning_rate
 from training.model import Policy, initialize
 from training.names import describe_with_names
 from training.normalization import RewardScale, no_samples
-from training.pushes import INTERVAL_STEPS, can_push, push
+from training.pushes import can_push, push_at_random
 from training.robustness import PUSHED_EPISODES, evaluate_pushed
 from training.rollout import Rollout, collect, reset
 from training.selection import (
@@ -158,8 +158,8 @@ class Trainer:
         if config.scale_rewards:
             rollout = rollout._replace(rewards=state.reward_scale.scale(rollout.rewards))
         batch, variance_explained = make_batch(config, policy, rollout)
-        learning_rate = self._learning_rate()
-        losses = self.learner.update(batch, learning_rate, state.rng)
+        rate = learning_rate(config, state.env_steps)
+        losses = self.learner.update(batch, rate, state.rng)
         for name, loss in losses._asdict().items():
             if not math.isfinite(loss):
                 raise NotFiniteError(f"update {state.update + 1}: {name} is {loss}")
@@ -169,29 +169,16 @@ class Trainer:
             env_steps=state.env_steps,
             episodes=state.episodes,
             running_return=state.running_return,
-            learning_rate=learning_rate,
+            learning_rate=rate,
             losses=losses,
             explained_variance=variance_explained,
             sampled=None,
             greedy=None,
         )
 
-    def _learning_rate(self) -> float:
-        config = self.config
-        if not config.anneal_learning_rate:
-            return config.learning_rate
-        left = 1 - self.state.env_steps / config.max_env_steps
-        return config.learning_rate * max(0.0, left)
-
-    def _push(self, env: VectorEnv) -> None:
-        """Push each with the same probability in every step."""
-        rng = self.state.rng
-        pushed = rng.random(env.num_envs) < 1 / INTERVAL_STEPS
-        push(env, pushed, self.config.push_standard_deviation, rng)
-
     def _collect(self, policy: Policy) -> Rollout:
         """Collect one rollout, and note what was seen in it."""
-        config, state = self.config, self.state
+        config, state, pushes = self.config, self.state, self.config.push_standard_deviation
         if config.whole_episodes and state.env_steps > 0:
             state.env_state = reset(self.env)
         try:
@@ -202,7 +189,7 @@ class Trainer:
                 state.rng,
                 config.num_steps,
                 whole_episodes=config.whole_episodes,
-                disturb=self._push if config.push_standard_deviation else None,
+                disturb=partial(push_at_random, pushes, state.rng) if pushes else None,
             )
         except NotFiniteError as error:
             raise NotFiniteError(f"after {state.env_steps} environment steps, {error}") from error

@@ -90,7 +90,7 @@ def proxied(
 def test_every_route_answers_behind_a_prefix(proxied: Proxied, prefix: str) -> None:
     url = proxied.url + prefix
     with PolicyClient(url) as client:
-        assert client.act([ROW], deterministic=True).actions == [1]
+        assert client.act([[0.0, 0.0, 0.2, 0.0]], deterministic=True).actions == [1]  # falls right
     for path in ("/health/ready", "/models/cartpole", "/v2/models/cartpole", "/openapi.json"):
         assert urllib3.request("GET", url + path).status == 200, path
     assert urllib3.request("GET", f"{url}/no/such").status == 404
