@@ -91,11 +91,13 @@ class Checkpoints:
         return []
 
     def _restore(self, update: int) -> None:
-        restored = self._checkpoint.restore(str(self._folder / f"{NAME}-{update}"))
-        restored.assert_existing_objects_matched()
-        form, state, env = cloudpickle.loads(self._pickled_state.numpy())
+        path = str(self._folder / f"{NAME}-{update}")
+        # The format first: variables of another one do not fit.
+        pickled = tf.train.load_checkpoint(path).get_tensor("state/.ATTRIBUTES/VARIABLE_VALUE")
+        form, state, env = cloudpickle.loads(pickled)
         if form != FORMAT:
             raise CheckpointError(f"it has format {form}, this program reads {FORMAT}")
+        self._checkpoint.restore(path).assert_existing_objects_matched()
         self._trainer.state = state
         self._stored_update = state.update
         if env is not None:
