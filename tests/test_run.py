@@ -374,3 +374,13 @@ def test_a_run_records_itself_in_the_next_folder_of_its_name(tmp_path: Path) -> 
     for picture in ("learning_curve.png", "episode.gif"):
         exported = tmp_path / result["model_dir"] / "assets.extra" / picture
         assert exported.read_bytes() == (folder / picture).read_bytes()
+
+
+def test_a_checkpoint_of_another_format_is_refused_whatever_its_variables_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as older:
+        older.setattr("training.checkpoint.FORMAT", 2)
+        stopped_after(dataclasses.replace(SMALL, hidden_units=(3,)), tmp_path, 1)
+    with pytest.raises(CheckpointError, match="it has format 2, this program reads 3"):
+        stopped_after(SMALL, tmp_path, 2)
