@@ -19,6 +19,7 @@ import pytest
 
 from serving.registry.trial import Trials
 from tests.containers import images  # noqa: F401  # a fixture of more than one file
+from tests.guess_the_sign import GuessTheSign
 from tests.users import changes_user, let_in, ordinary_user
 
 if TYPE_CHECKING:
@@ -200,3 +201,10 @@ def own_environments() -> Iterator[None]:
     if own is not None:
         for kind in own.KINDS:
             gym.registry.pop(f"{kind.__name__}-v0", None)
+
+
+@pytest.fixture
+def tiny_env() -> Iterator[str]:
+    gym.register("GuessTheSign-v0", entry_point=lambda **_: GuessTheSign(), reward_threshold=7.5)
+    yield "GuessTheSign-v0"
+    gym.registry.pop("GuessTheSign-v0")

@@ -6,7 +6,8 @@ from pathlib import Path
 from training.config import RunSettings, TrainingConfig
 from training.folder import claim, locked
 from training.presets import PRESETS
-from training.state import Progress
+from training.state import Progress, TrainingResult
+from training.trainer import Trainer
 
 # Some 400 updates, in seconds; far too few samples to be solved.
 SMALL = dataclasses.replace(
@@ -55,3 +56,14 @@ def new_run(folder: Path) -> tuple[Path, Path]:
 def resume(folder: Path) -> list[str]:
     """The options to go on with a run."""
     return ["--resume", "--run-dir", str(folder)]
+
+
+def run_trainer(
+    config: TrainingConfig, seed: int = 0
+) -> tuple[Trainer, TrainingResult, list[Progress]]:
+    """Train until there is a result; what every step reported."""
+    trainer = Trainer(config, seed)
+    reports = []
+    while trainer.state.result is None:
+        reports.append(trainer.step())
+    return trainer, trainer.state.result, reports

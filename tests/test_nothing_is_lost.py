@@ -138,7 +138,7 @@ def weights_after(folder: Path, update: int) -> list[np.ndarray]:
     trainer = Trainer(SMALL, seed=0)
     train(trainer, folder, Silent(), stop_requested=lambda: trainer.state.update >= update)
     assert trainer.state.update == update
-    return [variable.numpy() for variable in trainer.learner.variables()]
+    return [variable.numpy() for variable in trainer.learner.state]
 
 
 @pytest.mark.parametrize("file", ["*.index", "*.data-*"])

@@ -1,12 +1,10 @@
 """Collecting from real Gymnasium environments."""
 
 import numpy as np
-import pytest
 
 from training.config import Environment
 from training.envs import make_vector_env
 from training.model import ActorCritic, Dense, Policy
-from training.pushes import push
 from training.rollout import Rollout, collect, reset
 
 
@@ -74,28 +72,6 @@ def test_whole_episodes_stop_after_one_episode_each_and_pad_the_rest() -> None:
     assert len(rollout.episode_returns) == 2
     assert rollout.valid.sum() == rollout.episode_returns.sum()  # CartPole pays 1 a step
     assert not rollout.rewards[20:].any()
-
-
-def test_what_is_chosen_is_pushed_before_a_step() -> None:
-    env = make_vector_env(Environment("CartPole-v1"), 1_000)
-    state = reset(env, seed=0)
-    pushed = np.arange(1_000) % 2 == 0
-    rng = np.random.default_rng(1)
-    rollout, _ = collect(
-        env,
-        state,
-        always_right(),
-        np.random.default_rng(0),
-        1,
-        disturb=lambda env: push(env, pushed, 0.5, rng),
-    )
-    env.close()
-    # Euler's rule moves positions by the velocities that a step begins with, for 0.02 s.
-    before, after = rollout.observations[:, :, :].astype(np.float64)
-    added = (after[:, ::2] - before[:, ::2]) / 0.02 - before[:, 1::2]
-    np.testing.assert_allclose(added[~pushed], 0.0, atol=1e-4)
-    assert added[pushed].std(axis=0) == pytest.approx([0.5, 0.5], rel=0.15)
-    assert abs(added[pushed].mean(axis=0)).max() < 0.1
 
 
 def test_the_time_limit_truncates_and_does_not_terminate() -> None:

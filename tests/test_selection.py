@@ -14,7 +14,7 @@ from training.selection import (
     better,
     is_budget_spent,
     is_evaluation_due,
-    is_patience_spent,
+    is_search_over,
     reaches,
 )
 
@@ -36,13 +36,18 @@ def test_the_worse_mean_decides() -> None:
 
 def test_pushes_decide_where_they_were_played() -> None:
     def pushed(mean: float, one: Candidate) -> Candidate:
-        return one._replace(pushed=Evaluation(10, mean, 0.0, mean, (mean, mean)))
+        evaluation = Evaluation(10, mean, 0.0, mean, (mean, mean))
+        return one._replace(endured=True, pushed=evaluation)
 
     weak, strong = pushed(360, candidate(500, 500)), pushed(380, candidate(480, 480))
     assert better(weak, strong) is strong
     assert better(strong, weak) is strong
-    # one without a margin was not pushed
-    assert better(weak, candidate(500, 500)) is weak
+
+
+def test_what_endured_is_better_than_what_did_not() -> None:
+    endured = candidate(480, 480)._replace(endured=True)
+    assert better(endured, candidate(500, 500)) is endured
+    assert better(candidate(500, 500), endured) is endured
 
 
 def test_the_first_is_better_than_none() -> None:
@@ -84,7 +89,14 @@ def test_the_budget_is_of_steps_and_where_set_of_episodes() -> None:
 def test_patience_counts_the_evaluations_after_the_first_pass() -> None:
     config = dataclasses.replace(PRESETS["ppo"], patience=3)
     # the first pass is the first of them: three more make four
-    assert [count for count in range(6) if is_patience_spent(config, count)] == [4, 5]
+    assert [count for count in range(6) if is_search_over(config, None, count)] == [4, 5]
+
+
+def test_the_first_that_endures_ends_the_search_unless_pushes_decide() -> None:
+    endured = candidate(500, 500)._replace(endured=True)
+    assert is_search_over(PRESETS["ppo"], endured, 1)
+    assert not is_search_over(PRESETS["ppo"], candidate(500, 500), 1)
+    assert not is_search_over(PRESETS["robust"], endured, 10**6)
 
 
 @pytest.mark.parametrize(

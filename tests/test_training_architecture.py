@@ -14,13 +14,8 @@ LAYERS = [
     {"search"},
     {"options", "config_options"},
     {"run", "benchmark", "export"},
-    {
-        "checkpoint",
-        "metrics",
-        "processes",
-        "reporting",
-        "storing",
-    },  # what a run leaves, and what it shows
+    # what a run leaves, what it shows, and what it starts
+    {"checkpoint", "metrics", "processes", "reporting", "storing"},
     {"card", "trainer"},
     {"state"},
     {"advantages", "selection", "robustness", "pictures", "signing", "writing"},

@@ -164,3 +164,14 @@ def test_evaluate_agrees_with_the_card(trained: Trained) -> None:
     for kind in ("greedy", "sampled"):
         assert result[kind]["episodes"] == 50
         assert result[kind]["mean"] > 450.0
+
+
+def test_the_preset_of_lunarlander_trains_and_exports_with_its_extra(tmp_path: Path) -> None:
+    budget = ("--max-env-steps", "2000", "--evaluation-episodes", "3", "--allow-unsolved")
+    finished = run(*train(tmp_path), "--preset", "lunarlander", *budget, "--json")
+    assert finished.returncode == 0, finished.stderr
+    extra = Path(json.loads(finished.stdout)["model_dir"]) / "assets.extra"
+    card = json.loads((extra / "policy.json").read_text())
+    assert (card["environment"], card["reward_threshold"]) == ("LunarLander-v3", 200.0)
+    assert card["robustness"] == {}
+    assert (extra / "episode.gif").exists()

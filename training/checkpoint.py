@@ -38,7 +38,7 @@ class Checkpoints:
         self._stored_update: int | None = None
         self._pickled_state = tf.Variable("", dtype=tf.string)
         self._checkpoint = tf.train.Checkpoint(
-            learner=list(trainer.learner.variables()), state=self._pickled_state
+            learner=list(trainer.learner.state), state=self._pickled_state
         )
         self._manager = tf.train.CheckpointManager(
             self._checkpoint, folder, max_to_keep=KEPT, checkpoint_name=NAME

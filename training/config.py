@@ -90,7 +90,6 @@ class TrainingConfig:
     ] = False
     max_env_steps: Annotated[Count, about("Stop after this many environment steps.")]
     max_episodes: Annotated[Count | None, about("Stop after this many episodes.")] = None
-
     push_standard_deviation: Annotated[
         NotNegative,
         about(

@@ -126,7 +126,12 @@ def unflatten(vector: Any, shapes: ActorCritic, library: ModuleType) -> ActorCri
 
 
 class Learner:
-    """The weights, their Adam state, and the update step."""
+    """The weights, their Adam state, and the update step.
+
+    Attributes:
+        config: how it learns.
+        state: all that an update changes.
+    """
 
     def __init__(self, config: TrainingConfig, weights: ActorCritic) -> None:
         """Trace and compile the update step, unless a learner like this one has before.
@@ -138,7 +143,7 @@ class Learner:
         self.config = config
         self._shapes = tf.nest.map_structure(lambda array: tf.TensorShape(array.shape), weights)
         vector = flatten(weights)
-        self._state = LearnerState(
+        self.state = LearnerState(
             weights=tf.Variable(vector),
             first_moments=tf.Variable(np.zeros_like(vector)),
             second_moments=tf.Variable(np.zeros_like(vector)),
@@ -156,11 +161,11 @@ class Learner:
         rng = np.random.default_rng(0)
         # One concrete function: looking up the trace would take half the time of a small update.
         self._update = _update_function(config, self._shapes).get_concrete_function(
-            self._state, dummy_batch, tf.constant(self._minibatches(rng)), tf.constant(0.0)
+            self.state, dummy_batch, tf.constant(self._minibatches(rng)), tf.constant(0.0)
         )
         # The first call compiles. Without a valid sample its losses and gradients are zero.
         self.update(dummy_batch, 0.0, rng)
-        self._state.steps.assign(0.0)
+        self.state.steps.assign(0.0)
 
     def update(self, batch: Batch, learning_rate: float, rng: np.random.Generator) -> Losses:
         """Update the weights in all passes (epochs) over a rollout.
@@ -174,20 +179,16 @@ class Learner:
             The mean over the minibatches, as floats.
         """
         measured = self._update(
-            self._state,
+            self.state,
             batch,
             tf.constant(self._minibatches(rng)),
             tf.constant(learning_rate, tf.float32),
         )
         return Losses(*np.mean(measured.numpy(), axis=0).tolist())
 
-    def variables(self) -> LearnerState:
-        """All that an update changes: the weights and the state of Adam."""
-        return self._state
-
     def numpy_weights(self) -> ActorCritic:
         """A copy of the weights as they are now."""
-        return unflatten(self._state.weights.numpy(), self._shapes, np)
+        return unflatten(self.state.weights.numpy(), self._shapes, np)
 
     def _minibatches(self, rng: np.random.Generator) -> npt.NDArray[np.int32]:
         """Indices of the samples of each minibatch of each pass, `[M, size]`."""

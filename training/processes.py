@@ -1,5 +1,6 @@
 """Processes beside the command's own: they end with it, and leave Ctrl-C to it."""
 
+import importlib
 import multiprocessing
 import os
 import signal
@@ -53,6 +54,5 @@ def drawing_process() -> Iterator[Executor]:
 
 
 def _import_what_draws() -> None:
-    import matplotlib.figure  # noqa: F401
-
-    import training.pictures  # noqa: F401
+    for module in ("matplotlib.figure", "training.pictures"):
+        importlib.import_module(module)

@@ -33,6 +33,6 @@ def push(
     state[1::2, pushed] += rng.normal(0.0, standard_deviation, (2, int(pushed.sum())))
 
 
-def push_at_random(standard_deviation: float, rng: np.random.Generator, env: VectorEnv) -> None:
+def push_at_random(env: VectorEnv, standard_deviation: float, rng: np.random.Generator) -> None:
     """Push each with the same probability, so that pushes are `INTERVAL_STEPS` apart on average."""
     push(env, rng.random(env.num_envs) < 1 / INTERVAL_STEPS, standard_deviation, rng)

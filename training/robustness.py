@@ -4,6 +4,7 @@ All episodes are greedy. Other environments have no such tests here.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from gymnasium.vector import VectorEnv
@@ -45,29 +46,21 @@ def robustness(
     """
     if not can_push(environment):
         return {}
-    bounds = return_bounds(environment)
+    play = partial(evaluate, policy, deterministic=True, stop_requested=stop_requested)
     return {
-        "wider_starts": evaluate(
-            policy,
+        "wider_starts": play(
             environment,
             episodes=WIDER_EPISODES,
-            deterministic=True,
             rng=np.random.default_rng(SEED),
-            return_bounds=bounds,
+            return_bounds=_return_bounds(environment),
             reset_options=WIDER_STARTS,
-            stop_requested=stop_requested,
         ),
-        "pushes": evaluate_pushed(
-            policy, environment, PUSHED_EPISODES, np.random.default_rng(SEED), stop_requested
-        ),
-        "long_episodes": evaluate(
-            policy,
+        "pushes": evaluate_pushed(policy, environment, np.random.default_rng(SEED), stop_requested),
+        "long_episodes": play(
             environment._replace(max_episode_steps=LONG_EPISODE_STEPS),
             episodes=LONG_EPISODES,
-            deterministic=True,
             rng=np.random.default_rng(SEED),
             return_bounds=(0.0, float(LONG_EPISODE_STEPS)),
-            stop_requested=stop_requested,
         ),
     }
 
@@ -75,7 +68,6 @@ def robustness(
 def evaluate_pushed(
     policy: PolicyFunction,
     environment: Environment,
-    episodes: int,
     rng: np.random.Generator,
     stop_requested: Callable[[], bool],
 ) -> Evaluation:
@@ -84,7 +76,7 @@ def evaluate_pushed(
     Raises:
         StopRequestedError: a stop was requested.
     """
-    all_of_them = np.ones(episodes, bool)
+    all_of_them = np.ones(PUSHED_EPISODES, bool)
 
     def push_at_intervals(env: VectorEnv, step: int) -> None:
         if step % INTERVAL_STEPS == 0:
@@ -93,16 +85,16 @@ def evaluate_pushed(
     return evaluate(
         policy,
         environment,
-        episodes=episodes,
+        episodes=PUSHED_EPISODES,
         deterministic=True,
         rng=rng,
-        return_bounds=return_bounds(environment),
+        return_bounds=_return_bounds(environment),
         disturb=push_at_intervals,
         stop_requested=stop_requested,
     )
 
 
-def return_bounds(environment: Environment) -> Bounds:
+def _return_bounds(environment: Environment) -> Bounds:
     """Of CartPole, which pays 1 per step."""
     limit = describe(environment).max_episode_steps
     assert limit is not None

@@ -1,6 +1,5 @@
 """When a run evaluates, which of its policies it keeps, and when it stops."""
 
-import math
 from typing import NamedTuple
 
 from training.config import TrainingConfig
@@ -14,12 +13,16 @@ class Candidate(NamedTuple):
     policy: Policy
     greedy: Evaluation
     sampled: Evaluation
-    pushed: Evaluation | None = None  # where it is selected by that, and has a margin
+    endured: bool = False  # it has a margin, and passed the endurance test
+    pushed: Evaluation | None = None  # where candidates that endured are compared by that
 
-    def score(self) -> tuple[float, float]:
-        """Under pushes, and else the worse of both means: serving offers both ways to act."""
-        pushed = -math.inf if self.pushed is None else self.pushed.mean
-        return pushed, min(self.greedy.mean, self.sampled.mean)
+    def score(self) -> tuple[bool, float, float]:
+        """What endured comes first, then what withstands pushes longest.
+
+        Among equals the worse of both means decides: serving offers both ways to act.
+        """
+        pushed = 0.0 if self.pushed is None else self.pushed.mean
+        return self.endured, pushed, min(self.greedy.mean, self.sampled.mean)
 
     def has_margin(self, threshold: float | None) -> bool:
         """Whether every evaluated episode reaches the threshold, and not the means alone."""
@@ -45,16 +48,19 @@ def is_budget_spent(config: TrainingConfig, env_steps: int, episodes: int) -> bo
     )
 
 
-def is_patience_spent(config: TrainingConfig, evaluations_since_pass: int) -> bool:
-    """Whether a run has searched long enough for a policy with a margin.
-
-    One that is pushed takes all of its budget.
+def is_search_over(
+    config: TrainingConfig, best: Candidate | None, evaluations_since_pass: int
+) -> bool:
+    """Whether a run need not search for a better policy, whatever is left of the budget.
 
     Args:
-        config: of the run.
+        config: of the run; one that compares candidates under pushes takes all of its budget.
+        best: the best policy so far that reached the threshold, if there is one.
         evaluations_since_pass: the first that reached the threshold is one of them.
     """
-    return config.push_standard_deviation == 0 and evaluations_since_pass > config.patience
+    if config.push_standard_deviation > 0:
+        return False
+    return (best is not None and best.endured) or evaluations_since_pass > config.patience
 
 
 def is_evaluation_due(

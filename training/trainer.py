@@ -3,10 +3,10 @@
 import math
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
+from gymnasium.vector import VectorEnv
 
 from training.advantages import make_batch
 from training.config import ConfigError, Environment, TrainingConfig
@@ -18,14 +18,14 @@ from training.model import Policy, initialize
 from training.names import describe_with_names
 from training.normalization import RewardScale, no_samples
 from training.pushes import can_push, push_at_random
-from training.robustness import PUSHED_EPISODES, evaluate_pushed
+from training.robustness import evaluate_pushed
 from training.rollout import Rollout, collect, reset
 from training.selection import (
     Candidate,
     better,
     is_budget_spent,
     is_evaluation_due,
-    is_patience_spent,
+    is_search_over,
     reaches,
 )
 from training.state import Progress, Start, TrainingResult, TrainingState
@@ -176,9 +176,13 @@ class Trainer:
             greedy=None,
         )
 
+    def _disturb(self, env: VectorEnv) -> None:
+        if self.config.push_standard_deviation > 0:
+            push_at_random(env, self.config.push_standard_deviation, self.state.rng)
+
     def _collect(self, policy: Policy) -> Rollout:
         """Collect one rollout, and note what was seen in it."""
-        config, state, pushes = self.config, self.state, self.config.push_standard_deviation
+        config, state = self.config, self.state
         if config.whole_episodes and state.env_steps > 0:
             state.env_state = reset(self.env)
         try:
@@ -189,7 +193,7 @@ class Trainer:
                 state.rng,
                 config.num_steps,
                 whole_episodes=config.whole_episodes,
-                disturb=partial(push_at_random, pushes, state.rng) if pushes else None,
+                disturb=self._disturb,
             )
         except NotFiniteError as error:
             raise NotFiniteError(f"after {state.env_steps} environment steps, {error}") from error
@@ -228,18 +232,16 @@ class Trainer:
         try:
             policy = self.policy()
             sampled, greedy = self._evaluate(policy, deterministic=False), None
-            best, with_margin = state.best, False
+            best = state.best
             if reaches(threshold, sampled.mean):
                 greedy = self._evaluate(policy, deterministic=True)
                 if reaches(threshold, greedy.mean):
                     candidate = Candidate(policy, greedy, sampled)
-                    with_margin = candidate.has_margin(threshold) and self._endures(policy)
-                    if with_margin and config.push_standard_deviation:
-                        candidate = candidate._replace(pushed=self._evaluate_pushed(policy))
-                        with_margin = False  # the next one may withstand more
-                    best = candidate if with_margin else better(best, candidate)
+                    if candidate.has_margin(threshold) and self._endures(policy):
+                        candidate = candidate._replace(endured=True, pushed=self._pushed(policy))
+                    best = better(best, candidate)
             passes = state.evaluations_since_pass + (best is not None and threshold is not None)
-            if exhausted or with_margin or is_patience_spent(config, passes):
+            if exhausted or is_search_over(config, best, passes):
                 state.result = self._result(policy if best is None else best.policy, exhausted)
                 best, passes = None, 0
         except StopRequestedError:
@@ -258,11 +260,11 @@ class Trainer:
         endurance = self._play(policy, environment, episodes=ENDURANCE_EPISODES, deterministic=True)
         return endurance.minimum >= limit
 
-    def _evaluate_pushed(self, policy: Policy) -> Evaluation:
-        state, environment = self.state, self.config.environment
-        pushed = evaluate_pushed(
-            policy, environment, PUSHED_EPISODES, state.rng, self._stop_requested
-        )
+    def _pushed(self, policy: Policy) -> Evaluation | None:
+        config, state = self.config, self.state
+        if config.push_standard_deviation == 0:
+            return None
+        pushed = evaluate_pushed(policy, config.environment, state.rng, self._stop_requested)
         state.evaluation_steps += pushed.steps
         return pushed
 

@@ -1,0 +1,94 @@
+"""Pushes of CartPole: in a step, in training, and on the policy card."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tests.runs import run_trainer
+from tests.test_rollout import always_right
+from training.config import ConfigError, Environment
+from training.config_options import change
+from training.envs import make_vector_env
+from training.model import Dense, Policy
+from training.presets import PRESETS
+from training.pushes import push
+from training.robustness import robustness
+from training.rollout import collect, reset
+from training.trainer import Trainer
+from training.types import FloatArray
+
+LEFT = np.array([100, -100], np.float32)
+
+
+def test_what_is_chosen_is_pushed_before_a_step() -> None:
+    env = make_vector_env(Environment("CartPole-v1"), 1_000)
+    state = reset(env, seed=0)
+    pushed = np.arange(1_000) % 2 == 0
+    rng = np.random.default_rng(1)
+    rollout, _ = collect(
+        env,
+        state,
+        always_right(),
+        np.random.default_rng(0),
+        1,
+        disturb=lambda env: push(env, pushed, 0.5, rng),
+    )
+    env.close()
+    # Euler's rule moves positions by the velocities that a step begins with, for 0.02 s.
+    before, after = rollout.observations[:, :, :].astype(np.float64)
+    added = (after[:, ::2] - before[:, ::2]) / 0.02 - before[:, 1::2]
+    np.testing.assert_allclose(added[~pushed], 0.0, atol=1e-4)
+    assert added[pushed].std(axis=0) == pytest.approx([0.5, 0.5], rel=0.15)
+    assert abs(added[pushed].mean(axis=0)).max() < 0.1
+
+
+def test_the_card_tests_every_policy_in_the_same_episodes() -> None:
+    def first_observations(policy: Policy) -> list[bytes]:
+        seen: list[bytes] = []
+
+        def watch(observations: FloatArray) -> tuple[FloatArray, FloatArray]:
+            seen.append(observations.tobytes())
+            return policy(observations)
+
+        environment = Environment("CartPole-v1", max_episode_steps=2)
+        robustness(watch, environment)
+        return seen
+
+    left = always_right()
+    left = dataclasses.replace(
+        left, weights=left.weights._replace(actor=Dense(left.weights.actor.kernel, LEFT))
+    )
+    right_seen, left_seen = first_observations(always_right()), first_observations(left)
+    # two steps of wider starts, then two that begin with a push
+    assert right_seen[0] == left_seen[0]
+    assert right_seen[1] != left_seen[1]
+    assert right_seen[2] == left_seen[2]
+    pushed_right, pushed_left = (
+        np.frombuffer(seen[3], np.float32) for seen in (right_seen, left_seen)
+    )
+    # positions after one step show the velocities after the push, whatever the action
+    np.testing.assert_array_equal(
+        pushed_right.reshape(-1, 4)[:, ::2], pushed_left.reshape(-1, 4)[:, ::2]
+    )
+
+
+def test_only_cartpole_as_it_is_can_be_pushed(tiny_env: str) -> None:
+    for changes in ({"env_id": tiny_env}, {"env_kwargs": {"sutton_barto_reward": True}}):
+        with pytest.raises(ConfigError, match="push_standard_deviation"):
+            Trainer(dataclasses.replace(PRESETS["robust"], **changes), 0)
+    assert change(PRESETS["robust"], {"env_id": tiny_env}).push_standard_deviation == 0.0
+
+
+@pytest.mark.long  # a minute each
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_robust_preset_withstands_pushes_and_all_else(seed: int) -> None:
+    config = PRESETS["robust"]
+    trainer, result, _ = run_trainer(config, seed)
+    assert result.solved
+    assert trainer.state.env_steps >= config.max_env_steps  # no pass ends it
+    assert result.greedy.minimum == 500.0
+    assert result.sampled.mean >= 490.0
+    tested = robustness(result.policy, config.environment)
+    assert tested["pushes"].mean >= 350.0
+    assert tested["long_episodes"].minimum == 10_000.0
