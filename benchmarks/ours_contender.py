@@ -1,6 +1,6 @@
 """One run of a preset of this project, or a measurement of the default preset's speed.
 
-    python -m benchmarks.ours_contender first-pass PRESET SEED
+    python -m benchmarks.ours_contender first-pass PRESET SEED ENV_WORKERS
     python -m benchmarks.ours_contender speed NUM_ENVS
 
 The result is one JSON object on standard output; `benchmarks/training_report.py` defines its
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
+from training import evaluator as evaluator_module
 from training import trainer as trainer_module
 from training.config import Environment, TrainingConfig
 from training.envs import describe
@@ -64,7 +65,7 @@ class TimedEvaluations:
         return evaluation
 
 
-def first_pass(preset: str, seed: str) -> dict[str, Any]:
+def first_pass(preset: str, seed: str, env_workers: str) -> dict[str, Any]:
     """Train until the first pass or the end of the budget."""
     presets: dict[str, TrainingConfig] = dict(PRESETS.items())
     config = presets[preset]
@@ -79,10 +80,11 @@ def first_pass(preset: str, seed: str) -> dict[str, Any]:
 
     began = time.perf_counter()
     with (
-        mock.patch.multiple(trainer_module, evaluate=evaluations, reset=timed_reset),
+        mock.patch.object(evaluator_module, "evaluate", evaluations),
+        mock.patch.object(trainer_module, "reset", timed_reset),
+        contextlib.closing(Trainer(config, int(seed), env_workers=int(env_workers))) as trainer,
         contextlib.suppress(FirstPass),
     ):
-        trainer = Trainer(config, int(seed))
         while trainer.state.result is None:
             trainer.step()
     seconds = evaluations.stopped - resets[0]

@@ -13,6 +13,7 @@ stable-baselines3 is evaluated every 2,048 environment steps of CartPole and eve
 others, as soon as a rollout has been learned from; ours as its preset says, which is every 5,120
 and 20,480. Training ends with that evaluation, or when the budget is used up.
 
+Elsewhere than in CartPole, ours is measured with two processes (`--env-workers 2`) as well.
 CartPole has more contenders: stable-baselines3's A2C; its PPO for all of rl-zoo3's 100,000 steps,
 evaluated once at the end (only on the first three seeds); rejax's PPO, whose time to the first pass
 is an estimate (see `rejax_contender.py`); and our whole command, `python -m training train`, which
@@ -44,6 +45,7 @@ PRESET_OF_ENV = {CARTPOLE: "ppo", "Acrobot-v1": "acrobot", "LunarLander-v3": "lu
 NUM_ENVS = (8, 32, 64, 512, 4_096)
 REJAX_NUM_ENVS = 32  # as in our preset
 SCALING_REPEATS = 3
+ENV_WORKERS = 2
 FULL_SEEDS = 3  # its whole budget takes longer than all other contenders
 NOT_SOLVED = 3  # exit status of `python -m training train`
 
@@ -56,8 +58,9 @@ def run_json(*command: str | Path, env: dict[str, str] | None = None) -> dict[st
 
 
 def run_ours(*arguments: str) -> dict[str, Any]:
-    """Run `ours_contender.py` with TensorFlow configured as in `training.cli`."""
+    """Run `ours_contender.py` with the libraries configured as in `training.cli`."""
     settings = {
+        "OPENBLAS_NUM_THREADS": "1",
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "TF_ENABLE_ONEDNN_OPTS": "0",
         "TF_USE_LEGACY_KERAS": "1",
@@ -109,9 +112,12 @@ def run_seed(env_id: str, seed: int, *, full: bool) -> Iterable[Run]:
     contenders = ["ours", "sb3_ppo"]
     if env_id == CARTPOLE:
         contenders += ["sb3_a2c", *(["sb3_ppo_full"] if full else []), "rejax"]
+    else:
+        contenders.append("ours_workers")
     for contender in contenders:
-        if contender == "ours":
-            measured = run_ours("first-pass", PRESET_OF_ENV[env_id], str(seed))
+        if contender.startswith("ours"):
+            workers = 1 if contender == "ours" else ENV_WORKERS
+            measured = run_ours("first-pass", PRESET_OF_ENV[env_id], str(seed), str(workers))
         elif contender == "rejax":
             measured = run_rejax("first-pass", str(seed))
         else:

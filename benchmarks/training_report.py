@@ -9,6 +9,7 @@ from benchmarks.common import median_and_range, table
 
 LABELS = {
     "ours": "ours",
+    "ours_workers": "ours, two processes",
     "sb3_ppo": "stable-baselines3 PPO",
     "sb3_a2c": "stable-baselines3 A2C",
     "sb3_ppo_full": "stable-baselines3 PPO, 100,000 steps",
@@ -19,6 +20,7 @@ LABELS = {
 RATIOS = {
     "PPO s / our s": (("sb3_ppo", "seconds"), ("ours", "seconds")),
     "with set-up": (("sb3_ppo", "seconds_with_setup"), ("ours", "seconds_with_setup")),
+    "PPO s / our s, two processes": (("sb3_ppo", "seconds"), ("ours_workers", "seconds")),
     "A2C s / our s": (("sb3_a2c", "seconds"), ("ours", "seconds")),
     "our steps/s / PPO's": (("ours", "steps_per_second"), ("sb3_ppo", "steps_per_second")),
     "PPO s / our command s": (("sb3_ppo", "seconds"), ("command", "seconds")),

@@ -32,7 +32,7 @@ def run_on(
     made_up: MadeUp, env_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Trainer, TrainingResult]:
     """A run that evaluates after every update, and three times after the first that passes."""
-    monkeypatch.setattr("training.trainer.evaluate", made_up)
+    monkeypatch.setattr("training.evaluator.evaluate", made_up)
     config = dataclasses.replace(
         PRESETS["ppo"],
         env_id=env_id,
@@ -102,7 +102,7 @@ def test_without_a_threshold_the_best_of_all_evaluated_policies_is_kept(
     gym.spec(tiny_env).reward_threshold = None
     # sampled and greedy of three updates; the second scores most, and is evaluated once more
     made_up = MadeUp(1.0, 2.0, 5.0, 4.0, 3.9, 9.0, 4.5, 4.6)
-    monkeypatch.setattr("training.trainer.evaluate", made_up)
+    monkeypatch.setattr("training.evaluator.evaluate", made_up)
     config = dataclasses.replace(
         PRESETS["ppo"],
         env_id=tiny_env,

@@ -5,11 +5,12 @@ import numpy.typing as npt
 import pytest
 
 from training.config import Environment
+from training.evaluation import Evaluation
 from training.model import Policy
 from training.presets import PRESETS
-from training.robustness import robustness
+from training.robustness import play_long_episodes, robustness
 from training.trainer import Trainer
-from training.types import FloatArray
+from training.types import FloatArray, PolicyFunction
 
 SECONDS_A_STEP = 0.02  # CartPole's
 
@@ -59,6 +60,29 @@ def test_a_learned_policy_holds_far_beyond_its_time_limit(learned: Policy) -> No
     assert tested["pushes"].mean > 250.0
     assert tested["pushes"].mean <= 500.0
     assert tested == robustness(learned, Environment("CartPole-v1"))
+
+
+def test_the_endurance_test_is_the_long_episodes_of_the_card(learned: Policy) -> None:
+    environment = Environment("CartPole-v1")
+
+    def endurance(policy: PolicyFunction, steps: int) -> Evaluation:
+        return play_long_episodes(policy, environment, steps, lambda: False, until_one_ends=True)
+
+    passed = endurance(learned, 10_000)
+    assert passed == robustness(learned, environment)["long_episodes"]
+    given, short = Watched(learned), endurance(learned, 100)
+    assert robustness(given, environment, endurance=passed)["long_episodes"] is passed
+    assert {len(seen) for seen in given.seen} == {100, 1_000}  # the long ones are not played
+    assert robustness(learned, environment, endurance=short)["long_episodes"] == passed
+
+
+def test_the_endurance_test_ends_with_the_first_fall() -> None:
+    environment = Environment("CartPole-v1")
+    stopped = play_long_episodes(
+        always_right, environment, 10_000, lambda: False, until_one_ends=True
+    )
+    whole = play_long_episodes(always_right, environment, 10_000, lambda: False)
+    assert stopped.steps == 20 * whole.minimum < whole.steps
 
 
 def test_cartpole_only() -> None:

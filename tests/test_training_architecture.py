@@ -14,17 +14,17 @@ LAYERS = [
     {"search"},
     {"options", "config_options"},
     {"run", "benchmark", "export"},
-    # what a run leaves, what it shows, and what it starts
-    {"checkpoint", "metrics", "processes", "reporting", "storing"},
+    # what a run leaves, and what it shows
+    {"checkpoint", "metrics", "reporting", "storing"},
     {"card", "trainer"},
-    {"state"},
+    {"state", "evaluator"},
     {"advantages", "selection", "robustness", "pictures", "signing", "writing"},
     {"artefact", "rollout", "learner", "evaluation", "savedmodel", "warmup"},
     {"model", "intervals", "scores", "folder", "versions"},
     {"names", "normalization", "presets", "pushes"},
     {"envs", "finite"},
-    {"config", "spaces"},
-    {"types", "files", "errors"},
+    {"config", "spaces", "workers"},
+    {"types", "files", "errors", "processes"},
 ]
 
 

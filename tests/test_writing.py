@@ -18,6 +18,7 @@ from training import writing
 from training.artefact import load
 from training.model import Policy, initialize
 from training.savedmodel import network_of, save
+from training.versions import checksums
 
 POLICY = Policy(initialize(np.random.default_rng(0), 4, 2, with_units(64)), "tanh")
 OBSERVATIONS = np.random.default_rng(1).normal(size=(16, 4)).astype(np.float32)
@@ -204,15 +205,13 @@ def test_a_model_that_computes_something_else_is_not_exported(
 def test_a_file_that_differs_from_its_checksum_is_not_exported(
     path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = writing._run
-
-    def damage_after_running(folder: Path, observations: Any) -> Any:
-        outputs = run(folder, observations)
+    def damage_after_listing(folder: Path) -> dict[str, str]:
+        listed = checksums(folder)
         with (folder / path).open("ab") as file:
             file.write(b" ")
-        return outputs
+        return listed
 
-    monkeypatch.setattr(writing, "_run", damage_after_running)
+    monkeypatch.setattr(writing, "checksums", damage_after_listing)
     with pytest.raises(writing.ExportError, match=f"{path} does not match its checksum"):
         exported(tmp_path / "cartpole", POLICY)
     assert list((tmp_path / "cartpole").iterdir()) == []

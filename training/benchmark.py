@@ -4,6 +4,7 @@ import csv
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def benchmark(
     output: Path,
     baseline: list[dict[str, float]] | None,
     report: Callable[[str], None],
+    env_workers: int = 1,
 ) -> dict[str, Any]:
     """Train once for each seed, one after the other in this process.
 
@@ -43,6 +45,7 @@ def benchmark(
         output: folder for `<name>.csv` and `<name>.png`.
         baseline: the runs of another benchmark to compare with, if any.
         report: called with each line of the table as soon as it is known.
+        env_workers: processes that step the environments, see `make_vector_env`.
 
     Returns:
         `runs`, and their `median`, `worst` and `interquartile_mean`, in JSON values, and with a
@@ -52,7 +55,7 @@ def benchmark(
     report("  ".join(f"{column:>9}" for column in COLUMNS))
     runs = []
     for seed in seeds:
-        runs.append(_run(config, seed))
+        runs.append(_run(config, seed, env_workers))
         report(_line(runs[-1]))
     solved = f"{sum(run['solved'] for run in runs)}/{len(runs)}"
     median = {measure: statistics.median(run[measure] for run in runs) for measure in MEASURES}
@@ -100,16 +103,17 @@ def read_baseline(path: Path) -> list[dict[str, float]]:
     return runs
 
 
-def _run(config: TrainingConfig, seed: int) -> dict[str, Any]:
-    trainer = Trainer(config, seed)
-    started = time.perf_counter()
-    while trainer.state.result is None:
-        trainer.step()
+def _run(config: TrainingConfig, seed: int, env_workers: int) -> dict[str, Any]:
+    with closing(Trainer(config, seed, env_workers=env_workers)) as trainer:
+        started = time.perf_counter()
+        while trainer.state.result is None:
+            trainer.step()
+        seconds = time.perf_counter() - started
     return {
         "seed": seed,
         "solved": trainer.state.result.solved,
         "env_steps": trainer.state.env_steps,
-        "seconds": round(time.perf_counter() - started, 3),
+        "seconds": round(seconds, 3),
         "greedy": trainer.state.result.greedy.mean,
         "sampled": trainer.state.result.sampled.mean,
     }

@@ -12,7 +12,7 @@ from training.trainer import Trainer
 FOLDER = "checkpoints"  # in that of the run
 NAME = "update"
 KEPT = 2
-FORMAT = 3  # of what is stored
+FORMAT = 4  # of what is stored
 
 
 class CheckpointError(TrainingError):
@@ -101,6 +101,7 @@ class Checkpoints:
         self._trainer.state = state
         self._stored_update = state.update
         if env is not None:
+            self._trainer.env.close()
             self._trainer.env = env
         else:
             self._trainer.restart_environments()

@@ -28,6 +28,7 @@ from training.folder import claim, extend, locked, next_folder, read_settings, r
 from training.options import (
     Mistake,
     allow_module_option,
+    env_workers_option,
     errors_in_one_line,
     json_option,
     many_imports,
@@ -39,7 +40,7 @@ from training.options import (
     require_writable,
 )
 from training.presets import Preset
-from training.processes import drawing_process
+from training.processes import drawing_process, note_signals
 from training.reporting import progress_display
 from training.tune_command import tune
 from training.versions import newest_solved, read_config
@@ -64,6 +65,9 @@ def commands() -> None:
     # Before TensorFlow is imported. We use no Keras: choosing the legacy one, which is not
     # installed, skips the import of Keras 3, a fifth of TensorFlow's start-up.
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    # Before NumPy is imported. Small matrices gain little from threads, which would wait actively
+    # for each other on cores that other processes need.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Silence the banners and notices of these libraries.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -105,6 +109,7 @@ def main() -> None:
     help="Version to go on from: its weights, and its hyperparameters in place of a preset's.",
 )
 @allow_module_option
+@env_workers_option
 @click.option(
     "--run-dir",
     type=click.Path(file_okay=False, path_type=Path),
@@ -134,6 +139,7 @@ def train(
     seed: int,
     start_from: Path | None,
     allowed_modules: tuple[str, ...],
+    env_workers: int,
     run_dir: Path | None,
     resume: bool,
     allow_unsolved: bool,
@@ -154,7 +160,7 @@ def train(
     if if_missing and not resume and (existing := newest_solved(models / name)) is not None:
         _report_existing(existing, as_json)
         return
-    received = _note_signals()
+    received = note_signals()
     with errors_in_one_line(), progress_display() as display, ExitStack() as stack:
         # Mistakes are told before TensorFlow is imported, which takes seconds.
         if resume:
@@ -172,6 +178,7 @@ def train(
                 str(models / name),
                 allow_unsolved,
                 None if start_from is None else str(start_from),
+                env_workers,
             )
         require_environment(settings.config)
         require_writable(Path(settings.models))
@@ -284,16 +291,3 @@ def _report_existing(version: Path, as_json: bool) -> None:
         f"{version} is there and solved: not training again, which `train` without --if-missing "
         "does (docker compose run --rm train train)"
     )
-
-
-def _note_signals() -> list[int]:
-    """Record SIGTERM and the first Ctrl-C in a list; a second Ctrl-C interrupts at once."""
-    received: list[int] = []
-
-    def note(number: int, _frame: object) -> None:
-        received.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    signal.signal(signal.SIGTERM, note)
-    signal.signal(signal.SIGINT, note)
-    return received

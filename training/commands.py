@@ -11,6 +11,7 @@ from training.config_options import HyperparameterCommand, chosen_config, config
 from training.options import (
     Mistake,
     allow_module_option,
+    env_workers_option,
     errors_in_one_line,
     json_option,
     many_imports,
@@ -138,6 +139,7 @@ def render(
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="CSV of another benchmark, such as another preset's, to compare with.",
 )
+@env_workers_option
 @json_option
 @config_options
 @click.pass_context
@@ -150,6 +152,7 @@ def benchmark(
     config_file: Path | None,
     output: Path,
     baseline: Path | None,
+    env_workers: int,
     as_json: bool,
     **_: object,
 ) -> None:
@@ -172,6 +175,7 @@ def benchmark(
             output,
             None if baseline is None else read_baseline(baseline),
             report=lambda line: click.echo(line, err=as_json),
+            env_workers=env_workers,
         )
     if as_json:
         click.echo(json.dumps(result))

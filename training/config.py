@@ -165,8 +165,7 @@ class TrainingConfig:
     endurance_steps: Annotated[
         Count | None,
         about(
-            "Time limit of the endurance test: greedy episodes with a reward of 1 per step, all "
-            "of which must last to the limit."
+            "Time limit of the endurance test: 20 greedy episodes, all of which must last to it."
         ),
     ] = None
     patience: Annotated[
@@ -208,6 +207,7 @@ class RunSettings(NamedTuple):
     models: str  # folder in which the exported version gets its number
     allow_unsolved: bool  # export the policy even if it is not solved
     start_from: str | None = None  # folder of the version whose weights it began with
+    env_workers: int = 1  # processes that step the environments, see `make_vector_env`
 
 
 # What commit 0cabd54 stored, with the only value that each ever had.

@@ -17,6 +17,7 @@ from training.config import Environment
 from training.errors import TrainingError
 from training.spaces import is_flat, observation_names, reason_against
 from training.types import DoubleArray
+from training.workers import WorkersVectorEnv
 
 
 class UnsupportedEnvironmentError(TrainingError):
@@ -51,7 +52,7 @@ def make_env(environment: Environment, render_mode: str | None = None) -> gym.En
 
 
 class OneEpisode(gym.Wrapper[Any, Any, Any, Any]):
-    """An environment that stands still once its first episode has ended."""
+    """An environment that stands still once an episode has ended, until a seed begins another."""
 
     ended = False
     _last: Any  # observation
@@ -59,8 +60,11 @@ class OneEpisode(gym.Wrapper[Any, Any, Any, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Begin the episode; from its end on, return its last observation."""
-        return (self._last, {}) if self.ended else super().reset(seed=seed, options=options)
+        """Begin an episode with a seed; without one, a vector environment wants the next one."""
+        if self.ended and seed is None:
+            return self._last, {}
+        self.ended = False
+        return super().reset(seed=seed, options=options)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Take a step, or none if the episode has ended."""
@@ -72,7 +76,7 @@ class OneEpisode(gym.Wrapper[Any, Any, Any, Any]):
 
 
 def make_vector_env(
-    environment: Environment, num_envs: int, *, one_episode: bool = False
+    environment: Environment, num_envs: int, *, one_episode: bool = False, workers: int = 1
 ) -> VectorEnv[Any, Any, Any]:
     """Make `num_envs` copies of an environment, stepped together.
 
@@ -84,8 +88,10 @@ def make_vector_env(
     Args:
         environment: what is made.
         num_envs: how many.
-        one_episode: whether only the first episode of each is looked at; where they are stepped
-            one after another, no other is played then.
+        one_episode: whether only the first episode after a reset is looked at; where they are
+            stepped one after another, no other is played then.
+        workers: processes that share them where they are stepped one after another, this one
+            included. What happens is the same.
 
     Raises:
         UnsupportedEnvironmentError: see `make_env`.
@@ -104,8 +110,22 @@ def make_vector_env(
             if same_spaces and env.metadata.get("autoreset_mode") is AutoresetMode.NEXT_STEP:
                 return env
             env.close()
-        make = partial(make_env, environment)
-        return SyncVectorEnv([(lambda: OneEpisode(make())) if one_episode else make] * num_envs)
+    # A mapping that cannot be changed could not be sent to a process.
+    environment = environment._replace(kwargs=dict(environment.kwargs))
+    make = partial(_one_after_another, environment, one_episode)
+    workers = min(workers, num_envs)
+    if workers == 1:
+        return make(num_envs)
+    sizes = [len(share) for share in np.array_split(range(num_envs), workers)]
+    return WorkersVectorEnv(sizes, [partial(make, size) for size in sizes], *spaces)
+
+
+def _one_after_another(environment: Environment, one_episode: bool, num_envs: int) -> SyncVectorEnv:
+    def make() -> gym.Env[Any, Any]:
+        env = make_env(environment)
+        return OneEpisode(env) if one_episode else env
+
+    return SyncVectorEnv([make] * num_envs)
 
 
 def describe(environment: Environment) -> Description:

@@ -48,6 +48,8 @@ def evaluate(
     return_bounds: Bounds | None = None,
     reset_options: dict[str, float] | None = None,
     disturb: Callable[[VectorEnv, int], None] | None = None,
+    until_one_ends: bool = False,
+    env: VectorEnv | None = None,
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
     """Play the first episode of each of `episodes` environments.
@@ -64,6 +66,8 @@ def evaluate(
         return_bounds: the lowest and the highest possible return, where they are known.
         reset_options: handed to the environment's reset.
         disturb: called before each step with the environment and the number of the step.
+        until_one_ends: stop as soon as an episode has ended: then only the steps are known.
+        env: `episodes` environments of one episode (see `make_vector_env`) that are there already.
         stop_requested: asked before each step.
 
     Raises:
@@ -74,7 +78,10 @@ def evaluate(
     limit = environment.max_episode_steps or describe(environment).max_episode_steps or MAX_STEPS
     returns, steps = np.zeros(episodes), 0
     running = np.ones(episodes, bool)
-    with contextlib.closing(make_vector_env(environment, episodes, one_episode=True)) as env:
+    with contextlib.ExitStack() as stack:
+        if env is None:
+            env = make_vector_env(environment, episodes, one_episode=True)
+            stack.enter_context(contextlib.closing(env))
         seed = int(rng.integers(2**31))
         observations, _ = env.reset(seed=seed, options=reset_options)
         for step in range(limit):
@@ -92,7 +99,7 @@ def evaluate(
             returns += rewards * running
             steps += int(running.sum())
             running &= ~(terminated | truncated)
-            if not running.any():
+            if not running.any() or (until_one_ends and not running.all()):
                 break
     return summarize(returns, return_bounds)._replace(steps=steps)
 

@@ -108,9 +108,8 @@ def read_settings(folder: Path) -> RunSettings:
                 f"{folder / SETTINGS} is not as this program wrote it: the checkpoints belong to "
                 "other settings, for which a new run is needed"
             )
-        return RunSettings(**{name: stored[name] for name in RunSettings._fields})._replace(
-            config=config_from(stored["config"])
-        )
+        given = {name: stored[name] for name in RunSettings._fields if name in stored}
+        return RunSettings(**given)._replace(config=config_from(stored["config"]))
     except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
         raise RunError(f"{folder} holds no run to resume: {error}") from error
 

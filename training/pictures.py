@@ -118,6 +118,6 @@ def _frame(env: gym.Env[Any, Any]) -> Image.Image:
     frame = Image.fromarray(pixels)
     size = GIF_WIDTH, round(frame.height * GIF_WIDTH / frame.width)
     # One palette for all frames: computing one per frame would take most of the time.
-    return frame.resize(size, Image.Resampling.BOX).convert(
+    return frame.resize(size, Image.Resampling.BOX, reducing_gap=1.0).convert(
         "P", palette=Image.Palette.WEB, dither=Image.Dither.NONE
     )

@@ -1,4 +1,4 @@
-"""Processes beside the command's own: they end with it, and leave Ctrl-C to it."""
+"""Processes beside the command's own, which end with it, and the signals that end it."""
 
 import importlib
 import multiprocessing
@@ -13,13 +13,26 @@ from contextlib import contextmanager
 CONTEXT = multiprocessing.get_context("spawn")
 
 
-@contextmanager
-def without_interrupts() -> Iterator[None]:
-    """Block SIGINT: processes that start meanwhile inherit that.
+def note_signals() -> list[int]:
+    """Record SIGTERM and the first Ctrl-C in a list; a second Ctrl-C interrupts at once."""
+    received: list[int] = []
 
-    A terminal sends Ctrl-C to all of them, and the command ends them.
+    def note(number: int, _frame: object) -> None:
+        received.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGTERM, note)
+    signal.signal(signal.SIGINT, note)
+    return received
+
+
+@contextmanager
+def without_signals(*signals: signal.Signals) -> Iterator[None]:
+    """Block signals: processes that start meanwhile inherit that.
+
+    A terminal sends Ctrl-C (SIGINT) to all of them, and the command ends them.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
     finally:
@@ -46,7 +59,7 @@ def drawing_process() -> Iterator[Executor]:
     """
     with ProcessPoolExecutor(1, CONTEXT, initializer=end_with_parent) as executor:
         try:
-            with without_interrupts():
+            with without_signals(signal.SIGINT):
                 executor.submit(_import_what_draws)
             yield executor
         finally:

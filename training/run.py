@@ -102,22 +102,25 @@ def _run(
     extended: bool,
 ) -> dict[str, Any] | None:
     display.phase("compiling")
+    config = settings.config
     trainer = Trainer(
-        settings.config,
+        config,
         settings.seed,
         _start(settings, folder),
+        env_workers=settings.env_workers,
         stop_requested=stop_requested,
         announce=display.phase,
     )
     try:
-        result = train(
-            trainer,
-            folder,
-            display,
-            stop_requested,
-            with_environments=with_environments,
-            extended=extended,
-        )
+        with contextlib.closing(trainer):
+            result = train(
+                trainer,
+                folder,
+                display,
+                stop_requested,
+                with_environments=with_environments,
+                extended=extended,
+            )
         if result is None:
             return None
         display.phase("testing robustness")
@@ -126,16 +129,19 @@ def _run(
             read_metrics(folder / "metrics.csv"),
             trainer.reward_threshold,
             result.policy,
-            settings.config.environment,
+            config.environment,
             settings.seed,
             folder,
         )
-        tested = robustness(result.policy, settings.config.environment, stop_requested)
+        tested = robustness(result.policy, config.environment, stop_requested, result.endurance)
     except StopRequestedError:
         return None
-    display.phase("drawing pictures")
-    pictures = _pictures(drawn)
-    config, state = settings.config, trainer.state
+
+    def pictures() -> dict[str, Path]:
+        display.phase("drawing pictures")
+        return _pictures(drawn)
+
+    state = trainer.state
     model_dir = exported_before(settings, state.env_steps)
     if model_dir is None and (result.solved or settings.allow_unsolved):
         display.phase("exporting")
@@ -153,6 +159,8 @@ def _run(
         golden = golden_values(result.policy, state.sample_observations)
         network = network_of(result.policy)
         model_dir = write_version(Path(settings.models), network, card, golden, pictures)
+    else:
+        pictures()
     summary = {
         "solved": result.solved,
         "model_dir": None if model_dir is None else str(model_dir),

@@ -13,7 +13,8 @@ class Candidate(NamedTuple):
     policy: Policy
     greedy: Evaluation
     sampled: Evaluation
-    endured: bool = False  # it has a margin, and passed the endurance test
+    endured: bool = False  # it has a margin, and passed the endurance test if there is one
+    endurance: Evaluation | None = None  # that test, where it was passed
     pushed: Evaluation | None = None  # where candidates that endured are compared by that
 
     def score(self) -> tuple[bool, float, float]:

@@ -42,6 +42,7 @@ class TrainingResult(NamedTuple):
     solved: bool  # both evaluations reach the threshold, if there is one
     greedy: Evaluation
     sampled: Evaluation
+    endurance: Evaluation | None  # see `Candidate`
 
 
 @dataclass(slots=True)

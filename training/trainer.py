@@ -3,22 +3,21 @@
 import math
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from gymnasium.vector import VectorEnv
 
 from training.advantages import make_batch
-from training.config import ConfigError, Environment, TrainingConfig
+from training.config import ConfigError, TrainingConfig
 from training.envs import make_vector_env
-from training.evaluation import Evaluation, StopRequestedError, evaluate
+from training.evaluation import Evaluation, StopRequestedError
+from training.evaluator import Evaluator
 from training.finite import NotFiniteError
 from training.learner import Learner, learning_rate
 from training.model import Policy, initialize
 from training.names import describe_with_names
 from training.normalization import RewardScale, no_samples
 from training.pushes import can_push, push_at_random
-from training.robustness import evaluate_pushed
 from training.rollout import Rollout, collect, reset
 from training.selection import (
     Candidate,
@@ -31,7 +30,6 @@ from training.selection import (
 from training.state import Progress, Start, TrainingResult, TrainingState
 
 GOLDEN_OBSERVATIONS = 16
-ENDURANCE_EPISODES = 20
 RUNNING_RETURN_RATE = 0.01
 
 
@@ -54,6 +52,8 @@ class Trainer:
         config: TrainingConfig,
         seed: int,
         start: Start | None = None,
+        *,
+        env_workers: int = 1,
         stop_requested: Callable[[], bool] = lambda: False,
         announce: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -63,6 +63,7 @@ class Trainer:
             config: what to run.
             seed: of everything random.
             start: what to go on from, in place of weights that are drawn.
+            env_workers: processes that step the environments, see `make_vector_env`.
             stop_requested: asked before each step of an evaluation, which it ends.
             announce: told what the trainer does now: "training" or "evaluating".
 
@@ -72,8 +73,7 @@ class Trainer:
             NotFiniteError: a first observation is NaN or infinite.
             UnsupportedEnvironmentError: see `training.envs`.
         """
-        self.config = config
-        self._stop_requested, self._announce = stop_requested, announce
+        self.config, self._announce = config, announce
         rng = np.random.default_rng(seed)
         self.described = describe_with_names(
             config.environment, config.observation_names, config.action_names
@@ -83,7 +83,8 @@ class Trainer:
             self.reward_threshold = self.described.reward_threshold
         if config.push_standard_deviation and not can_push(config.environment):
             raise ConfigError("push_standard_deviation is of CartPole as Gymnasium has it only")
-        self.env = make_vector_env(config.environment, config.num_envs)
+        self.env = make_vector_env(config.environment, config.num_envs, workers=env_workers)
+        self._evaluator = Evaluator(config, env_workers, stop_requested)
         size = len(self.described.observation_names)
         if start is None:
             actions = len(self.described.action_names)
@@ -98,6 +99,11 @@ class Trainer:
             observation_high=np.full(size, -np.inf, np.float32),
             sample_observations=np.empty((0, size), np.float32),
         )
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.env.close()
+        self._evaluator.close()
 
     def policy(self) -> Policy:
         """The policy as it is now."""
@@ -120,10 +126,11 @@ class Trainer:
         spent = is_budget_spent(self.config, state.env_steps, state.episodes)
         if state.result is None or spent:
             return
-        policy, solved, greedy, sampled = state.result
+        result = state.result
         if self.reward_threshold is None:
-            state.best, state.result = Candidate(policy, greedy, sampled), None
-        elif not solved:
+            state.best = Candidate(result.policy, result.greedy, result.sampled)
+            state.result = None
+        elif not result.solved:
             state.result = None
 
     def step(self) -> Progress:
@@ -227,7 +234,8 @@ class Trainer:
         if not exhausted and not due:
             return None, None
 
-        before = state.rng.bit_generator.state, state.evaluation_steps
+        before = state.rng.bit_generator.state
+        self._evaluator.steps = 0
         self._announce("evaluating")
         try:
             policy = self.policy()
@@ -237,38 +245,26 @@ class Trainer:
                 greedy = self._evaluate(policy, deterministic=True)
                 if reaches(threshold, greedy.mean):
                     candidate = Candidate(policy, greedy, sampled)
-                    if candidate.has_margin(threshold) and self._endures(policy):
-                        candidate = candidate._replace(endured=True, pushed=self._pushed(policy))
+                    if candidate.has_margin(threshold):
+                        candidate = self._evaluator.examine(candidate, state.rng)
                     best = better(best, candidate)
             passes = state.evaluations_since_pass + (best is not None and threshold is not None)
             if exhausted or is_search_over(config, best, passes):
-                state.result = self._result(policy if best is None else best.policy, exhausted)
+                chosen = (policy, None) if best is None else (best.policy, best.endurance)
+                state.result = self._result(*chosen, exhausted)
                 best, passes = None, 0
         except StopRequestedError:
             # Undo the interrupted evaluation: the next step repeats it.
-            state.rng.bit_generator.state, state.evaluation_steps = before
+            state.rng.bit_generator.state = before
             raise
+        state.evaluation_steps += self._evaluator.steps
         state.best, state.evaluations_since_pass = best, passes
         self._announce("training")
         return sampled, greedy
 
-    def _endures(self, policy: Policy) -> bool:
-        limit = self.config.endurance_steps
-        if limit is None:
-            return True
-        environment = self.config.environment._replace(max_episode_steps=limit)
-        endurance = self._play(policy, environment, episodes=ENDURANCE_EPISODES, deterministic=True)
-        return endurance.minimum >= limit
-
-    def _pushed(self, policy: Policy) -> Evaluation | None:
-        config, state = self.config, self.state
-        if config.push_standard_deviation == 0:
-            return None
-        pushed = evaluate_pushed(policy, config.environment, state.rng, self._stop_requested)
-        state.evaluation_steps += pushed.steps
-        return pushed
-
-    def _result(self, chosen: Policy, exhausted: bool) -> TrainingResult | None:
+    def _result(
+        self, chosen: Policy, endurance: Evaluation | None, exhausted: bool
+    ) -> TrainingResult | None:
         """Evaluate the chosen policy on fresh episodes: a selected maximum is biased upwards.
 
         Returns:
@@ -277,24 +273,8 @@ class Trainer:
         greedy = self._evaluate(chosen, deterministic=True)
         sampled = self._evaluate(chosen, deterministic=False)
         solved = reaches(self.reward_threshold, greedy.mean, sampled.mean)
-        return TrainingResult(chosen, solved, greedy, sampled) if solved or exhausted else None
+        result = TrainingResult(chosen, solved, greedy, sampled, endurance)
+        return result if solved or exhausted else None
 
     def _evaluate(self, policy: Policy, *, deterministic: bool) -> Evaluation:
-        return self._play(
-            policy,
-            self.config.environment,
-            episodes=self.config.evaluation_episodes,
-            deterministic=deterministic,
-            return_bounds=self.config.return_bounds,
-        )
-
-    def _play(self, policy: Policy, environment: Environment, **options: Any) -> Evaluation:
-        evaluation = evaluate(
-            policy,
-            environment,
-            rng=self.state.rng,
-            stop_requested=self._stop_requested,
-            **options,
-        )
-        self.state.evaluation_steps += evaluation.steps
-        return evaluation
+        return self._evaluator.evaluate(policy, self.state.rng, deterministic=deterministic)

@@ -1,5 +1,6 @@
 """Run the trials of a study in several processes, as many as are wanted and are not stored yet."""
 
+import signal
 import sys
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -14,7 +15,7 @@ from optuna.trial import FixedTrial, TrialState
 from training.config import TrainingConfig
 from training.errors import TrainingError
 from training.options import many_imports
-from training.processes import CONTEXT, end_with_parent, without_interrupts
+from training.processes import CONTEXT, end_with_parent, without_signals
 from training.search import propose
 from training.study import Study, begin, load, locked
 
@@ -82,7 +83,7 @@ def _run_processes(study: Study, trials: int, processes: int, seeds: tuple[int, 
         for index in range(min(processes, trials))
     ]
     try:
-        with without_interrupts():
+        with without_signals(signal.SIGINT):
             for worker in workers:
                 worker.start()
         running = list(workers)

@@ -10,9 +10,8 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,7 +54,7 @@ def write_version(
     network: Network,
     card: dict[str, Any],
     golden: Golden,
-    extra_files: Mapping[str, Path] = MappingProxyType({}),
+    extra_files: Callable[[], Mapping[str, Path]] = dict,
 ) -> Path:
     """Write the next version of a policy.
 
@@ -65,7 +64,8 @@ def write_version(
         card: the policy card; JSON values. `checksums` is added: the SHA-256 of every file,
             its own with `NO_CHECKSUM` in the place of that checksum.
         golden: what the policy computes, stored so that others can verify theirs.
-        extra_files: name to path of further files to copy to `assets.extra`.
+        extra_files: returns the name and path of further files to copy to `assets.extra`; it may
+            wait for them, since the SavedModel is written and verified before.
 
     Returns:
         The version's folder, `base/<number>`.
@@ -77,9 +77,10 @@ def write_version(
     base.mkdir(parents=True, exist_ok=True)
     with _staging_folder(base) as staging:
         save(staging, network)
+        _verify_outputs(staging, golden)
         extra = staging / "assets.extra"
         extra.mkdir()
-        for name, path in extra_files.items():
+        for name, path in extra_files().items():
             shutil.copyfile(path, extra / name)
         values = {name: array.tolist() for name, array in golden._asdict().items()}
         (staging / GOLDEN).write_text(_to_json({**values, "tolerance": GOLDEN_TOLERANCE}))
@@ -88,7 +89,7 @@ def write_version(
         unsigned = _to_json({**card, "checksums": listed})
         own_checksum = hashlib.sha256(unsigned.encode()).hexdigest()
         (staging / CARD).write_text(unsigned.replace(NO_CHECKSUM, own_checksum))
-        _verify(staging, golden)
+        _verify_checksums(staging)
         make_readable(staging)
         return _rename_to_next_version(staging, base)
 
@@ -126,12 +127,15 @@ def _wait_for_lock(folder: int) -> None:
             return
 
 
-def _verify(folder: Path, golden: Golden) -> None:
-    outputs = _run(folder, golden.observations)
+def _verify_checksums(folder: Path) -> None:
     written = checksums(folder)
     for path, checksum in json.loads((folder / CARD).read_text())["checksums"].items():
         if path != CARD and written[path] != checksum:
             raise ExportError(f"{path} does not match its checksum")
+
+
+def _verify_outputs(folder: Path, golden: Golden) -> None:
+    outputs = _run(folder, golden.observations)
     for name in ("action_logits", "state_values"):
         saved, expected = outputs[name].numpy(), getattr(golden, name)
         if not np.allclose(saved, expected, rtol=GOLDEN_TOLERANCE, atol=GOLDEN_TOLERANCE):

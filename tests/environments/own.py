@@ -3,6 +3,7 @@
 Tests put this folder on the path, as users do with theirs.
 """
 
+import multiprocessing
 import os
 import threading
 import time
@@ -94,6 +95,15 @@ class Countdown(Plain):
         return observation, 1.0, terminated, truncated, info
 
 
+class Raising(Plain):
+    """Raises after some steps, in a process that multiprocessing has started."""
+
+    def step(self, action: np.int64) -> Step:
+        if multiprocessing.parent_process() is not None and self.left == 3:
+            raise RuntimeError("out of fuel")
+        return super().step(action)
+
+
 class Crashing(Plain):
     """Ends its process when it is drawn, as a broken graphics driver does."""
 
@@ -106,6 +116,6 @@ class Crashing(Plain):
         os._exit(1)
 
 
-KINDS = (Plain, Locked, Recreated, Slow, NotFinite, Countdown, Crashing)
+KINDS = (Plain, Locked, Recreated, Slow, NotFinite, Countdown, Raising, Crashing)
 for kind in KINDS:
     gym.register(f"{kind.__name__}-v0", entry_point=f"own:{kind.__name__}")
