@@ -119,3 +119,19 @@ def test_without_a_threshold_the_best_of_all_evaluated_policies_is_kept(
     assert result.policy is made_up.evaluated[2]
     assert result.solved
     assert (result.greedy.mean, result.sampled.mean) == (4.5, 4.6)
+
+
+def test_only_a_policy_that_may_end_the_run_is_found_before_its_endurance_test(
+    tiny_env: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the first has no margin, the second does
+    made_up = MadeUp(8.0, 8.0, (7.6, 7.5), (7.6, 7.5), 7.6, 7.6)
+    monkeypatch.setattr("training.evaluator.evaluate", made_up)
+    config = dataclasses.replace(
+        PRESETS["ppo"], env_id=tiny_env, num_envs=2, evaluation_interval=1, endurance_steps=None
+    )
+    found: list[Policy] = []
+    trainer = Trainer(config, 0, found=found.append)
+    while trainer.state.result is None:
+        trainer.step()
+    assert found == [trainer.state.result.policy]

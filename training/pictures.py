@@ -1,9 +1,13 @@
 """Pictures of a run: its learning curve, and an episode of the learned policy."""
 
+import io
 import math
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Executor, Future
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import click
 import gymnasium as gym
 import numpy as np
 from PIL import Image
@@ -18,38 +22,75 @@ GIF_WIDTH = 300
 GIF_FRAMES_PER_SECOND = 25
 
 
-class Drawn(NamedTuple):
-    """The pictures of a run that could be drawn."""
-
-    paths: list[Path]
-    reason: str | None  # why one could not be drawn, if so
-
-
 class RenderError(Exception):
     """An environment cannot be drawn; the message says why."""
 
 
-def draw(
-    metrics: list[dict[str, float]],
-    reward_threshold: float | None,
-    policy: PolicyFunction,
-    environment: Environment,
-    seed: int,
-    folder: Path,
-) -> Drawn:
-    """Draw a run's learning curve, and record an episode, in the folder of the run."""
-    paths: list[Path] = []
+class Pictures:
+    """The pictures of a run, drawn in another process while the run goes on.
+
+    One that cannot be drawn does not prevent the export.
+    """
+
+    def __init__(
+        self, drawing: Executor, environment: Environment, seed: int, folder: Path
+    ) -> None:
+        """Draw nothing yet.
+
+        Args:
+            drawing: the process, see `training.processes`.
+            environment: in which episodes are recorded.
+            seed: of their initial states.
+            folder: of the run.
+        """
+        self._drawing, self._folder = drawing, folder
+        self._environment, self._seed = environment, seed
+        self._recorded: PolicyFunction | None = None
+        self._drawn: dict[Path, Future[str | None]] = {}
+
+    def record(self, policy: PolicyFunction) -> None:
+        """Begin to record an episode of a policy, in place of any other's."""
+        if policy is not self._recorded:
+            self._recorded = policy
+            self._begin("episode.gif", record_episode, policy, self._environment, self._seed)
+
+    def draw_curve(self, metrics: list[dict[str, float]], reward_threshold: float | None) -> None:
+        """Begin to draw the learning curve."""
+        self._begin("learning_curve.png", draw_learning_curve, metrics, reward_threshold)
+
+    def wait(self) -> dict[str, Path]:
+        """Wait for what was begun: name to path of what was drawn."""
+        pictures, reasons = {}, []
+        for path, drawn in self._drawn.items():
+            try:
+                reason = drawn.result()
+            except BrokenExecutor:  # the renderer crashed
+                reason = "the process that draws has ended"
+            if reason is None:
+                pictures[path.name] = path
+            else:
+                reasons.append(reason)
+        if reasons:
+            click.echo(f"a picture could not be drawn: {reasons[0]}", err=True)
+        return pictures
+
+    def _begin(self, name: str, draw: Callable[..., object], *arguments: Any) -> None:
+        path = self._folder / name
+        try:
+            self._drawn[path] = self._drawing.submit(_try_to_draw, path, draw, *arguments)
+        except BrokenExecutor as error:
+            self._drawn[path] = Future()
+            self._drawn[path].set_exception(error)
+
+
+def _try_to_draw(path: Path, draw: Callable[..., object], *arguments: Any) -> str | None:
+    """Draw a picture; why that is impossible, if so."""
     try:
-        path = folder / "learning_curve.png"
-        draw_learning_curve(metrics, reward_threshold, path)
-        paths.append(path)
-        path = folder / "episode.gif"
-        record_episode(policy, environment, seed, path)
-        paths.append(path)
+        draw(*arguments, path)
     # Rendering is the environment's own code, and not every environment can.
     except Exception as error:
-        return Drawn(paths, first_line(error))
-    return Drawn(paths, None)
+        return first_line(error)
+    return None
 
 
 def draw_learning_curve(
@@ -105,9 +146,11 @@ def record_episode(
             if terminated or truncated:
                 break
     milliseconds = 1000 * every / frames_per_second
+    whole = io.BytesIO()  # at once: the process that draws can be ended at any time
     frames[0].save(
-        path, "GIF", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0
+        whole, "GIF", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0
     )
+    path.write_bytes(whole.getvalue())
     return episode_return
 
 

@@ -53,7 +53,7 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def drawing_process() -> Iterator[Executor]:
-    """A process for `training.pictures.draw`, which imports what that needs at once.
+    """A process for `training.pictures`, which imports what that needs at once.
 
     It is busy while the command imports TensorFlow and compiles, which take one core.
     """

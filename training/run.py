@@ -4,7 +4,7 @@ import contextlib
 import errno
 import json
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, Executor, Future
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from training.folder import RESULT
 from training.metrics import EventWriter, MetricsFile, read_metrics
 from training.model import Policy
 from training.normalization import Moments, no_samples
-from training.pictures import Drawn, draw
+from training.pictures import Pictures
 from training.reporting import Display
 from training.robustness import robustness
 from training.savedmodel import network_of
@@ -103,6 +103,7 @@ def _run(
 ) -> dict[str, Any] | None:
     display.phase("compiling")
     config = settings.config
+    pictures = Pictures(drawing, config.environment, settings.seed, folder)
     trainer = Trainer(
         config,
         settings.seed,
@@ -110,6 +111,7 @@ def _run(
         env_workers=settings.env_workers,
         stop_requested=stop_requested,
         announce=display.phase,
+        found=pictures.record,
     )
     try:
         with contextlib.closing(trainer):
@@ -124,22 +126,11 @@ def _run(
         if result is None:
             return None
         display.phase("testing robustness")
-        drawn = drawing.submit(
-            draw,
-            read_metrics(folder / "metrics.csv"),
-            trainer.reward_threshold,
-            result.policy,
-            config.environment,
-            settings.seed,
-            folder,
-        )
+        pictures.record(result.policy)
+        pictures.draw_curve(read_metrics(folder / "metrics.csv"), trainer.reward_threshold)
         tested = robustness(result.policy, config.environment, stop_requested, result.endurance)
     except StopRequestedError:
         return None
-
-    def pictures() -> dict[str, Path]:
-        display.phase("drawing pictures")
-        return _pictures(drawn)
 
     state = trainer.state
     model_dir = exported_before(settings, state.env_steps)
@@ -158,9 +149,9 @@ def _run(
         )
         golden = golden_values(result.policy, state.sample_observations)
         network = network_of(result.policy)
-        model_dir = write_version(Path(settings.models), network, card, golden, pictures)
+        model_dir = write_version(Path(settings.models), network, card, golden, pictures.wait)
     else:
-        pictures()
+        pictures.wait()
     summary = {
         "solved": result.solved,
         "model_dir": None if model_dir is None else str(model_dir),
@@ -195,17 +186,6 @@ def _start(settings: RunSettings, folder: Path) -> Start | None:
         mean, scale = (array.astype(np.float64) for array in policy.normalization)
         moments = Moments(float(loaded.training["env_steps"]), mean, 1 / scale**2)
     return Start(policy.weights, moments)
-
-
-def _pictures(drawn: Future[Drawn]) -> dict[str, Path]:
-    """Wait for the pictures; one that cannot be drawn does not prevent the export."""
-    try:
-        paths, reason = drawn.result()
-    except BrokenExecutor:  # the renderer crashed
-        paths, reason = [], "the process that draws has ended"
-    if reason is not None:
-        click.echo(f"a picture could not be drawn: {reason}", err=True)
-    return {path.name: path for path in paths}
 
 
 def exported_before(settings: RunSettings, env_steps: int) -> Path | None:

@@ -56,6 +56,7 @@ class Trainer:
         env_workers: int = 1,
         stop_requested: Callable[[], bool] = lambda: False,
         announce: Callable[[str], None] = lambda _: None,
+        found: Callable[[Policy], None] = lambda _: None,
     ) -> None:
         """Make the environments, draw the first weights and compile the update.
 
@@ -66,6 +67,7 @@ class Trainer:
             env_workers: processes that step the environments, see `make_vector_env`.
             stop_requested: asked before each step of an evaluation, which it ends.
             announce: told what the trainer does now: "training" or "evaluating".
+            found: told of a policy that ends the run if it passes the endurance test, before that.
 
         Raises:
             ConfigError: there are more or fewer names than numbers or actions, or the
@@ -73,7 +75,7 @@ class Trainer:
             NotFiniteError: a first observation is NaN or infinite.
             UnsupportedEnvironmentError: see `training.envs`.
         """
-        self.config, self._announce = config, announce
+        self.config, self._announce, self._found = config, announce, found
         rng = np.random.default_rng(seed)
         self.described = describe_with_names(
             config.environment, config.observation_names, config.action_names
@@ -246,6 +248,8 @@ class Trainer:
                 if reaches(threshold, greedy.mean):
                     candidate = Candidate(policy, greedy, sampled)
                     if candidate.has_margin(threshold):
+                        if is_search_over(config, candidate._replace(endured=True), 0):
+                            self._found(policy)
                         candidate = self._evaluator.examine(candidate, state.rng)
                     best = better(best, candidate)
             passes = state.evaluations_since_pass + (best is not None and threshold is not None)
