@@ -116,7 +116,7 @@ def run_seed(env_id: str, seed: int, *, full: bool) -> Iterable[Run]:
         contenders.append("ours_workers")
     for contender in contenders:
         if contender.startswith("ours"):
-            workers = 1 if contender == "ours" else ENV_WORKERS
+            workers = 0 if contender == "ours" else ENV_WORKERS
             measured = run_ours("first-pass", PRESET_OF_ENV[env_id], str(seed), str(workers))
         elif contender == "rejax":
             measured = run_rejax("first-pass", str(seed))

@@ -9,7 +9,7 @@ from tests.runs import run_trainer
 from tests.test_rollout import always_right
 from training.config import ConfigError, Environment
 from training.config_options import change
-from training.envs import make_vector_env
+from training.envs import make_shares
 from training.model import Dense, Policy
 from training.presets import PRESETS
 from training.pushes import push
@@ -22,7 +22,7 @@ LEFT = np.array([100, -100], np.float32)
 
 
 def test_what_is_chosen_is_pushed_before_a_step() -> None:
-    env = make_vector_env(Environment("CartPole-v1"), 1_000)
+    env = make_shares(Environment("CartPole-v1"), 1_000)
     state = reset(env, seed=0)
     pushed = np.arange(1_000) % 2 == 0
     rng = np.random.default_rng(1)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from training.config import Environment
-from training.envs import make_vector_env
+from training.envs import make_shares
 from training.model import ActorCritic, Dense, Policy
 from training.rollout import Rollout, collect, reset
 
@@ -17,7 +17,7 @@ def always_right() -> Policy:
 
 
 def collected(num_envs: int, num_steps: int, *, whole_episodes: bool = False) -> Rollout:
-    env = make_vector_env(Environment("CartPole-v1"), num_envs)
+    env = make_shares(Environment("CartPole-v1"), num_envs)
     rollout, _ = collect(
         env,
         reset(env, seed=0),
@@ -57,7 +57,7 @@ def test_episode_returns_are_the_rewards_of_whole_episodes() -> None:
 
 
 def test_an_episode_that_spans_rollouts_is_counted_once_and_whole() -> None:
-    env = make_vector_env(Environment("CartPole-v1"), 1)
+    env = make_shares(Environment("CartPole-v1"), 1)
     state, rng = reset(env, seed=0), np.random.default_rng(0)
     returns: list[float] = []
     for _ in range(10):
@@ -76,7 +76,7 @@ def test_whole_episodes_stop_after_one_episode_each_and_pad_the_rest() -> None:
 
 def test_the_time_limit_truncates_and_does_not_terminate() -> None:
     # random play never reaches the goal in 200 steps
-    env = make_vector_env(Environment("MountainCar-v0"), 2)
+    env = make_shares(Environment("MountainCar-v0"), 2)
     hidden = Dense(np.zeros((2, 1), np.float32), np.zeros(1, np.float32))
     actor = Dense(np.zeros((1, 3), np.float32), np.zeros(3, np.float32))
     critic = Dense(np.zeros((1, 1), np.float32), np.zeros(1, np.float32))

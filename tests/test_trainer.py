@@ -13,7 +13,8 @@ from tests.guess_the_sign import GuessTheSign
 from tests.runs import run_trainer, with_units
 from training.config import Environment
 from training.config_options import change
-from training.evaluation import StopRequestedError, evaluate
+from training.errors import StopRequestedError
+from training.evaluation import evaluate
 from training.finite import NotFiniteError
 from training.model import initialize
 from training.presets import PRESETS, Preset

@@ -23,7 +23,7 @@ LAYERS = [
     {"model", "intervals", "scores", "folder", "versions"},
     {"names", "normalization", "presets", "pushes"},
     {"envs", "finite"},
-    {"config", "spaces", "workers"},
+    {"config", "spaces", "shares"},
     {"types", "files", "errors", "processes"},
 ]
 

@@ -34,7 +34,7 @@ def benchmark(
     output: Path,
     baseline: list[dict[str, float]] | None,
     report: Callable[[str], None],
-    env_workers: int = 1,
+    env_workers: int = 0,
 ) -> dict[str, Any]:
     """Train once for each seed, one after the other in this process.
 
@@ -45,7 +45,7 @@ def benchmark(
         output: folder for `<name>.csv` and `<name>.png`.
         baseline: the runs of another benchmark to compare with, if any.
         report: called with each line of the table as soon as it is known.
-        env_workers: processes that step the environments, see `make_vector_env`.
+        env_workers: processes that step the environments, see `make_shares`.
 
     Returns:
         `runs`, and their `median`, `worst` and `interquartile_mean`, in JSON values, and with a

@@ -55,8 +55,8 @@ class Checkpoints:
         state = self._trainer.state
         if state.update == self._stored_update:
             return
-        env = self._trainer.env if self._with_environments else None
-        self._pickled_state.assign(cloudpickle.dumps((FORMAT, state, env)))
+        envs = self._trainer.envs if self._with_environments else None
+        self._pickled_state.assign(cloudpickle.dumps((FORMAT, state, envs)))
         sync_first = tf.train.CheckpointOptions(
             experimental_write_callbacks=[lambda: sync_tree(self._folder)]
         )
@@ -94,14 +94,14 @@ class Checkpoints:
         path = str(self._folder / f"{NAME}-{update}")
         # The format first: variables of another one do not fit.
         pickled = tf.train.load_checkpoint(path).get_tensor("state/.ATTRIBUTES/VARIABLE_VALUE")
-        form, state, env = cloudpickle.loads(pickled)
+        form, state, envs = cloudpickle.loads(pickled)
         if form != FORMAT:
             raise CheckpointError(f"it has format {form}, this program reads {FORMAT}")
         self._checkpoint.restore(path).assert_existing_objects_matched()
         self._trainer.state = state
         self._stored_update = state.update
-        if env is not None:
-            self._trainer.env.close()
-            self._trainer.env = env
+        if envs is not None:
+            self._trainer.envs.close()
+            self._trainer.envs = envs
         else:
             self._trainer.restart_environments()

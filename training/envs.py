@@ -15,9 +15,9 @@ from gymnasium.wrappers import FlattenObservation, TransformAction
 
 from training.config import Environment
 from training.errors import TrainingError
+from training.shares import OneShare, ProcessShares, Shares
 from training.spaces import is_flat, observation_names, reason_against
 from training.types import DoubleArray
-from training.workers import WorkersVectorEnv
 
 
 class UnsupportedEnvironmentError(TrainingError):
@@ -76,7 +76,7 @@ class OneEpisode(gym.Wrapper[Any, Any, Any, Any]):
 
 
 def make_vector_env(
-    environment: Environment, num_envs: int, *, one_episode: bool = False, workers: int = 1
+    environment: Environment, num_envs: int, *, one_episode: bool = False
 ) -> VectorEnv[Any, Any, Any]:
     """Make `num_envs` copies of an environment, stepped together.
 
@@ -90,42 +90,67 @@ def make_vector_env(
         num_envs: how many.
         one_episode: whether only the first episode after a reset is looked at; where they are
             stepped one after another, no other is played then.
-        workers: processes that share them where they are stepped one after another, this one
-            included. What happens is the same.
 
     Raises:
         UnsupportedEnvironmentError: see `make_env`.
     """
-    with closing(make_env(environment)) as single, _quiet():
-        spec, spaces = single.unwrapped.spec, (single.observation_space, single.action_space)
-        is_plain = not environment.kwargs and not environment.wrappers
-        if is_plain and spec is not None and spec.vector_entry_point is not None:
-            env = gym.make_vec(
-                environment.id,
-                num_envs=num_envs,
-                vectorization_mode="vector_entry_point",
-                **_time_limit(environment),
-            )
-            same_spaces = (env.single_observation_space, env.single_action_space) == spaces
-            if same_spaces and env.metadata.get("autoreset_mode") is AutoresetMode.NEXT_STEP:
-                return env
-            env.close()
-    # A mapping that cannot be changed could not be sent to a process.
-    environment = environment._replace(kwargs=dict(environment.kwargs))
-    make = partial(_one_after_another, environment, one_episode)
-    workers = min(workers, num_envs)
-    if workers == 1:
-        return make(num_envs)
-    sizes = [len(share) for share in np.array_split(range(num_envs), workers)]
-    return WorkersVectorEnv(sizes, [partial(make, size) for size in sizes], *spaces)
+    vectorised = _vectorised(environment, num_envs)
+    if vectorised is not None:
+        return vectorised
 
-
-def _one_after_another(environment: Environment, one_episode: bool, num_envs: int) -> SyncVectorEnv:
     def make() -> gym.Env[Any, Any]:
         env = make_env(environment)
         return OneEpisode(env) if one_episode else env
 
     return SyncVectorEnv([make] * num_envs)
+
+
+def make_shares(
+    environment: Environment, num_envs: int, *, one_episode: bool = False, workers: int = 0
+) -> Shares:
+    """Make `num_envs` copies of an environment, see `make_vector_env`.
+
+    Args:
+        environment: what is made.
+        num_envs: how many.
+        one_episode: whether only the first episode after a reset is looked at.
+        workers: processes to share them out among, unless Gymnasium has a vectorised
+            implementation, or 0 for none but this one.
+
+    Raises:
+        UnsupportedEnvironmentError: see `make_env`.
+    """
+    if workers == 0:
+        return OneShare(make_vector_env(environment, num_envs, one_episode=one_episode))
+    vectorised = _vectorised(environment, num_envs)
+    if vectorised is not None:
+        return OneShare(vectorised)
+    # A mapping that cannot be changed could not be sent to a process.
+    environment = environment._replace(kwargs=dict(environment.kwargs))
+    sizes = [len(share) for share in np.array_split(range(num_envs), min(workers, num_envs))]
+    make = partial(make_vector_env, environment, one_episode=one_episode)
+    return ProcessShares(sizes, [partial(make, size) for size in sizes])
+
+
+def _vectorised(environment: Environment, num_envs: int) -> VectorEnv[Any, Any, Any] | None:
+    """Gymnasium's own vectorised implementation, if it has one of this very environment."""
+    if environment.kwargs or environment.wrappers:
+        return None
+    with closing(make_env(environment)) as single, _quiet():
+        spec, spaces = single.unwrapped.spec, (single.observation_space, single.action_space)
+        if spec is None or spec.vector_entry_point is None:
+            return None
+        env = gym.make_vec(
+            environment.id,
+            num_envs=num_envs,
+            vectorization_mode="vector_entry_point",
+            **_time_limit(environment),
+        )
+    same_spaces = (env.single_observation_space, env.single_action_space) == spaces
+    if same_spaces and env.metadata.get("autoreset_mode") is AutoresetMode.NEXT_STEP:
+        return env
+    env.close()
+    return None
 
 
 def describe(environment: Environment) -> Description:

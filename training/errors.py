@@ -7,6 +7,10 @@ class TrainingError(Exception):
     exit_status = 2  # wrong use
 
 
+class StopRequestedError(Exception):
+    """What was going on was not finished, because a stop was requested."""
+
+
 def first_line(error: Exception) -> str:
     """The first line of an error of a library, or its type where it says nothing."""
     return str(error).splitlines()[0] if str(error).strip() else type(error).__name__

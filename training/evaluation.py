@@ -1,6 +1,7 @@
 """How good a policy is: full episodes on the real Gymnasium environment."""
 
 import contextlib
+import copy
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -8,22 +9,19 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from training.config import Environment
-from training.envs import describe, make_vector_env
-from training.errors import TrainingError
+from training.envs import describe, make_shares
+from training.errors import StopRequestedError, TrainingError
 from training.finite import finite_observations, require_finite
 from training.intervals import Bounds, betting_interval, bootstrap_interval, mean
 from training.model import sample_actions
-from training.types import DoubleArray, PolicyFunction
+from training.shares import Shares
+from training.types import DoubleArray, IntArray, PolicyFunction
 
 MAX_STEPS = 10_000  # of an episode without a time limit
 
 
 class ReturnBoundsError(TrainingError):
     """A return is outside the bounds that were given for all returns."""
-
-
-class StopRequestedError(Exception):
-    """An evaluation was not finished, because a stop was requested."""
 
 
 class Evaluation(NamedTuple):
@@ -49,7 +47,7 @@ def evaluate(
     reset_options: dict[str, float] | None = None,
     disturb: Callable[[VectorEnv, int], None] | None = None,
     until_one_ends: bool = False,
-    env: VectorEnv | None = None,
+    envs: Shares | None = None,
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
     """Play the first episode of each of `episodes` environments.
@@ -67,7 +65,7 @@ def evaluate(
         reset_options: handed to the environment's reset.
         disturb: called before each step with the environment and the number of the step.
         until_one_ends: stop as soon as an episode has ended: then only the steps are known.
-        env: `episodes` environments of one episode (see `make_vector_env`) that are there already.
+        envs: `episodes` environments of one episode (see `make_shares`) that are there already.
         stop_requested: asked before each step.
 
     Raises:
@@ -76,32 +74,59 @@ def evaluate(
         StopRequestedError: a stop was requested.
     """
     limit = environment.max_episode_steps or describe(environment).max_episode_steps or MAX_STEPS
-    returns, steps = np.zeros(episodes), 0
-    running = np.ones(episodes, bool)
     with contextlib.ExitStack() as stack:
-        if env is None:
-            env = make_vector_env(environment, episodes, one_episode=True)
-            stack.enter_context(contextlib.closing(env))
+        if envs is None:
+            envs = make_shares(environment, episodes, one_episode=True)
+            stack.enter_context(contextlib.closing(envs))
         seed = int(rng.integers(2**31))
-        observations, _ = env.reset(seed=seed, options=reset_options)
-        for step in range(limit):
-            if stop_requested():
-                raise StopRequestedError
-            if disturb is not None:
-                disturb(env, step)
-            logits, _ = policy(finite_observations(observations, f"step {step} of an evaluation"))
-            if deterministic:
-                actions = logits.argmax(axis=-1)
-            else:
-                actions = sample_actions(logits, rng.random(episodes))
-            observations, rewards, terminated, truncated, _ = env.step(actions)
-            require_finite(rewards, "the reward", f"step {step + 1} of an evaluation")
-            returns += rewards * running
-            steps += int(running.sum())
-            running &= ~(terminated | truncated)
-            if not running.any() or (until_one_ends and not running.all()):
-                break
-    return summarize(returns, return_bounds)._replace(steps=steps)
+        uniforms = None if deterministic else copy.deepcopy(rng)
+        how = reset_options, limit, disturb, until_one_ends
+        parts = envs.call(
+            _play, policy, episodes, seed, uniforms, *how, stop_requested=stop_requested
+        )
+    returns, steps = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    if not deterministic:
+        rng.random((steps.max(), episodes))  # what every share has drawn
+    return summarize(returns, return_bounds)._replace(steps=int(steps.sum()))
+
+
+def _play(
+    env: VectorEnv,
+    own: slice,
+    policy: PolicyFunction,
+    episodes: int,
+    seed: int,
+    uniforms: np.random.Generator | None,
+    reset_options: dict[str, float] | None,
+    limit: int,
+    disturb: Callable[[VectorEnv, int], None] | None,
+    until_one_ends: bool,
+    stop_requested: Callable[[], bool],
+) -> tuple[DoubleArray, IntArray]:
+    """Play a share's first episodes; their returns and steps."""
+    returns, steps = np.zeros(env.num_envs), np.zeros(env.num_envs, np.int64)
+    running = np.ones(env.num_envs, bool)
+    observations, _ = env.reset(seed=seed + own.start, options=reset_options)
+    rows = np.zeros((episodes, *observations.shape[1:]), np.float32)  # see `rollout.collect`
+    for step in range(limit):
+        if stop_requested():
+            raise StopRequestedError
+        if disturb is not None:
+            disturb(env, step)
+        rows[own] = finite_observations(observations, f"step {step} of an evaluation", own.start)
+        logits, _ = policy(rows)
+        if uniforms is None:
+            actions = logits.argmax(axis=-1)
+        else:
+            actions = sample_actions(logits, uniforms.random(episodes))
+        observations, rewards, terminated, truncated, _ = env.step(actions[own])
+        require_finite(rewards, "the reward", f"step {step + 1} of an evaluation", own.start)
+        returns += rewards * running
+        steps += running
+        running &= ~(terminated | truncated)
+        if not running.any() or (until_one_ends and not running.all()):
+            break
+    return returns, steps
 
 
 def summarize(returns: DoubleArray, bounds: Bounds | None) -> Evaluation:

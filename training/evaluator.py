@@ -5,15 +5,17 @@ from collections.abc import Callable
 import numpy as np
 
 from training.config import TrainingConfig
-from training.envs import make_vector_env
+from training.envs import make_shares
+from training.errors import StopRequestedError
 from training.evaluation import Evaluation, evaluate
 from training.model import Policy
 from training.robustness import LONG_EPISODES, evaluate_pushed, play_long_episodes
 from training.selection import Candidate
+from training.shares import Shares
 
 
 class Evaluator:
-    """Evaluations of policies, in environments that are made once.
+    """Evaluations of policies, in environments that are made for the first one.
 
     Each takes a generator of the environments' seeds and the sampled actions, and raises
     `NotFiniteError`, `ReturnBoundsError` and `StopRequestedError` as `evaluate` does.
@@ -25,39 +27,48 @@ class Evaluator:
     def __init__(
         self, config: TrainingConfig, env_workers: int, stop_requested: Callable[[], bool]
     ) -> None:
-        """Make the environments.
+        """Make no environment yet.
 
         Args:
             config: of the run.
-            env_workers: processes that step them, see `make_vector_env`.
+            env_workers: processes that step the environments, see `make_shares`.
             stop_requested: asked before each step.
         """
         self.steps = 0
         self._config, self._stop_requested = config, stop_requested
-        self._env = make_vector_env(
-            config.environment, config.evaluation_episodes, one_episode=True, workers=env_workers
-        )
+        self._env_workers = env_workers
+        self._envs: Shares | None = None
 
     def close(self) -> None:
         """Close the environments."""
-        self._env.close()
+        if self._envs is not None:
+            self._envs.close()
+            self._envs = None
 
     def evaluate(
         self, policy: Policy, rng: np.random.Generator, *, deterministic: bool
     ) -> Evaluation:
         """Play `evaluation_episodes` episodes."""
-        return self._counted(
-            evaluate(
+        environment, episodes = self._config.environment, self._config.evaluation_episodes
+        if self._envs is None:
+            self._envs = make_shares(
+                environment, episodes, one_episode=True, workers=self._env_workers
+            )
+        try:
+            evaluation = evaluate(
                 policy,
-                self._config.environment,
-                episodes=self._config.evaluation_episodes,
+                environment,
+                episodes=episodes,
                 deterministic=deterministic,
                 rng=rng,
                 return_bounds=self._config.return_bounds,
-                env=self._env,
+                envs=self._envs,
                 stop_requested=self._stop_requested,
             )
-        )
+        except StopRequestedError:
+            self.close()
+            raise
+        return self._counted(evaluation)
 
     def examine(self, candidate: Candidate, rng: np.random.Generator) -> Candidate:
         """Find out whether a candidate with a margin endures, and then withstands pushes."""

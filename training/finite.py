@@ -13,24 +13,28 @@ class NotFiniteError(TrainingError):
     exit_status = 1
 
 
-def finite_observations(observations: npt.NDArray[np.generic], when: str) -> FloatArray:
-    """Observations `[N, O]` of any type as float32.
+def finite_observations(
+    observations: npt.NDArray[np.generic], when: str, first: int = 0
+) -> FloatArray:
+    """Observations `[N, O]` of any type as float32; `first` is the number of the first one.
 
     Raises:
         NotFiniteError: one is NaN, infinite or beyond float32.
     """
     with np.errstate(over="ignore"):  # it becomes infinite
         converted = np.asarray(observations, np.float32)
-    require_finite(converted, "an observation", when)
+    require_finite(converted, "an observation", when, first)
     return converted
 
 
-def require_finite(numbers: npt.NDArray[np.floating], what: str, when: str) -> None:
-    """Check numbers of some environments, `[N]` or `[N, O]`.
+def require_finite(numbers: npt.NDArray[np.floating], what: str, when: str, first: int = 0) -> None:
+    """Check numbers of some environments, `[N]` or `[N, O]`, which count from `first`.
 
     Raises:
         NotFiniteError: one is NaN or infinite.
     """
     if not np.isfinite(numbers).all():
         wrong = tuple(np.argwhere(~np.isfinite(numbers))[0])
-        raise NotFiniteError(f"{when}: {what} of environment {wrong[0]} is {numbers[wrong]}")
+        raise NotFiniteError(
+            f"{when}: {what} of environment {first + wrong[0]} is {numbers[wrong]}"
+        )

@@ -41,10 +41,10 @@ preset_option = click.option(
 )
 env_workers_option = click.option(
     "--env-workers",
-    type=click.IntRange(min=1),
-    default=1,
-    help="Processes that share the environments, this one included, where Gymnasium has no "
-    "vectorised implementation of them. The results are the same.",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Processes to step the environments in, where Gymnasium has no vectorised implementation "
+    "of them; 0 for none but this one. The results are the same.",
 )
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one JSON object."

@@ -1,13 +1,14 @@
 """Collecting experience with the current policy."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium.vector import VectorEnv
 
 from training.finite import finite_observations, require_finite
 from training.model import Policy, sample_actions
+from training.shares import Shares
 from training.types import BoolArray, DoubleArray, FloatArray, IntArray
 
 
@@ -36,19 +37,18 @@ class Rollout(NamedTuple):
     episode_returns: DoubleArray  # [E], of the episodes that ended, in order
 
 
-def reset(env: VectorEnv, seed: int | None = None) -> EnvState:
-    """Start a new episode in every environment.
+def reset(envs: Shares, seed: int | None = None) -> EnvState:
+    """Start a new episode in every environment; environment `i` gets `seed + i`.
 
     Raises:
         NotFiniteError: an observation is NaN or infinite.
     """
-    observations, _ = env.reset(seed=seed)
-    observations = finite_observations(observations, "reset")
-    return EnvState(observations, np.zeros(env.num_envs, bool), np.zeros(env.num_envs))
+    observations = finite_observations(np.concatenate(envs.call(_reset, seed)), "reset")
+    return EnvState(observations, np.zeros(envs.num_envs, bool), np.zeros(envs.num_envs))
 
 
 def collect(
-    env: VectorEnv,
+    envs: Shares,
     state: EnvState,
     policy: Policy,
     rng: np.random.Generator,
@@ -59,41 +59,70 @@ def collect(
 ) -> tuple[Rollout, EnvState]:
     """Step the environments `num_steps` times with sampled actions.
 
-    With `whole_episodes` it stops as soon as every environment has finished one episode,
-    and the rest of the rollout is padding. `disturb` is called before each step.
+    With `whole_episodes` a share stops as soon as each of its environments has finished one
+    episode, and the rest of the rollout is padding. `disturb` is called before each step.
 
     Raises:
         NotFiniteError: an observation or a reward is NaN or infinite.
     """
-    num_envs = env.num_envs
-    uniforms = rng.random((num_steps, num_envs), dtype=np.float32)
+    uniforms = rng.random((num_steps, envs.num_envs), dtype=np.float32)
+    parts = envs.call(_collect, state, policy, uniforms, whole_episodes, disturb)
+    rows, last, resetting = zip(*parts, strict=True)
+    merged = (np.concatenate(arrays, axis=1) for arrays in zip(*rows, strict=True))
+    observations, actions, rewards, terminated, truncated, valid = merged
+    ended = (terminated | truncated) & valid
+    returns, episode_returns = state.returns, []
+    for t in range(num_steps):
+        returns = returns + rewards[t] * valid[t]
+        episode_returns.extend(returns[ended[t]])
+        returns[ended[t]] = 0.0
+    rollout = Rollout(
+        observations, actions, rewards, terminated, truncated, valid, np.array(episode_returns)
+    )
+    return rollout, EnvState(np.concatenate(last), np.concatenate(resetting), returns)
+
+
+def _reset(
+    env: VectorEnv, own: slice, seed: int | None, _stop_requested: Callable[[], bool]
+) -> Any:
+    return env.reset(seed=None if seed is None else seed + own.start)[0]
+
+
+def _collect(
+    env: VectorEnv,
+    own: slice,
+    state: EnvState,
+    policy: Policy,
+    uniforms: FloatArray,
+    whole_episodes: bool,
+    disturb: Callable[[VectorEnv], None] | None,
+    _stop_requested: Callable[[], bool],
+) -> tuple[tuple[Any, ...], FloatArray, BoolArray]:
+    """Step a share; its columns of a rollout's first six fields, and of the state after it."""
+    num_steps, num_envs = uniforms.shape
+    # The other rows are zero. The policy gets all of them, so that what it computes for a row
+    # does not depend, in the last bit, on how the environments are shared out.
     observations = np.zeros((num_steps + 1, *state.observations.shape), np.float32)
     actions = np.zeros((num_steps, num_envs), np.int64)
-    rewards = np.zeros((num_steps, num_envs), np.float32)
-    terminated, truncated, valid = np.zeros((3, num_steps, num_envs), bool)
-    episode_returns: list[float] = []
-    observations[0], resetting, returns = state
+    rewards = np.zeros((num_steps, env.num_envs), np.float32)
+    terminated, truncated, valid = np.zeros((3, num_steps, env.num_envs), bool)
+    observations[0, own], resetting = state.observations[own], state.resetting[own]
 
     for t in range(num_steps):
         if disturb is not None:
             disturb(env)
         logits, _ = policy(observations[t])
         actions[t] = sample_actions(logits, uniforms[t])
-        seen, gained, terminated[t], truncated[t], _ = env.step(actions[t])
-        observations[t + 1] = finite_observations(seen, f"step {t + 1} of the rollout")
-        require_finite(gained, "the reward", f"step {t + 1} of the rollout")
+        seen, gained, terminated[t], truncated[t], _ = env.step(actions[t, own])
+        when = f"step {t + 1} of the rollout"
+        observations[t + 1, own] = finite_observations(seen, when, own.start)
+        require_finite(gained, "the reward", when, own.start)
         rewards[t] = gained
         valid[t] = ~resetting
-        returns = returns + rewards[t] * valid[t]
         ended = (terminated[t] | truncated[t]) & valid[t]
-        if ended.any():
-            episode_returns.extend(returns[ended])
-            returns[ended] = 0.0
         resetting = resetting | ended if whole_episodes else ended
         if whole_episodes and resetting.all():
             break
 
-    rollout = Rollout(
-        observations, actions, rewards, terminated, truncated, valid, np.array(episode_returns)
-    )
-    return rollout, EnvState(observations[t + 1], resetting, returns)
+    rows = observations[:, own], actions[:, own], rewards, terminated, truncated, valid
+    return rows, observations[t + 1, own], resetting

@@ -17,8 +17,7 @@ from training.card import Seen, evaluation_to_json, policy_card, training_sectio
 from training.checkpoint import FOLDER as CHECKPOINTS
 from training.checkpoint import Checkpoints
 from training.config import RunSettings
-from training.errors import TrainingError, first_line
-from training.evaluation import StopRequestedError
+from training.errors import StopRequestedError, TrainingError, first_line
 from training.files import CARD, plain_path, write_json
 from training.folder import RESULT
 from training.metrics import EventWriter, MetricsFile, read_metrics

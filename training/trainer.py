@@ -9,8 +9,9 @@ from gymnasium.vector import VectorEnv
 
 from training.advantages import make_batch
 from training.config import ConfigError, TrainingConfig
-from training.envs import make_vector_env
-from training.evaluation import Evaluation, StopRequestedError
+from training.envs import make_shares
+from training.errors import StopRequestedError
+from training.evaluation import Evaluation
 from training.evaluator import Evaluator
 from training.finite import NotFiniteError
 from training.learner import Learner, learning_rate
@@ -41,7 +42,7 @@ class Trainer:
     Attributes:
         config: what is run.
         described: the environment.
-        env: its copies that experience is collected in.
+        envs: its copies that experience is collected in.
         learner: the weights and the state of their optimiser.
         state: everything else that changes.
         reward_threshold: mean return from which the policy counts as solved, if any.
@@ -53,7 +54,7 @@ class Trainer:
         seed: int,
         start: Start | None = None,
         *,
-        env_workers: int = 1,
+        env_workers: int = 0,
         stop_requested: Callable[[], bool] = lambda: False,
         announce: Callable[[str], None] = lambda _: None,
         found: Callable[[Policy], None] = lambda _: None,
@@ -64,7 +65,7 @@ class Trainer:
             config: what to run.
             seed: of everything random.
             start: what to go on from, in place of weights that are drawn.
-            env_workers: processes that step the environments, see `make_vector_env`.
+            env_workers: processes that step the environments, see `make_shares`.
             stop_requested: asked before each step of an evaluation, which it ends.
             announce: told what the trainer does now: "training" or "evaluating".
             found: told of a policy that ends the run if it passes the endurance test, before that.
@@ -85,7 +86,9 @@ class Trainer:
             self.reward_threshold = self.described.reward_threshold
         if config.push_standard_deviation and not can_push(config.environment):
             raise ConfigError("push_standard_deviation is of CartPole as Gymnasium has it only")
-        self.env = make_vector_env(config.environment, config.num_envs, workers=env_workers)
+        # Those that have ended must be stepped until all have: no share knows of the others.
+        workers = 0 if config.whole_episodes else env_workers
+        self.envs = make_shares(config.environment, config.num_envs, workers=workers)
         self._evaluator = Evaluator(config, env_workers, stop_requested)
         size = len(self.described.observation_names)
         if start is None:
@@ -94,7 +97,7 @@ class Trainer:
         self.learner = Learner(config, start.weights)
         self.state = TrainingState(
             rng=rng,
-            env_state=reset(self.env, seed=int(rng.integers(2**31))),
+            env_state=reset(self.envs, seed=int(rng.integers(2**31))),
             observation_moments=start.observation_moments,
             reward_scale=RewardScale(no_samples(), np.zeros(config.num_envs)),
             observation_low=np.full(size, np.inf, np.float32),
@@ -104,7 +107,7 @@ class Trainer:
 
     def close(self) -> None:
         """Close the environments."""
-        self.env.close()
+        self.envs.close()
         self._evaluator.close()
 
     def policy(self) -> Policy:
@@ -119,7 +122,7 @@ class Trainer:
     def restart_environments(self) -> None:
         """Begin new episodes, where the environments could not be stored."""
         state = self.state
-        state.env_state = reset(self.env, seed=int(state.rng.integers(2**31)))
+        state.env_state = reset(self.envs, seed=int(state.rng.integers(2**31)))
         state.reward_scale = state.reward_scale._replace(returns=np.zeros(self.config.num_envs))
 
     def extend(self) -> None:
@@ -186,23 +189,22 @@ class Trainer:
         )
 
     def _disturb(self, env: VectorEnv) -> None:
-        if self.config.push_standard_deviation > 0:
-            push_at_random(env, self.config.push_standard_deviation, self.state.rng)
+        push_at_random(env, self.config.push_standard_deviation, self.state.rng)
 
     def _collect(self, policy: Policy) -> Rollout:
         """Collect one rollout, and note what was seen in it."""
         config, state = self.config, self.state
         if config.whole_episodes and state.env_steps > 0:
-            state.env_state = reset(self.env)
+            state.env_state = reset(self.envs)
         try:
             rollout, state.env_state = collect(
-                self.env,
+                self.envs,
                 state.env_state,
                 policy,
                 state.rng,
                 config.num_steps,
                 whole_episodes=config.whole_episodes,
-                disturb=self._disturb,
+                disturb=self._disturb if config.push_standard_deviation > 0 else None,
             )
         except NotFiniteError as error:
             raise NotFiniteError(f"after {state.env_steps} environment steps, {error}") from error

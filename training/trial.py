@@ -48,7 +48,7 @@ def _score(trial: optuna.Trial, config: TrainingConfig, seeds: int) -> float:
         runs = []
         for seed in range(seeds):
             run = _Run(config, seed)
-            stack.callback(run.trainer.env.close)
+            stack.callback(run.trainer.close)
             runs.append(run)
         scores = []
         for point in range(POINTS):

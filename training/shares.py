@@ -1,0 +1,167 @@
+"""Environments in shares: one in this process, or several that processes step side by side."""
+
+import contextlib
+import signal
+import weakref
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, Protocol
+
+import cloudpickle
+import numpy as np
+from gymnasium.vector import VectorEnv
+
+from training.errors import StopRequestedError, TrainingError
+from training.processes import CONTEXT, end_with_parent, without_signals
+
+SECONDS_BETWEEN_QUESTIONS = 0.1  # whether to stop
+SECONDS_TO_CLOSE = 1
+
+# Of a share, the place of its environments among all, further arguments, and whether to stop.
+Function = Callable[..., Any]
+
+
+def never() -> bool:
+    """Whether to stop where nobody can ask."""
+    return False
+
+
+class WorkerError(TrainingError):
+    """A process that steps environments has ended; why stands on standard error."""
+
+    exit_status = 1
+
+
+class Shares(Protocol):
+    """Environments in shares, each of which is a vector environment.
+
+    Attributes:
+        num_envs: of all shares together.
+    """
+
+    num_envs: int
+
+    def call(
+        self, function: Function, *arguments: Any, stop_requested: Callable[[], bool] = never
+    ) -> list[Any]:
+        """Call a function for each share; its answers, in the order of the environments.
+
+        Raises:
+            StopRequestedError: a stop was requested. The environments are no longer of use.
+            WorkerError: a process has ended.
+        """
+
+    def close(self) -> None:
+        """Close the environments."""
+
+
+class OneShare:
+    """All environments in one share, in this process."""
+
+    def __init__(self, env: VectorEnv) -> None:
+        self._env = env
+        self.num_envs = env.num_envs
+
+    def call(
+        self, function: Function, *arguments: Any, stop_requested: Callable[[], bool] = never
+    ) -> list[Any]:
+        """See `Shares`."""
+        return [function(self._env, slice(0, self.num_envs), *arguments, stop_requested)]
+
+    def close(self) -> None:
+        """See `Shares`."""
+        self._env.close()
+
+
+class ProcessShares:
+    """A share in each of several processes.
+
+    A pickle of it holds the environments as they stand; loading that starts new processes.
+    """
+
+    def __init__(self, sizes: list[int], makers: list[Callable[[], VectorEnv]]) -> None:
+        """Start the processes.
+
+        Args:
+            sizes: how many environments each has.
+            makers: what makes them there; can be pickled.
+        """
+        self.num_envs = sum(sizes)
+        self._sizes = sizes
+        self._connections: list[Connection] = []
+        self._processes: list[BaseProcess] = []
+        # Before multiprocessing waits for all processes, at the exit of the program.
+        self._end = weakref.finalize(self, _end, self._connections, self._processes)
+        with without_signals(signal.SIGINT, signal.SIGTERM):
+            for (start, end), make in zip(
+                pairwise(np.cumsum([0, *sizes]).tolist()), makers, strict=True
+            ):
+                connection, of_worker = CONTEXT.Pipe()
+                arguments = of_worker, make, slice(start, end)
+                process = CONTEXT.Process(target=_work, args=arguments)
+                process.start()
+                of_worker.close()  # so that the process's end closes the connection
+                self._connections.append(connection)
+                self._processes.append(process)
+
+    def call(
+        self, function: Function, *arguments: Any, stop_requested: Callable[[], bool] = never
+    ) -> list[Any]:
+        """See `Shares`; of a `TrainingError` that a process raises, the first is raised here."""
+        try:
+            for connection in self._connections:
+                connection.send((function, arguments))
+            answers = [self._answer(connection, stop_requested) for connection in self._connections]
+        except (EOFError, ConnectionError) as error:
+            self.close()
+            raise WorkerError("a process that steps environments has ended") from error
+        for answer in answers:
+            if isinstance(answer, TrainingError):
+                raise answer
+        return answers
+
+    def close(self) -> None:
+        """See `Shares`."""
+        self._end()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Take the environments as they stand out of the processes."""
+        pickled = self.call(_pickled)
+        return ProcessShares, (self._sizes, [partial(cloudpickle.loads, one) for one in pickled])
+
+    def _answer(self, connection: Connection, stop_requested: Callable[[], bool]) -> Any:
+        while not connection.poll(SECONDS_BETWEEN_QUESTIONS):
+            if stop_requested():
+                self.close()
+                raise StopRequestedError
+        return connection.recv()
+
+
+def _end(connections: list[Connection], processes: list[BaseProcess]) -> None:
+    for connection in connections:
+        connection.close()
+    wait([process.sentinel for process in processes], SECONDS_TO_CLOSE)
+    for process in processes:
+        process.kill()  # if it has not ended by itself
+        process.join()
+
+
+def _work(connection: Connection, make: Callable[[], VectorEnv], own: slice) -> None:
+    """Answer what is asked of a share until the connection is closed."""
+    end_with_parent()
+    with contextlib.closing(make()) as env, contextlib.suppress(EOFError, ConnectionError):
+        while True:
+            function, arguments = connection.recv()
+            try:
+                answer = function(env, own, *arguments, never)
+            except TrainingError as error:
+                answer = error
+            connection.send(answer)
+
+
+def _pickled(env: VectorEnv, _own: slice, _stop_requested: Callable[[], bool]) -> bytes:
+    pickled: bytes = cloudpickle.dumps(env)
+    return pickled
