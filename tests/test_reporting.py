@@ -34,7 +34,7 @@ def update(display, env_steps, running_return=12.4, sampled=None, greedy=None):
         50_000,
     )
 """
-PHASES = ["importing TensorFlow", "compiling", "evaluating", "drawing pictures", "exporting"]
+PHASES = ["importing TensorFlow", "compiling", "evaluating", "testing robustness", "exporting"]
 RUN = """
 with progress_display() as display:
     display.phase("importing TensorFlow")
@@ -44,7 +44,7 @@ with progress_display() as display:
         update(display, 3000 * update_number, running_return=50 * update_number)
         if update_number % 4 == 0:
             display.phase("evaluating")
-    display.phase("drawing pictures")
+    display.phase("testing robustness")
     display.phase("exporting")
     display.finish()
 print("solved")
@@ -327,7 +327,7 @@ with progress_display() as display:
     display.phase("compiling")
     update(display, 1000)
     time.sleep(0.6)
-    display.phase("drawing pictures")
+    display.phase("testing robustness")
     display.phase("exporting")
     display.finish()
     time.sleep(0.6)

@@ -107,7 +107,9 @@ def _play(
     returns, steps = np.zeros(env.num_envs), np.zeros(env.num_envs, np.int64)
     running = np.ones(env.num_envs, bool)
     observations, _ = env.reset(seed=seed + own.start, options=reset_options)
-    rows = np.zeros((episodes, *observations.shape[1:]), np.float32)  # see `rollout.collect`
+    rows = np.zeros(
+        (episodes, *observations.shape[1:]), np.float32
+    )  # of all shares, as in a rollout
     for step in range(limit):
         if stop_requested():
             raise StopRequestedError

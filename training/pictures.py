@@ -35,7 +35,7 @@ class Pictures:
     def __init__(
         self, drawing: Executor, environment: Environment, seed: int, folder: Path
     ) -> None:
-        """Draw nothing yet.
+        """Note what the pictures are of; none is drawn yet.
 
         Args:
             drawing: the process, see `training.processes`.
@@ -59,7 +59,7 @@ class Pictures:
         self._begin("learning_curve.png", draw_learning_curve, metrics, reward_threshold)
 
     def wait(self) -> dict[str, Path]:
-        """Wait for what was begun: name to path of what was drawn."""
+        """Wait until all pictures are drawn; the path of each by its file name."""
         pictures, reasons = {}, []
         for path, drawn in self._drawn.items():
             try:
@@ -146,7 +146,7 @@ def record_episode(
             if terminated or truncated:
                 break
     milliseconds = 1000 * every / frames_per_second
-    whole = io.BytesIO()  # at once: the process that draws can be ended at any time
+    whole = io.BytesIO()  # then written at once: this process can be ended at any time
     frames[0].save(
         whole, "GIF", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0
     )

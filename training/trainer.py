@@ -86,7 +86,7 @@ class Trainer:
             self.reward_threshold = self.described.reward_threshold
         if config.push_standard_deviation and not can_push(config.environment):
             raise ConfigError("push_standard_deviation is of CartPole as Gymnasium has it only")
-        # Those that have ended must be stepped until all have: no share knows of the others.
+        # Whole episodes end with the last environment's, which one share does not know of another.
         workers = 0 if config.whole_episodes else env_workers
         self.envs = make_shares(config.environment, config.num_envs, workers=workers)
         self._evaluator = Evaluator(config, env_workers, stop_requested)
