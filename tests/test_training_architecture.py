@@ -8,7 +8,7 @@ from tests.test_architecture import imported, loaded_by, trees
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"commands", "tune_command"},
+    {"commands", "train_command", "tune_command"},
     {"tune"},
     {"trial", "study"},
     {"search"},
