@@ -17,11 +17,14 @@ PEERS := .peers
 OTHERS := triton mlserver kserve perf-analyzer
 BESIDE_TENSORFLOW := onnx stable-baselines3
 
+# What only `make test-cluster` runs.
+CLUSTER := .cluster
+
 # What can differ between versions of Python, and takes a few minutes: .ci/run repeats it.
 PYTHON_TESTS := $(patsubst %,tests/test_%.py,packaging fallbacks architecture act policy export \
 	learner rollout sampling tensors infer logs metrics_endpoint)
 
-.PHONY: demo serve model test test-long test-peers test-python lint lock
+.PHONY: demo serve model test test-long test-cluster test-peers test-python lint lock
 
 demo: $(RUNNABLE)
 	@exec $(BIN)/python -m scripts.demo
@@ -46,6 +49,14 @@ test-python: $(INSTALLED)
 test-peers: $(INSTALLED) $(PEERS)/installed $(patsubst %,$(PEERS)/%/installed,$(OTHERS) \
 		$(BESIDE_TENSORFLOW))
 	$(BIN)/pytest -m peers
+
+test-cluster: $(INSTALLED) $(CLUSTER)/installed
+	$(BIN)/pytest -m cluster
+
+$(CLUSTER)/installed: requirements/cluster.txt
+	test -d $(CLUSTER)/bin || $(PYTHON) -m venv $(CLUSTER)
+	$(CLUSTER)/bin/pip install --quiet --require-hashes -r requirements/cluster.txt
+	touch $@
 
 $(PEERS)/installed: requirements/peers.txt tests/clients/package.json
 	test -d $(PEERS)/bin || $(PYTHON) -m venv $(PEERS)
@@ -91,11 +102,11 @@ LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashe
 	--no-emit-index-url --no-emit-find-links --no-header
 lock:
 	$(LOCK) pyproject.toml --extra dev -o requirements/dev.txt
-	for extra in train serve play pull sign tune box2d; do \
+	for extra in train serve play pull sign tune ray box2d; do \
 		$(LOCK) pyproject.toml --extra $$extra -c requirements/dev.txt \
 			-o requirements/$$extra.txt || exit; \
 	done
-	cd requirements && for name in peers peers-onnx bench-serving bench-rejax; do \
+	cd requirements && for name in cluster peers peers-onnx bench-serving bench-rejax; do \
 		$(LOCK) $$name.in -c dev.txt -o $$name.txt || exit; \
 	done
 	cd requirements && for name in $(OTHERS:%=peers-%); do \

@@ -23,6 +23,7 @@ from training.envs import describe
 from training.evaluation import Evaluation, evaluate
 from training.presets import PRESETS
 from training.rollout import EnvState, reset
+from training.shares import Processes
 from training.trainer import Trainer
 
 SPEED_SECONDS = 4.0
@@ -78,11 +79,12 @@ def first_pass(preset: str, seed: str, env_workers: str) -> dict[str, Any]:
         resets.append(time.perf_counter())
         return reset(*arguments, **options)
 
+    workers = Processes(int(env_workers)) if int(env_workers) else None
     began = time.perf_counter()
     with (
         mock.patch.object(evaluator_module, "evaluate", evaluations),
         mock.patch.object(trainer_module, "reset", timed_reset),
-        contextlib.closing(Trainer(config, int(seed), env_workers=int(env_workers))) as trainer,
+        contextlib.closing(Trainer(config, int(seed), workers=workers)) as trainer,
         contextlib.suppress(FirstPass),
     ):
         while trainer.state.result is None:

@@ -11,7 +11,6 @@ from contextlib import closing
 from multiprocessing import active_children
 from pathlib import Path
 
-import cloudpickle
 import numpy as np
 import pytest
 
@@ -26,7 +25,7 @@ from training.finite import NotFiniteError, require_finite
 from training.model import Policy, initialize
 from training.rollout import collect, reset
 from training.run import train
-from training.shares import OneShare, ProcessShares, Shares, WorkerError
+from training.shares import OneShare, Processes, ProcessShares, Shares, WorkerError
 from training.trainer import Trainer
 from training.types import FloatArray
 
@@ -44,6 +43,10 @@ def is_running(pid: int) -> bool:
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
+
+
+def processes(count: int) -> Processes | None:
+    return Processes(count) if count else None
 
 
 def sample(seen: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -74,7 +77,7 @@ def assert_same(ones: list[np.ndarray], others: list[np.ndarray]) -> None:
 def test_what_is_collected_does_not_depend_on_the_processes(workers: int) -> None:
     with (
         closing(make_shares(COUNTDOWN, 5)) as alone,
-        closing(make_shares(COUNTDOWN, 5, workers=workers)) as together,
+        closing(make_shares(COUNTDOWN, 5, workers=processes(workers))) as together,
     ):
         assert isinstance(alone, OneShare)
         assert isinstance(together, ProcessShares)
@@ -85,7 +88,7 @@ def test_what_is_collected_does_not_depend_on_the_processes(workers: int) -> Non
 def test_an_evaluation_does_not_depend_on_the_processes(deterministic: bool) -> None:
     def evaluations(workers: int) -> list[Evaluation]:
         rng = np.random.default_rng(2)
-        with closing(make_shares(PLAIN, 7, one_episode=True, workers=workers)) as envs:
+        with closing(make_shares(PLAIN, 7, one_episode=True, workers=processes(workers))) as envs:
             return [
                 evaluate(sample, PLAIN, episodes=7, deterministic=deterministic, rng=rng, envs=envs)
                 for _ in range(3)
@@ -97,10 +100,12 @@ def test_an_evaluation_does_not_depend_on_the_processes(deterministic: bool) -> 
 
 
 def test_what_is_pickled_goes_on_in_new_processes() -> None:
-    with closing(make_shares(COUNTDOWN, 5, workers=2)) as envs:
+    with closing(make_shares(COUNTDOWN, 5, workers=Processes(2))) as envs:
         rng, policy = np.random.default_rng(0), network()
         _, state = collect(envs, reset(envs, seed=3), policy, rng, 30)
-        with closing(cloudpickle.loads(cloudpickle.dumps(envs))) as restored:
+        with closing(
+            make_shares(COUNTDOWN, 5, workers=Processes(2), pickled=envs.pickled())
+        ) as restored:
             one, other = (
                 collect(each, state, policy, np.random.default_rng(1), 60)[0]
                 for each in (envs, restored)
@@ -109,20 +114,20 @@ def test_what_is_pickled_goes_on_in_new_processes() -> None:
 
 
 def test_an_environment_that_gymnasium_vectorises_stays_in_this_process() -> None:
-    with closing(make_shares(Environment("CartPole-v1"), 4, workers=2)) as envs:
+    with closing(make_shares(Environment("CartPole-v1"), 4, workers=Processes(2))) as envs:
         assert isinstance(envs, OneShare)
         assert not active_children()
 
 
 def test_closing_ends_the_processes() -> None:
-    envs = make_shares(COUNTDOWN, 4, workers=3)
+    envs = make_shares(COUNTDOWN, 4, workers=Processes(3))
     assert len(active_children()) == 3
     envs.close()
     assert not active_children()
 
 
 def test_a_process_that_is_killed_is_an_error_and_ends_the_others() -> None:
-    envs = make_shares(COUNTDOWN, 4, workers=3)
+    envs = make_shares(COUNTDOWN, 4, workers=Processes(3))
     reset(envs, seed=0)
     active_children()[0].kill()
     with pytest.raises(WorkerError, match="has ended"):
@@ -133,7 +138,7 @@ def test_a_process_that_is_killed_is_an_error_and_ends_the_others() -> None:
 def test_an_error_names_the_environment_among_all_of_them() -> None:
     environment = Environment("own:NotFinite-v0", {"after": 5})
     with (
-        closing(make_shares(environment, 4, workers=2)) as envs,
+        closing(make_shares(environment, 4, workers=Processes(2))) as envs,
         pytest.raises(NotFiniteError, match="the reward of environment 1 is nan"),
     ):
         collected(envs, 1)
@@ -144,7 +149,7 @@ def test_an_error_names_the_environment_among_all_of_them() -> None:
 def test_a_stop_does_not_wait_for_an_evaluation_in_other_processes() -> None:
     slow, began = Environment("own:Slow-v0"), time.monotonic()
     with (
-        closing(make_shares(slow, 200, one_episode=True, workers=2)) as envs,
+        closing(make_shares(slow, 200, one_episode=True, workers=Processes(2))) as envs,
         pytest.raises(StopRequestedError),
     ):
         evaluate(
@@ -163,7 +168,7 @@ def test_a_stop_does_not_wait_for_an_evaluation_in_other_processes() -> None:
 def test_a_run_is_the_same_stopped_or_not_and_in_any_number_of_processes(tmp_path: Path) -> None:
     def run(folder: Path, workers: int, *, stop_after: int | None = None) -> Trainer:
         folder.mkdir(exist_ok=True)
-        trainer = Trainer(OF_COUNTDOWN, seed=0, env_workers=workers)
+        trainer = Trainer(OF_COUNTDOWN, seed=0, workers=processes(workers))
         with closing(trainer):
             train(
                 trainer,

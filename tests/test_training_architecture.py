@@ -10,10 +10,11 @@ LAYERS = [
     {"cli"},
     {"commands", "train_command", "tune_command"},
     {"tune"},
+    {"ray_tune"},
     {"trial", "study"},
     {"search"},
     {"options", "config_options"},
-    {"run", "benchmark", "export"},
+    {"run", "benchmark", "export", "workers"},
     # what a run leaves, and what it shows
     {"checkpoint", "metrics", "reporting", "storing"},
     {"card", "trainer"},
@@ -22,9 +23,11 @@ LAYERS = [
     {"artefact", "rollout", "learner", "evaluation", "savedmodel", "warmup"},
     {"model", "intervals", "scores", "folder", "versions"},
     {"names", "normalization", "presets", "pushes"},
+    {"ray_cluster"},
     {"envs", "finite"},
-    {"config", "spaces", "shares"},
-    {"types", "files", "errors", "processes"},
+    {"config", "spaces", "ray_shares"},
+    {"shares"},
+    {"types", "files", "errors", "processes", "ray_probe"},
 ]
 
 

@@ -18,7 +18,6 @@ import optuna
 import pytest
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
-import training.cli
 from tests.conftest import ENVIRONMENT, ROOT, run, wait_until
 from training.config import ConfigError, TrainingConfig
 from training.config_options import change, chosen_config, to_toml, to_values
@@ -26,6 +25,7 @@ from training.folder import read_settings
 from training.options import Mistake
 from training.presets import PRESETS
 from training.search import POINTS, SPACE, differences, propose, searched
+from training.train_command import train
 from training.trial import mean_between, score
 from training.tune_command import tune
 
@@ -392,5 +392,5 @@ def test_a_file_of_hyperparameters_gives_the_same_config(
     config = change(PRESETS["ppo"], values)
     path = tmp_path / "best.toml"
     path.write_text(to_toml(differences(config, PRESETS["ppo"])))
-    context = training.cli.train.make_context("train", ["--config", str(path)])
+    context = train.make_context("train", ["--config", str(path)])
     assert to_values(chosen_config(context, "ppo", path)) == to_values(config)

@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from training.config import TrainingConfig
 from training.errors import TrainingError
 from training.intervals import bootstrap_interval
 from training.scores import interquartile_mean, probability_of_improvement
+from training.shares import Workers
 from training.trainer import Trainer
 from training.types import DoubleArray
 
@@ -34,9 +36,10 @@ def benchmark(
     output: Path,
     baseline: list[dict[str, float]] | None,
     report: Callable[[str], None],
-    env_workers: int = 0,
+    workers: Workers | None = None,
+    map_seeds: Callable[..., Iterable[dict[str, Any]]] = map,
 ) -> dict[str, Any]:
-    """Train once for each seed, one after the other in this process.
+    """Train once for each seed.
 
     Args:
         config: what to train.
@@ -45,7 +48,9 @@ def benchmark(
         output: folder for `<name>.csv` and `<name>.png`.
         baseline: the runs of another benchmark to compare with, if any.
         report: called with each line of the table as soon as it is known.
-        env_workers: processes that step the environments, see `make_shares`.
+        workers: what steps the environments, if not the process that trains.
+        map_seeds: calls a function for each seed: in this process, one after another, or as
+            `training.ray_cluster.Cluster.map` does.
 
     Returns:
         `runs`, and their `median`, `worst` and `interquartile_mean`, in JSON values, and with a
@@ -54,9 +59,9 @@ def benchmark(
     """
     report("  ".join(f"{column:>9}" for column in COLUMNS))
     runs = []
-    for seed in seeds:
-        runs.append(_run(config, seed, env_workers))
-        report(_line(runs[-1]))
+    for run in map_seeds(partial(_run, config, workers), seeds):
+        runs.append(run)
+        report(_line(run))
     solved = f"{sum(run['solved'] for run in runs)}/{len(runs)}"
     median = {measure: statistics.median(run[measure] for run in runs) for measure in MEASURES}
     worst = {
@@ -103,8 +108,8 @@ def read_baseline(path: Path) -> list[dict[str, float]]:
     return runs
 
 
-def _run(config: TrainingConfig, seed: int, env_workers: int) -> dict[str, Any]:
-    with closing(Trainer(config, seed, env_workers=env_workers)) as trainer:
+def _run(config: TrainingConfig, workers: Workers | None, seed: int) -> dict[str, Any]:
+    with closing(Trainer(config, seed, workers=workers)) as trainer:
         started = time.perf_counter()
         while trainer.state.result is None:
             trainer.step()

@@ -12,7 +12,7 @@ from training.trainer import Trainer
 FOLDER = "checkpoints"  # in that of the run
 NAME = "update"
 KEPT = 2
-FORMAT = 4  # of what is stored
+FORMAT = 5  # of what is stored
 
 
 class CheckpointError(TrainingError):
@@ -55,7 +55,7 @@ class Checkpoints:
         state = self._trainer.state
         if state.update == self._stored_update:
             return
-        envs = self._trainer.envs if self._with_environments else None
+        envs = self._trainer.envs.pickled() if self._with_environments else None
         self._pickled_state.assign(cloudpickle.dumps((FORMAT, state, envs)))
         sync_first = tf.train.CheckpointOptions(
             experimental_write_callbacks=[lambda: sync_tree(self._folder)]
@@ -101,7 +101,6 @@ class Checkpoints:
         self._trainer.state = state
         self._stored_update = state.update
         if envs is not None:
-            self._trainer.envs.close()
-            self._trainer.envs = envs
+            self._trainer.restore_environments(envs)
         else:
             self._trainer.restart_environments()

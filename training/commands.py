@@ -1,6 +1,7 @@
 """The commands besides `train`: evaluate, render and sign a version, benchmark a preset."""
 
 import json
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from training.options import (
     many_imports,
     preset_option,
     print_evaluations,
+    ray_option,
     require_allowed,
     require_writable,
 )
@@ -48,6 +50,8 @@ run_graph_option = click.option(
 )
 @allow_module_option
 @run_graph_option
+@env_workers_option
+@ray_option
 @json_option
 def evaluate(
     model_dir: Path,
@@ -55,23 +59,35 @@ def evaluate(
     seed: int,
     allowed_modules: tuple[str, ...],
     run_graph: bool,
+    env_workers: int,
+    ray_address: str | None,
     as_json: bool,
 ) -> None:
     """Play full episodes with the exported version MODEL_DIR."""
-    with errors_in_one_line():
+    with errors_in_one_line(), ExitStack() as stack:
         loaded = _load(model_dir, allowed_modules, run_graph)
 
         import numpy as np
 
         from training.card import evaluation_to_json
+        from training.envs import make_shares
         from training.evaluation import ReturnBoundsError
         from training.evaluation import evaluate as run_evaluation
+        from training.workers import chosen_workers, connected
 
+        if loaded.training is None and (ray_address is not None or env_workers):
+            raise Mistake("a graph runs in this process: --env-workers and --ray cannot be given")
+        cluster = stack.enter_context(connected(ray_address, loaded.environment))
+
+        workers = chosen_workers(loaded.environment, env_workers, cluster)
+        envs = make_shares(loaded.environment, episodes, one_episode=True, workers=workers)
+        stack.enter_context(closing(envs))
         play = partial(
             run_evaluation,
             loaded.policy,
             loaded.environment,
             episodes=episodes,
+            envs=envs,
             rng=np.random.default_rng(seed),
             return_bounds=loaded.return_bounds,
         )
@@ -140,6 +156,7 @@ def render(
     help="CSV of another benchmark, such as another preset's, to compare with.",
 )
 @env_workers_option
+@ray_option
 @json_option
 @config_options
 @click.pass_context
@@ -153,17 +170,23 @@ def benchmark(
     output: Path,
     baseline: Path | None,
     env_workers: int,
+    ray_address: str | None,
     as_json: bool,
     **_: object,
 ) -> None:
     """Train once per seed and report how reliably the preset learns.
 
     The presets were tuned on the seeds 0 to 9. The results are named after the preset, or after
-    the file of --config.
+    the file of --config. With --ray the runs go on side by side, one on each of its processors.
     """
-    with errors_in_one_line():
+    if ray_address is not None and env_workers:
+        raise Mistake("with --ray every run has one processor: --env-workers cannot be given")
+    with errors_in_one_line(), ExitStack() as stack:
         config = chosen_config(context, preset, config_file)
         require_writable(output)
+        from training.workers import WITH_TENSORFLOW, chosen_workers, connected
+
+        cluster = stack.enter_context(connected(ray_address, config.environment, *WITH_TENSORFLOW))
         with many_imports():
             from training.benchmark import benchmark as run_benchmark
             from training.benchmark import read_baseline
@@ -175,7 +198,8 @@ def benchmark(
             output,
             None if baseline is None else read_baseline(baseline),
             report=lambda line: click.echo(line, err=as_json),
-            env_workers=env_workers,
+            workers=None if cluster else chosen_workers(config.environment, env_workers),
+            map_seeds=map if cluster is None else cluster.map,
         )
     if as_json:
         click.echo(json.dumps(result))

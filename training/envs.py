@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
+import cloudpickle
 import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Discrete
@@ -15,7 +16,7 @@ from gymnasium.wrappers import FlattenObservation, TransformAction
 
 from training.config import Environment
 from training.errors import TrainingError
-from training.shares import OneShare, ProcessShares, Shares
+from training.shares import Maker, OneShare, Shares, Workers
 from training.spaces import is_flat, observation_names, reason_against
 from training.types import DoubleArray
 
@@ -106,7 +107,12 @@ def make_vector_env(
 
 
 def make_shares(
-    environment: Environment, num_envs: int, *, one_episode: bool = False, workers: int = 0
+    environment: Environment,
+    num_envs: int,
+    *,
+    one_episode: bool = False,
+    workers: Workers | None = None,
+    pickled: list[bytes] | None = None,
 ) -> Shares:
     """Make `num_envs` copies of an environment, see `make_vector_env`.
 
@@ -114,22 +120,32 @@ def make_shares(
         environment: what is made.
         num_envs: how many.
         one_episode: whether only the first episode after a reset is looked at.
-        workers: processes to share them out among, unless Gymnasium has a vectorised
-            implementation, or 0 for none but this one.
+        workers: to share them out among, unless Gymnasium has a vectorised implementation.
+        pickled: the environments of such shares as they stood, to go on with.
 
     Raises:
         UnsupportedEnvironmentError: see `make_env`.
     """
-    if workers == 0:
-        return OneShare(make_vector_env(environment, num_envs, one_episode=one_episode))
-    vectorised = _vectorised(environment, num_envs)
-    if vectorised is not None:
-        return OneShare(vectorised)
-    # A mapping that cannot be changed could not be sent to a process.
+    alone = workers is None or is_vectorised(environment)
+    count = 1 if workers is None or alone else min(workers.count, num_envs)
+    sizes = [len(share) for share in np.array_split(range(num_envs), count)]
+    # A mapping that cannot be changed could not be sent to a worker.
     environment = environment._replace(kwargs=dict(environment.kwargs))
-    sizes = [len(share) for share in np.array_split(range(num_envs), min(workers, num_envs))]
     make = partial(make_vector_env, environment, one_episode=one_episode)
-    return ProcessShares(sizes, [partial(make, size) for size in sizes])
+    makers: list[Maker] = [partial(make, size) for size in sizes]
+    if pickled is not None:
+        makers = [partial(cloudpickle.loads, share) for share in pickled]
+    if workers is None or alone:
+        return OneShare(makers[0]())
+    return workers.start(sizes, makers, one_episode=one_episode)
+
+
+def is_vectorised(environment: Environment) -> bool:
+    """Whether Gymnasium has its own vectorised implementation of this very environment."""
+    env = _vectorised(environment, 1)
+    if env is not None:
+        env.close()
+    return env is not None
 
 
 def _vectorised(environment: Environment, num_envs: int) -> VectorEnv[Any, Any, Any] | None:

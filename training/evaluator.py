@@ -11,7 +11,7 @@ from training.evaluation import Evaluation, evaluate
 from training.model import Policy
 from training.robustness import LONG_EPISODES, evaluate_pushed, play_long_episodes
 from training.selection import Candidate
-from training.shares import Shares
+from training.shares import Shares, Workers
 
 
 class Evaluator:
@@ -25,18 +25,18 @@ class Evaluator:
     """
 
     def __init__(
-        self, config: TrainingConfig, env_workers: int, stop_requested: Callable[[], bool]
+        self, config: TrainingConfig, workers: Workers | None, stop_requested: Callable[[], bool]
     ) -> None:
         """Make no environment yet.
 
         Args:
             config: of the run.
-            env_workers: processes that step the environments, see `make_shares`.
+            workers: what steps the environments, if not this process.
             stop_requested: asked before each step.
         """
         self.steps = 0
         self._config, self._stop_requested = config, stop_requested
-        self._env_workers = env_workers
+        self._workers = workers
         self._envs: Shares | None = None
 
     def close(self) -> None:
@@ -51,9 +51,7 @@ class Evaluator:
         """Play `evaluation_episodes` episodes."""
         environment, episodes = self._config.environment, self._config.evaluation_episodes
         if self._envs is None:
-            self._envs = make_shares(
-                environment, episodes, one_episode=True, workers=self._env_workers
-            )
+            self._envs = make_shares(environment, episodes, one_episode=True, workers=self._workers)
         try:
             evaluation = evaluate(
                 policy,

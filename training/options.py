@@ -39,12 +39,31 @@ preset_option = click.option(
     default="ppo",
     help="Algorithm and hyperparameters.",
 )
+
+
+def ray_address(
+    _context: click.Context, _parameter: click.Parameter, address: str | None
+) -> str | None:
+    """Check the form of an address, if one is given."""
+    if address not in (None, "local") and not re.fullmatch(r"[^\s:/]+:\d{1,5}", address):
+        raise click.BadParameter("HOST:PORT or local, such as 10.0.0.1:6379")
+    return address
+
+
 env_workers_option = click.option(
     "--env-workers",
     type=click.IntRange(min=0),
     default=0,
-    help="Processes to step the environments in, where Gymnasium has no vectorised implementation "
-    "of them; 0 for none but this one. The results are the same.",
+    help="Workers to step the environments in, where Gymnasium has no vectorised implementation of "
+    "them: processes, or with --ray its actors; 0 for none, with --ray one per processor. The "
+    "results are the same.",
+)
+ray_option = click.option(
+    "--ray",
+    "ray_address",
+    metavar="ADDRESS",
+    callback=ray_address,
+    help="Ray cluster to work on, as HOST:PORT, or `local` for one on this machine.",
 )
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one JSON object."

@@ -27,6 +27,7 @@ from training.pictures import Pictures
 from training.reporting import Display
 from training.robustness import robustness
 from training.savedmodel import network_of
+from training.shares import Workers
 from training.state import Start, TrainingResult
 from training.trainer import Trainer
 from training.writing import golden_values, write_version
@@ -50,6 +51,7 @@ def run(
     stop_requested: Callable[[], bool],
     drawing: Executor,
     *,
+    workers: Workers | None = None,
     with_environments: bool = True,
     extended: bool = False,
 ) -> dict[str, Any] | None:
@@ -61,6 +63,7 @@ def run(
         display: shows what is done.
         stop_requested: asked after every update, and before every step of an evaluation.
         drawing: a process that draws the pictures, see `training.processes`.
+        workers: what steps the environments, if not this process.
         with_environments: whether checkpoints can hold them, see `training.storing`.
         extended: whether the budget has become larger since the run was stopped or ended.
 
@@ -77,6 +80,7 @@ def run(
             display,
             stop_requested,
             drawing,
+            workers=workers,
             with_environments=with_environments,
             extended=extended,
         )
@@ -97,6 +101,7 @@ def _run(
     stop_requested: Callable[[], bool],
     drawing: Executor,
     *,
+    workers: Workers | None,
     with_environments: bool,
     extended: bool,
 ) -> dict[str, Any] | None:
@@ -107,7 +112,7 @@ def _run(
         config,
         settings.seed,
         _start(settings, folder),
-        env_workers=settings.env_workers,
+        workers=workers,
         stop_requested=stop_requested,
         announce=display.phase,
         found=pictures.record,

@@ -4,7 +4,7 @@ import contextlib
 import signal
 import weakref
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 from itertools import pairwise
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -22,6 +22,7 @@ SECONDS_TO_CLOSE = 1
 
 # Of a share, the place of its environments among all, further arguments, and whether to stop.
 Function = Callable[..., Any]
+Maker = Callable[[], VectorEnv]
 
 
 def never() -> bool:
@@ -54,8 +55,28 @@ class Shares(Protocol):
             WorkerError: a process has ended.
         """
 
+    def pickled(self) -> list[bytes]:
+        """The environments of each share as they stand; unpickling makes them again."""
+
     def close(self) -> None:
         """Close the environments."""
+
+
+class Workers(Protocol):
+    """What can step environments beside this process."""
+
+    @property
+    def count(self) -> int:
+        """How many shares it takes at most."""
+
+    def start(self, sizes: list[int], makers: list[Maker], *, one_episode: bool) -> Shares:
+        """Share environments out.
+
+        Args:
+            sizes: how many each share has.
+            makers: what makes them there; can be pickled.
+            one_episode: whether every call begins with a reset to a seed.
+        """
 
 
 class OneShare:
@@ -71,36 +92,29 @@ class OneShare:
         """See `Shares`."""
         return [function(self._env, slice(0, self.num_envs), *arguments, stop_requested)]
 
+    def pickled(self) -> list[bytes]:
+        """See `Shares`."""
+        return self.call(pickled)
+
     def close(self) -> None:
         """See `Shares`."""
         self._env.close()
 
 
 class ProcessShares:
-    """A share in each of several processes.
+    """A share in each of several processes."""
 
-    A pickle of it holds the environments as they stand; loading that starts new processes.
-    """
-
-    def __init__(self, sizes: list[int], makers: list[Callable[[], VectorEnv]]) -> None:
-        """Start the processes.
-
-        Args:
-            sizes: how many environments each has.
-            makers: what makes them there; can be pickled.
-        """
+    def __init__(self, sizes: list[int], makers: list[Maker]) -> None:
+        """Start the processes; see `Workers.start`."""
         self.num_envs = sum(sizes)
-        self._sizes = sizes
         self._connections: list[Connection] = []
         self._processes: list[BaseProcess] = []
         # Before multiprocessing waits for all processes, at the exit of the program.
         self._end = weakref.finalize(self, _end, self._connections, self._processes)
         with without_signals(signal.SIGINT, signal.SIGTERM):
-            for (start, end), make in zip(
-                pairwise(np.cumsum([0, *sizes]).tolist()), makers, strict=True
-            ):
+            for own, make in zip(slices(sizes), makers, strict=True):
                 connection, of_worker = CONTEXT.Pipe()
-                arguments = of_worker, make, slice(start, end)
+                arguments = of_worker, make, own
                 process = CONTEXT.Process(target=_work, args=arguments)
                 process.start()
                 of_worker.close()  # so that the process's end closes the connection
@@ -118,19 +132,16 @@ class ProcessShares:
         except (EOFError, ConnectionError) as error:
             self.close()
             raise WorkerError("a process that steps environments has ended") from error
-        for answer in answers:
-            if isinstance(answer, TrainingError):
-                raise answer
+        raise_first(answers)
         return answers
+
+    def pickled(self) -> list[bytes]:
+        """See `Shares`."""
+        return self.call(pickled)
 
     def close(self) -> None:
         """See `Shares`."""
         self._end()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Take the environments as they stand out of the processes."""
-        pickled = self.call(_pickled)
-        return ProcessShares, (self._sizes, [partial(cloudpickle.loads, one) for one in pickled])
 
     def _answer(self, connection: Connection, stop_requested: Callable[[], bool]) -> Any:
         while not connection.poll(SECONDS_BETWEEN_QUESTIONS):
@@ -138,6 +149,44 @@ class ProcessShares:
                 self.close()
                 raise StopRequestedError
         return connection.recv()
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """Processes of this machine."""
+
+    count: int
+
+    def start(self, sizes: list[int], makers: list[Maker], *, one_episode: bool) -> ProcessShares:
+        """See `Workers`."""
+        del one_episode  # of no use: a process that ends is not started again
+        return ProcessShares(sizes, makers)
+
+
+def slices(sizes: list[int]) -> list[slice]:
+    """The places of each share's environments among all."""
+    return [slice(start, end) for start, end in pairwise(np.cumsum([0, *sizes]).tolist())]
+
+
+def answer(function: Function, env: VectorEnv, own: slice, arguments: tuple[Any, ...]) -> Any:
+    """Call a function for a share in another process; its answer, or its `TrainingError`."""
+    try:
+        return function(env, own, *arguments, never)
+    except TrainingError as error:
+        return error
+
+
+def raise_first(answers: list[Any]) -> None:
+    """Raise the first `TrainingError` among answers."""
+    for one in answers:
+        if isinstance(one, TrainingError):
+            raise one
+
+
+def pickled(env: VectorEnv, _own: slice, _stop_requested: Callable[[], bool]) -> bytes:
+    """A share's environments as they stand."""
+    data: bytes = cloudpickle.dumps(env)
+    return data
 
 
 def _end(connections: list[Connection], processes: list[BaseProcess]) -> None:
@@ -149,19 +198,10 @@ def _end(connections: list[Connection], processes: list[BaseProcess]) -> None:
         process.join()
 
 
-def _work(connection: Connection, make: Callable[[], VectorEnv], own: slice) -> None:
+def _work(connection: Connection, make: Maker, own: slice) -> None:
     """Answer what is asked of a share until the connection is closed."""
     end_with_parent()
     with contextlib.closing(make()) as env, contextlib.suppress(EOFError, ConnectionError):
         while True:
             function, arguments = connection.recv()
-            try:
-                answer = function(env, own, *arguments, never)
-            except TrainingError as error:
-                answer = error
-            connection.send(answer)
-
-
-def _pickled(env: VectorEnv, _own: slice, _stop_requested: Callable[[], bool]) -> bytes:
-    pickled: bytes = cloudpickle.dumps(env)
-    return pickled
+            connection.send(answer(function, env, own, arguments))

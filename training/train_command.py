@@ -30,6 +30,7 @@ from training.options import (
     plain_name,
     preset_option,
     print_evaluations,
+    ray_option,
     require_allowed,
     require_environment,
     require_writable,
@@ -61,6 +62,7 @@ OF_THE_NETWORK = {"hidden_units", "activation", "trunk", "initializer", "normali
 )
 @allow_module_option
 @env_workers_option
+@ray_option
 @click.option(
     "--run-dir",
     type=click.Path(file_okay=False, path_type=Path),
@@ -91,6 +93,7 @@ def train(
     start_from: Path | None,
     allowed_modules: tuple[str, ...],
     env_workers: int,
+    ray_address: str | None,
     run_dir: Path | None,
     resume: bool,
     allow_unsolved: bool,
@@ -132,6 +135,14 @@ def train(
                 env_workers,
             )
         require_environment(settings.config)
+        environment = settings.config.environment
+        from training.workers import chosen_workers, connected
+
+        cluster = stack.enter_context(connected(ray_address, environment))
+        if cluster is not None and settings.env_workers == 0:
+            if resume:
+                raise Mistake(f"{run_dir} began without workers: --ray cannot be given")
+            settings = settings._replace(env_workers=cluster.processors)
         require_writable(Path(settings.models))
         if run_dir is None:
             run_dir = next_folder(Path("runs") / name)
@@ -148,6 +159,9 @@ def train(
         # Before the imports, so that it imports at the same time.
         drawing = stack.enter_context(drawing_process())
         with_environments = _can_store_environments(settings.config)
+        workers = chosen_workers(
+            environment, settings.env_workers, cluster, storable=with_environments
+        )
         display.phase("importing TensorFlow")
         with many_imports():
             from training import run
@@ -157,6 +171,7 @@ def train(
             display,
             stop_requested=lambda: bool(received),
             drawing=drawing,
+            workers=workers,
             with_environments=with_environments,
             extended=larger_budget is not None,
         )
@@ -191,7 +206,7 @@ def _report(summary: dict[str, Any]) -> None:
 def _settings_to_resume(context: click.Context, run_dir: Path | None) -> RunSettings:
     if run_dir is None:
         raise Mistake("--resume needs the --run-dir of the run")
-    allowed = {"run_dir", "resume", "as_json", "max_env_steps"}
+    allowed = {"run_dir", "resume", "as_json", "max_env_steps", "ray_address"}
     for parameter in context.params.keys() - allowed:
         if context.get_parameter_source(parameter) is ParameterSource.COMMANDLINE:
             option = next(one.opts[0] for one in context.command.params if one.name == parameter)

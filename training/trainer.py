@@ -28,6 +28,7 @@ from training.selection import (
     is_search_over,
     reaches,
 )
+from training.shares import Shares, Workers
 from training.state import Progress, Start, TrainingResult, TrainingState
 
 GOLDEN_OBSERVATIONS = 16
@@ -54,7 +55,7 @@ class Trainer:
         seed: int,
         start: Start | None = None,
         *,
-        env_workers: int = 0,
+        workers: Workers | None = None,
         stop_requested: Callable[[], bool] = lambda: False,
         announce: Callable[[str], None] = lambda _: None,
         found: Callable[[Policy], None] = lambda _: None,
@@ -65,7 +66,7 @@ class Trainer:
             config: what to run.
             seed: of everything random.
             start: what to go on from, in place of weights that are drawn.
-            env_workers: processes that step the environments, see `make_shares`.
+            workers: what steps the environments, if not this process.
             stop_requested: asked before each step of an evaluation, which it ends.
             announce: told what the trainer does now: "training" or "evaluating".
             found: told of a policy that ends the run if it passes the endurance test, before that.
@@ -87,9 +88,9 @@ class Trainer:
         if config.push_standard_deviation and not can_push(config.environment):
             raise ConfigError("push_standard_deviation is of CartPole as Gymnasium has it only")
         # Whole episodes end with the last environment's, which one share does not know of another.
-        workers = 0 if config.whole_episodes else env_workers
-        self.envs = make_shares(config.environment, config.num_envs, workers=workers)
-        self._evaluator = Evaluator(config, env_workers, stop_requested)
+        self._workers = None if config.whole_episodes else workers
+        self.envs = self._make_environments()
+        self._evaluator = Evaluator(config, workers, stop_requested)
         size = len(self.described.observation_names)
         if start is None:
             actions = len(self.described.action_names)
@@ -118,6 +119,17 @@ class Trainer:
             self.config.activation,
             moments.normalization() if self.config.normalize_observations else None,
         )
+
+    def _make_environments(self, pickled: list[bytes] | None = None) -> Shares:
+        config = self.config
+        return make_shares(
+            config.environment, config.num_envs, workers=self._workers, pickled=pickled
+        )
+
+    def restore_environments(self, pickled: list[bytes]) -> None:
+        """Go on with the environments as they were stored."""
+        self.envs.close()
+        self.envs = self._make_environments(pickled)
 
     def restart_environments(self) -> None:
         """Begin new episodes, where the environments could not be stored."""

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 import numpy as np
@@ -35,14 +35,25 @@ def score(
         TrialPruned: it is worse than others, the values do not go together, or a number became NaN
             or infinite.
     """
+    scores: list[float] = []
     try:
-        return _score(trial, propose(config, searched, trial), seeds)
+        for one in scores_by_point(propose(config, searched, trial), seeds):
+            trial.report(one, len(scores))
+            scores.append(one)
+            if trial.should_prune():
+                raise optuna.TrialPruned
     except (ConfigError, NotFiniteError) as error:
         trial.set_user_attr("reason", str(error))
         raise optuna.TrialPruned(str(error)) from error
+    return float(np.mean(scores))
 
 
-def _score(trial: optuna.Trial, config: TrainingConfig, seeds: int) -> float:
+def scores_by_point(config: TrainingConfig, seeds: int) -> Iterator[float]:
+    """The score of each part of the budget, as soon as it is known: `POINTS` numbers.
+
+    Raises:
+        NotFiniteError: a number became NaN or infinite.
+    """
     part = config.max_env_steps / POINTS
     with ExitStack() as stack:
         runs = []
@@ -50,14 +61,9 @@ def _score(trial: optuna.Trial, config: TrainingConfig, seeds: int) -> float:
             run = _Run(config, seed)
             stack.callback(run.trainer.close)
             runs.append(run)
-        scores = []
         for point in range(POINTS):
             low, high = point * part, (point + 1) * part
-            scores.append(float(np.mean([run.mean_between(low, high) for run in runs])))
-            trial.report(scores[-1], point)
-            if trial.should_prune():
-                raise optuna.TrialPruned
-        return float(np.mean(scores))
+            yield float(np.mean([run.mean_between(low, high) for run in runs]))
 
 
 class _Run:

@@ -5,7 +5,7 @@ import sys
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Semaphore
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 import numpy as np
@@ -18,6 +18,9 @@ from training.options import many_imports
 from training.processes import CONTEXT, end_with_parent, without_signals
 from training.search import propose
 from training.study import Study, begin, load, locked
+
+if TYPE_CHECKING:
+    from training.ray_cluster import Cluster
 
 # Each trial leaves what was compiled for it, some 15 MB, until its process ends.
 TRIALS_OF_A_PROCESS = 50
@@ -39,7 +42,9 @@ class Best(NamedTuple):
     counts: dict[str, int]  # of all trials, by how they ended
 
 
-def tune(study: Study, trials: int, processes: int, seed: int) -> Best:
+def tune(
+    study: Study, trials: int, processes: int, seed: int, cluster: "Cluster | None" = None
+) -> Best:
     """Run trials until a study has as many as wanted, and return the best.
 
     The best has the highest `training.trial.score`. Trials are pruned by Optuna's median rule. The
@@ -49,8 +54,9 @@ def tune(study: Study, trials: int, processes: int, seed: int) -> Best:
     Args:
         study: which.
         trials: how many, with those that are stored already.
-        processes: how many trials at a time.
+        processes: how many trials at a time, without a cluster.
         seed: of the sampler.
+        cluster: of Ray, to run a trial on each of its processors.
 
     Raises:
         StudyFailedError: a process was killed, or no trial has a score.
@@ -60,7 +66,10 @@ def tune(study: Study, trials: int, processes: int, seed: int) -> Best:
     with locked(study.storage):
         stored = begin(study)
         while (finished := len(stored.get_trials(states=FINISHED))) < trials:
-            _run_processes(study, trials - finished, processes, (seed, finished))
+            if cluster is None:
+                _run_processes(study, trials - finished, processes, (seed, finished))
+            else:
+                _run_on(cluster, study, trials - finished, (seed, finished))
         ended = stored.get_trials()
         counts = {
             state.name.lower(): sum(trial.state is state for trial in ended)
@@ -73,6 +82,18 @@ def tune(study: Study, trials: int, processes: int, seed: int) -> Best:
         assert best.value is not None
         config = propose(study.config, study.searched, FixedTrial(best.params))
         return Best(best.number, best.value, config, counts)
+
+
+def _run_on(cluster: "Cluster", study: Study, trials: int, seeds: tuple[int, ...]) -> None:
+    """Run trials on a cluster."""
+    with many_imports():
+        from training.ray_tune import run_trials
+    run_trials(cluster, study, load(study, _sampler(seeds)), trials, _report)
+
+
+def _sampler(seeds: tuple[int, ...]) -> optuna.samplers.BaseSampler:
+    # Other numbers in every process and after every start, or all would propose the same.
+    return optuna.samplers.TPESampler(seed=int(np.random.SeedSequence(seeds).generate_state(1)[0]))
 
 
 def _run_processes(study: Study, trials: int, processes: int, seeds: tuple[int, ...]) -> None:
@@ -108,9 +129,7 @@ def _work(study: Study, left: Semaphore, seeds: tuple[int, ...]) -> None:
     end_with_parent()
     with many_imports():
         from training.trial import score
-    # Other numbers in every process and after every start, or all would propose the same.
-    seed = int(np.random.SeedSequence(seeds).generate_state(1)[0])
-    loaded = load(study, optuna.samplers.TPESampler(seed=seed))
+    loaded = load(study, _sampler(seeds))
     try:
         for _ in range(TRIALS_OF_A_PROCESS):
             if not left.acquire(block=False):

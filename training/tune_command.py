@@ -4,6 +4,7 @@ import json
 import shlex
 import signal
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -22,6 +23,7 @@ from training.options import (
     json_option,
     plain_name,
     preset_option,
+    ray_option,
     require_environment,
     require_writable,
 )
@@ -43,6 +45,7 @@ from training.search import differences, searched
 @click.option(
     "--processes", type=click.IntRange(min=1), default=1, help="How many trials at a time."
 )
+@ray_option
 @click.option(
     "--name",
     callback=plain_name,
@@ -70,6 +73,7 @@ def tune(
     trials: int,
     seeds: int,
     processes: int,
+    ray_address: str | None,
     name: str | None,
     storage: Path | None,
     output: Path | None,
@@ -91,7 +95,9 @@ def tune(
         from training.tune import tune as run_study
     except ModuleNotFoundError as error:
         raise Mistake(f"tuning needs actor-critic[tune]: {error}") from error
-    with errors_in_one_line():
+    if ray_address is not None and processes > 1:
+        raise Mistake("with --ray a trial runs on every processor: --processes cannot be given")
+    with errors_in_one_line(), ExitStack() as stack:
         config = chosen_config(context, preset, config_file)
         names = searched(config, chosen_values(context, config_file))
         if not names:
@@ -104,10 +110,13 @@ def tune(
         output = output or Path("tune") / f"{name}.toml"
         for path in (storage, output):
             require_writable(path.parent)
+        from training.workers import WITH_TENSORFLOW, connected
+
+        cluster = stack.enter_context(connected(ray_address, config.environment, *WITH_TENSORFLOW))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _stop)
         study = Study(name, storage, config, names, seeds)
-        best = run_study(study, trials, processes, seed)
+        best = run_study(study, trials, processes, seed, cluster)
     values = differences(best.config, PRESETS[preset])
     use = f"python -m training train --preset {preset} --config {shlex.quote(str(output))}"
     title = f"# Trial {best.number} of the study {name}, score {best.score:g}.\n# {use}\n"

@@ -1,0 +1,131 @@
+"""Shares of environments in Ray actors, which are started again where they or their nodes die."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import click
+import cloudpickle
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported: it sends nothing
+import ray
+from gymnasium.vector import VectorEnv
+from ray.exceptions import RayActorError, RayTaskError
+
+from training.errors import StopRequestedError
+from training.shares import (
+    SECONDS_BETWEEN_QUESTIONS,
+    Function,
+    Maker,
+    WorkerError,
+    answer,
+    never,
+    pickled,
+    raise_first,
+    slices,
+)
+
+MAX_DEATHS = 3  # of one share's actors in one call
+
+# What a share is made from when its actor has died: the environments as they stood after the last
+# call; as at first, which is as good where every call begins with a reset to a seed; or nothing.
+Restart = Literal["last state", "first state", "never"]
+
+
+class RayShares:
+    """A share in each of several Ray actors; see `training.shares.Shares`."""
+
+    def __init__(self, sizes: list[int], makers: list[Maker], restart: Restart) -> None:
+        """Start the actors, spread over the nodes."""
+        self.num_envs = sum(sizes)
+        self._restart = restart
+        self._own = slices(sizes)
+        self._makers: list[Maker | None] = list(makers)
+        self._actors = [self._start(index) for index in range(len(sizes))]
+
+    def call(
+        self, function: Function, *arguments: Any, stop_requested: Callable[[], bool] = never
+    ) -> list[Any]:
+        """See `Shares`; a call whose actor dies is repeated in a new one.
+
+        Raises:
+            WorkerError: an environment has raised an error, or a share cannot be started again.
+        """
+        request = ray.put((function, arguments))
+        answers: list[Any] = [None] * len(self._actors)
+        makers = list(self._makers)
+        deaths = [0] * len(self._actors)
+        pending = {actor.call.remote(request): i for i, actor in enumerate(self._actors)}
+        while pending:
+            done, _ = ray.wait(list(pending), timeout=SECONDS_BETWEEN_QUESTIONS)
+            if stop_requested():
+                self.close()
+                raise StopRequestedError
+            for reference in done:
+                i = pending.pop(reference)
+                try:
+                    answers[i], state = ray.get(reference)
+                except RayActorError as error:
+                    deaths[i] += 1
+                    self._start_again(i, deaths[i], error)
+                    pending[self._actors[i].call.remote(request)] = i
+                except RayTaskError as error:
+                    self.close()
+                    click.echo(error, err=True)
+                    raise WorkerError("an environment in a Ray actor has failed") from error
+                else:
+                    makers[i] = self._maker_after(i, state)
+        self._makers = makers
+        raise_first(answers)
+        return answers
+
+    def pickled(self) -> list[bytes]:
+        """See `Shares`."""
+        return self.call(pickled)
+
+    def close(self) -> None:
+        """See `Shares`."""
+        for actor in self._actors:
+            ray.kill(actor)
+        self._actors = []
+
+    def _start(self, index: int) -> Any:
+        return _EnvironmentActor.remote(  # type: ignore[attr-defined]  # as Ray decorates it
+            self._makers[index], self._own[index], self._restart == "last state"
+        )
+
+    def _start_again(self, index: int, deaths: int, error: RayActorError) -> None:
+        reason = str(error).splitlines()[0]
+        if self._makers[index] is None:
+            self.close()
+            raise WorkerError(
+                "a Ray actor has ended, whose environments cannot be stored and so cannot go on "
+                f"in another: {reason}"
+            ) from error
+        if deaths == MAX_DEATHS:
+            self.close()
+            raise WorkerError(f"a Ray actor has ended for the third time: {reason}") from error
+        click.echo(f"a Ray actor has ended, its environments go on in another: {reason}", err=True)
+        self._actors[index] = self._start(index)
+
+    def _maker_after(self, index: int, state: bytes | None) -> Maker | None:
+        if self._restart == "last state":
+            assert state is not None
+            return partial(cloudpickle.loads, state)
+        return self._makers[index] if self._restart == "first state" else None
+
+
+@ray.remote(scheduling_strategy="SPREAD")
+class _EnvironmentActor:
+    def __init__(self, make: Maker, own: slice, keep_state: bool) -> None:
+        self._make, self._own, self._keep_state = make, own, keep_state
+        self._env: VectorEnv | None = None
+
+    def call(self, request: tuple[Function, tuple[Any, ...]]) -> tuple[Any, bytes | None]:
+        """Call a function for the share; its answer, and the environments after that."""
+        if self._env is None:  # here, so that an error of it is one of the call
+            self._env = self._make()
+        function, arguments = request
+        answered = answer(function, self._env, self._own, arguments)
+        return answered, cloudpickle.dumps(self._env) if self._keep_state else None
