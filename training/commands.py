@@ -1,6 +1,7 @@
 """The commands besides `train`: evaluate, render and sign a version, benchmark a preset."""
 
 import json
+import sys
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -181,6 +182,7 @@ def benchmark(
     """
     if ray_address is not None and env_workers:
         raise Mistake("with --ray every run has one processor: --env-workers cannot be given")
+    table = sys.stderr if as_json else sys.stdout
     with errors_in_one_line(), ExitStack() as stack:
         config = chosen_config(context, preset, config_file)
         require_writable(output)
@@ -197,7 +199,7 @@ def benchmark(
             range(first_seed, first_seed + seeds),
             output,
             None if baseline is None else read_baseline(baseline),
-            report=lambda line: click.echo(line, err=as_json),
+            report=lambda line: click.echo(line, file=table),
             workers=None if cluster else chosen_workers(config.environment, env_workers),
             map_seeds=map if cluster is None else cluster.map,
         )

@@ -4,8 +4,9 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -117,6 +118,8 @@ class RayWorkers:
 def connect(address: str) -> Iterator[Cluster]:
     """Connect to a cluster, and in the end shut it down if it is a local one.
 
+    Ray prints what happens to its processes; meanwhile, standard output goes to standard error.
+
     Args:
         address: HOST:PORT, or "local" to start one on this machine.
 
@@ -138,7 +141,7 @@ def connect(address: str) -> Iterator[Cluster]:
             object_store_memory=OBJECT_STORE_BYTES if local else None,
             include_dashboard=False if local else None,
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split()) or first_line(error)
         raise ClusterError(f"no Ray cluster can be used at {address}: {reason}") from error
     signal.signal(signal.SIGTERM, handler)  # in place of Ray's own
@@ -146,7 +149,8 @@ def connect(address: str) -> Iterator[Cluster]:
         processors = int(ray.cluster_resources().get("CPU", 0))
         if processors == 0:
             raise ClusterError(f"the Ray cluster at {address} has no processors")
-        yield Cluster(processors)
+        with redirect_stdout(sys.stderr):
+            yield Cluster(processors)
     finally:
         ray.shutdown()
 

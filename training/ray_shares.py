@@ -26,7 +26,9 @@ from training.shares import (
     slices,
 )
 
-MAX_DEATHS = 3  # of one share's actors in one call
+MAX_DEATHS = 5  # of one share's actors in one call
+
+NOT_STORED = "and its environments cannot be stored, so that they could go on in another"
 
 # What a share is made from when its actor has died: the environments as they stood after the last
 # call; as at first, which is as good where every call begins with a reset to a seed; or nothing.
@@ -97,15 +99,10 @@ class RayShares:
 
     def _start_again(self, index: int, deaths: int, error: RayActorError) -> None:
         reason = str(error).splitlines()[0]
-        if self._makers[index] is None:
+        if self._makers[index] is None or deaths == MAX_DEATHS:
             self.close()
-            raise WorkerError(
-                "a Ray actor has ended, whose environments cannot be stored and so cannot go on "
-                f"in another: {reason}"
-            ) from error
-        if deaths == MAX_DEATHS:
-            self.close()
-            raise WorkerError(f"a Ray actor has ended for the third time: {reason}") from error
+            why = f"{deaths} times in one call" if deaths == MAX_DEATHS else NOT_STORED
+            raise WorkerError(f"a Ray actor has ended {why}: {reason}") from error
         click.echo(f"a Ray actor has ended, its environments go on in another: {reason}", err=True)
         self._actors[index] = self._start(index)
 

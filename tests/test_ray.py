@@ -1,0 +1,253 @@
+"""Environments in Ray actors: what happens is the same, whichever of them die."""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import ENVIRONMENT, ROOT
+from tests.runs import Silent
+from tests.test_run_signals import training
+from tests.test_shares import COUNTDOWN, OF_COUNTDOWN, PLAIN, assert_same, collected, sample
+from training.config import Environment
+from training.envs import make_shares
+from training.errors import StopRequestedError
+from training.evaluation import Evaluation, evaluate
+from training.finite import NotFiniteError
+from training.ray_cluster import Cluster, connect
+from training.ray_shares import RayShares
+from training.run import train as run_trainer
+from training.shares import Processes, Shares, WorkerError, Workers
+from training.trainer import Trainer
+
+pytestmark = pytest.mark.usefixtures("own_environments")
+
+
+@pytest.fixture(scope="module")
+def cluster(own_environments: None) -> Iterator[Cluster]:  # noqa: ARG001 - it is on the path
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", ENVIRONMENT["PYTHONPATH"])
+        with connect("local") as connected:
+            yield connected
+
+
+def actors() -> list[int]:
+    """The processes of the actors that step environments."""
+    command = ["pgrep", "--full", "^ray::_EnvironmentActor"]
+    return list(map(int, subprocess.run(command, capture_output=True, text=True).stdout.split()))
+
+
+def on_ray(
+    cluster: Cluster, environment: Environment, num_envs: int, count: int = 2, **storable: bool
+) -> Shares:
+    workers = cluster.workers(count, **{"storable": True, **storable})
+    envs = make_shares(environment, num_envs, workers=workers)
+    assert isinstance(envs, RayShares)
+    return envs
+
+
+def train(*options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "training", "train", *options],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_what_is_collected_does_not_depend_on_the_actors(cluster: Cluster, count: int) -> None:
+    with (
+        closing(make_shares(COUNTDOWN, 5)) as alone,
+        closing(on_ray(cluster, COUNTDOWN, 5, count)) as together,
+    ):
+        assert_same(collected(alone, 5), collected(together, 5))
+
+
+def test_an_evaluation_does_not_depend_on_the_actors(cluster: Cluster) -> None:
+    def evaluations(workers: Workers | None) -> list[Evaluation]:
+        rng = np.random.default_rng(2)
+        with closing(make_shares(PLAIN, 7, one_episode=True, workers=workers)) as envs:
+            return [
+                evaluate(sample, PLAIN, episodes=7, deterministic=one, rng=rng, envs=envs)
+                for one in (False, True)
+            ]
+
+    assert evaluations(None) == evaluations(cluster.workers(2, storable=False))
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.cluster)])
+def test_what_is_collected_does_not_change_when_actors_are_killed(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str], kills: int
+) -> None:
+    slow = Environment("own:Slow-v0")  # a rollout of two takes 0.8 seconds
+    with closing(make_shares(slow, 4)) as alone:
+        expected = collected(alone, kills)
+    killed = 0
+    with closing(on_ray(cluster, slow, 4)) as envs:
+        done = threading.Event()
+
+        def kill() -> None:
+            nonlocal killed
+            draw = random.Random(0)
+            while killed < kills and not done.wait(draw.uniform(0.4, 1.2)):
+                running = actors()
+                if running:
+                    os.kill(draw.choice(running), signal.SIGKILL)
+                    killed += 1
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        try:
+            rollouts = collected(envs, kills)
+        finally:
+            done.set()
+            killer.join()
+    assert killed == kills
+    assert_same(expected, rollouts)
+    assert capfd.readouterr().err.count("its environments go on in another") == kills
+
+
+def test_an_actor_that_dies_each_time_is_an_error_and_ends_the_others(cluster: Cluster) -> None:
+    def end(*_: Any) -> None:
+        os._exit(1)
+
+    with (
+        closing(on_ray(cluster, PLAIN, 2)) as envs,
+        pytest.raises(WorkerError, match="a Ray actor has ended 5 times in one call: "),
+    ):
+        envs.call(end)
+    wait_until_none_is_left()
+
+
+def test_an_actor_with_environments_that_cannot_be_stored_is_not_started_again(
+    cluster: Cluster,
+) -> None:
+    envs = on_ray(cluster, Environment("own:Locked-v0"), 2, storable=False)
+    collected(envs, 1)
+    os.kill(actors()[0], signal.SIGKILL)
+    with pytest.raises(WorkerError, match="its environments cannot be stored"):
+        collected(envs, 1)
+    wait_until_none_is_left()
+
+
+def wait_until_none_is_left() -> None:
+    end = time.monotonic() + 10
+    while actors():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_an_error_names_the_environment_among_all_of_them(cluster: Cluster) -> None:
+    with (
+        closing(on_ray(cluster, Environment("own:NotFinite-v0", {"after": 5}), 4)) as envs,
+        pytest.raises(NotFiniteError, match="the reward of environment 1 is nan"),
+    ):
+        collected(envs, 1)
+
+
+def test_what_an_environment_raises_in_an_actor_stands_on_standard_error(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("out of fuel")
+
+    envs = on_ray(cluster, PLAIN, 2)
+    with pytest.raises(WorkerError, match="an environment in a Ray actor has failed"):
+        envs.call(fail)
+    assert "RuntimeError: out of fuel" in capfd.readouterr().err
+
+
+def test_a_stop_does_not_wait_for_an_evaluation_on_a_cluster(cluster: Cluster) -> None:
+    slow, began = Environment("own:Slow-v0"), time.monotonic()
+    workers = cluster.workers(2, storable=False)
+    with (
+        closing(make_shares(slow, 200, one_episode=True, workers=workers)) as envs,
+        pytest.raises(StopRequestedError),
+    ):
+        evaluate(
+            sample,
+            slow,
+            episodes=200,
+            deterministic=True,
+            rng=np.random.default_rng(0),
+            envs=envs,
+            stop_requested=lambda: time.monotonic() - began > 2,
+        )
+    assert time.monotonic() - began < 6  # to its end it would take 8 seconds
+    wait_until_none_is_left()
+
+
+def test_a_run_is_the_same_on_ray_and_goes_on_in_processes(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    def run(folder: Path, workers: Workers | None, *, stop_after: int | None = None) -> Trainer:
+        folder.mkdir(exist_ok=True)
+        trainer = Trainer(OF_COUNTDOWN, seed=0, workers=workers)
+        with closing(trainer):
+            run_trainer(
+                trainer,
+                folder,
+                Silent(),
+                stop_requested=lambda: trainer.state.update == stop_after,
+            )
+        return trainer
+
+    alone = run(tmp_path / "alone", None)
+    assert alone.state.result is not None
+    on_two = cluster.workers(2, storable=True)
+    assert run(tmp_path / "together", on_two, stop_after=11).state.result is None
+    together = run(tmp_path / "together", Processes(2))
+    assert together.state.result is not None
+    assert together.state.result.greedy == alone.state.result.greedy
+    for one, other in zip(alone.learner.state, together.learner.state, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+def test_a_signal_stops_a_run_on_ray_and_leaves_no_process(tmp_path: Path) -> None:
+    slow = ["--env-id", "own:Slow-v0", "--num-envs", "2", "--ray", "local"]
+    where = ["--models", str(tmp_path / "models"), "--run-dir", str(tmp_path / "run")]
+    with training(*slow, *where) as run:
+        next(run.reports())
+        run.process.terminate()
+        assert run.process.wait() == 143, run.stderr.read()
+    assert list((tmp_path / "run" / "checkpoints").glob("*.index"))
+
+
+def test_what_gymnasium_steps_itself_stays_in_this_process(tmp_path: Path) -> None:
+    options = ["--max-env-steps", "2000", "--env-workers", "2"]
+    ended = train(*options, "--models", str(tmp_path), "--run-dir", str(tmp_path / "run"))
+    assert "Gymnasium steps CartPole-v1 itself, in this process\n" in ended.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "tune", "benchmark --seeds 1"])
+def test_an_address_without_a_cluster_is_an_error_in_one_line(command: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    began = time.monotonic()
+    name, *options = command.split()
+    ended = subprocess.run(
+        [sys.executable, "-m", "training", name, *options, "--ray", f"127.0.0.1:{port}"],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2
+    reason = "[Errno 111] Connection refused"
+    assert ended.stderr == f"Error: there is no Ray cluster at 127.0.0.1:{port}: {reason}\n"
+    assert time.monotonic() - began < 10
