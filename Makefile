@@ -106,10 +106,10 @@ lock:
 		$(LOCK) pyproject.toml --extra $$extra -c requirements/dev.txt \
 			-o requirements/$$extra.txt || exit; \
 	done
-	cd requirements && for name in cluster peers peers-onnx bench-serving bench-rejax; do \
+	cd requirements && for name in peers peers-onnx bench-serving bench-rejax; do \
 		$(LOCK) $$name.in -c dev.txt -o $$name.txt || exit; \
 	done
-	cd requirements && for name in $(OTHERS:%=peers-%); do \
+	cd requirements && for name in cluster $(OTHERS:%=peers-%); do \
 		$(LOCK) $$name.in -o $$name.txt || exit; \
 	done
 	@# For Windows torch asks for no CUDA packages; pip installs torch itself, see the .in file.

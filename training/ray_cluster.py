@@ -143,6 +143,8 @@ def connect(address: str) -> Iterator[Cluster]:
         )
     except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split()) or first_line(error)
+        if isinstance(error, ConnectionError):
+            reason = f"{reason.rstrip('.')}: it is none, or has another token (RAY_AUTH_TOKEN)"
         raise ClusterError(f"no Ray cluster can be used at {address}: {reason}") from error
     signal.signal(signal.SIGTERM, handler)  # in place of Ray's own
     try:
@@ -187,7 +189,7 @@ def result(reference: Any) -> Any:
 
 
 def _on_every_node(function: Callable[[], Any]) -> Iterator[tuple[str, Any]]:
-    """Call a function on every node; its answers, by the names of the nodes.
+    """Call a function on every node that can work; its answers, by the names of the nodes.
 
     Raises:
         ClusterError: a node does not answer.
@@ -196,7 +198,7 @@ def _on_every_node(function: Callable[[], Any]) -> Iterator[tuple[str, Any]]:
     remote = ray.remote(num_cpus=0, max_retries=0)(lambda: function())
     names, references = [], []
     for node in ray.nodes():
-        if node["Alive"]:
+        if node["Alive"] and node["Resources"].get("CPU", 0) > 0:
             strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             names.append(node["NodeManagerAddress"])
             references.append(remote.options(scheduling_strategy=strategy).remote())

@@ -1,14 +1,11 @@
 """Shares of environments in Ray actors, which are started again where they or their nodes die."""
 
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
 import click
 import cloudpickle
-
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported: it sends nothing
 import ray
 from gymnasium.vector import VectorEnv
 from ray.exceptions import RayActorError, RayTaskError
