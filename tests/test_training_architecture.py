@@ -64,3 +64,8 @@ def test_only_tuning_imports_optuna() -> None:
 
 def test_acting_and_evaluating_need_no_tensorflow() -> None:
     assert "tensorflow" not in loaded_by("training.rollout", "training.evaluation")
+
+
+def test_only_a_cluster_needs_ray_and_a_worker_needs_no_tensorflow() -> None:
+    assert "ray" not in loaded_by("training.cli", "training.workers", "training.trainer")
+    assert "tensorflow" not in loaded_by("training.ray_shares", "training.rollout")
