@@ -1,0 +1,280 @@
+"""The Kubernetes manifests: security, numbers that agree with the service's, and images."""
+
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gunicorn.config import Config
+
+from scripts.manifests import containers, image_problems, pod_template
+from serving.server.connection import LINGER_SECONDS
+from serving.settings import SOURCE, Settings
+from tests.conftest import ENVIRONMENT, ROOT
+from tests.manifests import BASE, LOCAL, manifests, of_base, require_kubectl
+
+FOLDERS = [str(BASE), str(LOCAL)]
+MIB = 2**20
+UNITS = {"Mi": MIB, "Gi": 2**30}
+
+
+def amount(quantity: str) -> int:
+    """Bytes."""
+    return int(quantity[:-2]) * UNITS[quantity[-2:]]
+
+
+def pod() -> dict[str, Any]:
+    """The pod of the service."""
+    spec: dict[str, Any] = of_base("Deployment")["template"]["spec"]
+    return spec
+
+
+def serve() -> dict[str, Any]:
+    (container,) = pod()["containers"]
+    found: dict[str, Any] = container
+    return found
+
+
+def config(folder: Path) -> dict[str, str]:
+    ((name, found),) = (
+        (name, one["data"])
+        for (kind, name), one in manifests(str(folder)).items()
+        if kind == "ConfigMap"
+    )
+    assert re.fullmatch(r"actor-critic-serve-[a-z0-9]{10}", name)
+    data: dict[str, str] = found
+    return data
+
+
+def run_script(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "scripts.manifests", *arguments],
+        cwd=ROOT,
+        env=ENVIRONMENT | variables,
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+
+
+def test_the_base_has_what_a_service_and_its_training_need() -> None:
+    kinds = sorted(kind for kind, _ in manifests(str(BASE)))
+    assert kinds == [
+        *("ConfigMap", "CronJob", "Deployment", "HorizontalPodAutoscaler", "NetworkPolicy"),
+        *("NetworkPolicy", "PersistentVolumeClaim", "PodDisruptionBudget", "Service"),
+    ]
+    assert manifests(str(BASE)).keys() - manifests(str(LOCAL)).keys() == {
+        ("ConfigMap", next(name for kind, name in manifests(str(BASE)) if kind == "ConfigMap"))
+    }
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=["base", "local"])
+def test_every_pod_keeps_the_restricted_pod_security_standard(folder: str) -> None:
+    # https://kubernetes.io/docs/concepts/security/pod-security-standards/
+    pods = [t for t in map(pod_template, manifests(folder).values()) if t is not None]
+    assert len(pods) == 2
+    for template in pods:
+        spec = template["spec"]
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert "runAsUser" not in spec["securityContext"]  # the images have one, OpenShift another
+        assert not spec.keys() & {"hostNetwork", "hostPID", "hostIPC"}
+        assert spec["automountServiceAccountToken"] is False
+        for volume in spec["volumes"]:
+            assert set(volume) - {"name"} <= {"emptyDir", "persistentVolumeClaim"}
+            assert "emptyDir" not in volume or "sizeLimit" in volume["emptyDir"]
+        for container in [*spec.get("initContainers", []), *spec["containers"]]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+
+
+def test_only_the_container_that_pulls_can_write_the_models() -> None:
+    mounts = {
+        container["name"]: mount
+        for container in [*pod()["initContainers"], *pod()["containers"]]
+        for mount in container["volumeMounts"]
+        if mount["name"] == "models"
+    }
+    path = f"/app/{Settings().models}"
+    assert mounts == {
+        "pull": {"name": "models", "mountPath": path},
+        "serve": {"name": "models", "mountPath": path, "readOnly": True},
+    }
+    assert "WORKDIR /app\n" in (ROOT / "Dockerfile.serve").read_text()
+
+
+def test_a_pod_ends_after_its_endpoints_are_removed_and_its_requests_are_answered() -> None:
+    sleep = serve()["lifecycle"]["preStop"]["sleep"]["seconds"]
+    drain = Config().settings["graceful_timeout"].get()
+    assert sleep >= 5
+    assert drain > LINGER_SECONDS
+    assert pod()["terminationGracePeriodSeconds"] >= sleep + drain + 5
+
+
+def test_workers_follow_the_limit_of_processors_and_memory_is_as_measured() -> None:
+    variables = {one["name"]: one.get("valueFrom") for one in serve()["env"]}
+    field = {"containerName": "serve", "resource": "limits.cpu"}
+    assert variables["SERVING_WORKERS"] == {"resourceFieldRef": field}
+    requests, limits = serve()["resources"]["requests"], serve()["resources"]["limits"]
+    workers = int(limits["cpu"])
+    # The autoscaler counts from the request: with less, it would be above 100 % at full load.
+    assert requests["cpu"] == limits["cpu"]
+    operations = " ".join((ROOT / "docs" / "operations.md").read_text().split())
+    master, most, large = (
+        int(re.search(pattern, operations)[1])  # type: ignore[index]
+        for pattern in (
+            r"the master has (\d+) MB",
+            r"most that a worker takes is about (\d+) MB",
+            r"a worker had 200 to (\d+) MB",
+        )
+    )
+    assert amount(requests["memory"]) >= (master + workers * large) * 1e6
+    assert amount(limits["memory"]) >= (master + workers * most) * 1e6
+
+
+def test_ports_and_probes_are_the_services() -> None:
+    (port,) = serve()["ports"]
+    assert port == {"name": "http", "containerPort": Settings().port}
+    assert f"SERVING_PORT={Settings().port}" in (ROOT / "Dockerfile.serve").read_text()
+    assert of_base("Service")["ports"] == [{"name": "http", "port": 80, "targetPort": "http"}]
+    asked = {kind: serve()[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness")}
+    assert set(map(str, asked.values())) == {str({"path": "/health/live", "port": "http"})}
+    assert serve()["readinessProbe"]["httpGet"] == {"path": "/health/ready", "port": "http"}
+
+
+def test_settings_have_the_names_that_the_service_reads() -> None:
+    known = {f"SERVING_{setting.name.upper()}" for setting in fields(Settings)}
+    known |= {"SERVING_SOURCE", "SERVING_API_KEYS"}
+    for folder in (BASE, LOCAL):
+        assert set(config(folder)) <= known
+        assert re.fullmatch(SOURCE.pattern, config(folder)["SERVING_SOURCE"])
+        assert int(config(folder)["SERVING_PIN"]) > 0
+    assert {one["name"] for one in serve()["env"]} <= known
+
+
+def test_keys_are_required_except_for_a_trial_on_one_machine() -> None:
+    (keys,) = (one for one in serve()["env"] if one["name"] == "SERVING_API_KEYS")
+    assert "optional" not in keys["valueFrom"]["secretKeyRef"]
+    local = manifests(str(LOCAL))["Deployment", "actor-critic-serve"]["spec"]["template"]["spec"]
+    (container,) = local["containers"]
+    assert "SERVING_API_KEYS" not in {one["name"] for one in container["env"]}
+    assert [port["hostIP"] for port in container["ports"]] == ["127.0.0.1"]
+
+
+def test_every_selector_finds_the_pods_of_the_service() -> None:
+    labels = of_base("Deployment")["template"]["metadata"]["labels"]
+    assert labels["app.kubernetes.io/component"] == "serve"
+    selectors = [
+        of_base("Deployment")["selector"]["matchLabels"],
+        of_base("Service")["selector"],
+        of_base("PodDisruptionBudget")["selector"]["matchLabels"],
+        of_base("NetworkPolicy")["podSelector"]["matchLabels"],
+        *(one["labelSelector"]["matchLabels"] for one in pod()["topologySpreadConstraints"]),
+    ]
+    assert selectors == [labels] * 5
+    target = of_base("HorizontalPodAutoscaler")["scaleTargetRef"]
+    assert (target["kind"], target["name"]) == ("Deployment", "actor-critic-serve")
+    assert "replicas" not in of_base("Deployment")
+    assert of_base("Deployment")["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+
+
+def test_the_network_is_closed_but_for_requests_names_and_the_source() -> None:
+    policy = of_base("NetworkPolicy")
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert policy["ingress"] == [{"ports": [{"port": "http"}]}]
+    assert {port["port"] for rule in policy["egress"] for port in rule["ports"]} == {53, 443}
+    closed = of_base("NetworkPolicy", "actor-critic-train")
+    assert closed["policyTypes"] == ["Ingress", "Egress"]
+    assert not closed.keys() & {"ingress", "egress"}
+    train = of_base("CronJob", "actor-critic-train")["jobTemplate"]["spec"]["template"]
+    assert train["metadata"]["labels"] == closed["podSelector"]["matchLabels"]
+
+
+def test_images_of_the_overlay_are_there_and_those_of_the_base_are_told_one_a_line() -> None:
+    require_kubectl()
+    good = run_script("check", str(LOCAL))
+    assert (good.returncode, good.stdout) == (0, "3 containers, each with an image\n"), good.stderr
+    refused = run_script("check", str(BASE))
+    assert refused.returncode == 1
+    assert [line.split(", with")[0] for line in refused.stderr.splitlines()] == [
+        f"Error: {where} has the image {image}"
+        for where, image in (
+            ("Deployment actor-critic-serve: container pull", "actor-critic-pull"),
+            ("Deployment actor-critic-serve: container serve", "actor-critic-serve"),
+            ("CronJob actor-critic-train: container train", "actor-critic-train"),
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("image", "problem"),
+    [
+        ("registry:5000/policies/serve:1.2", None),
+        ("serve@sha256:0123", None),
+        ("registry:5000/policies/serve", "no tag"),
+        ("", "has no image"),
+        (None, "has no image"),
+    ],
+)
+def test_an_image_needs_a_tag_or_a_digest(image: str | None, problem: str | None) -> None:
+    container = {"name": "one"} | ({} if image is None else {"image": image})
+    made = {"kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [container]}}
+    found = image_problems([made])
+    assert len(found) == (problem is not None)
+    assert problem is None or (problem in found[0] and found[0].startswith("Pod p: container one"))
+
+
+def test_a_manifest_without_an_image_is_one_line(tmp_path: Path) -> None:
+    require_kubectl()
+    (tmp_path / "pod.yaml").write_text(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c}]}\n"
+    )
+    (tmp_path / "kustomization.yaml").write_text("resources: [pod.yaml]\n")
+    for command in ("check", "pod"):
+        refused = run_script(command, str(tmp_path))
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert refused.stderr == "Error: Pod p: container c has no image\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "reason"),
+    [
+        (["check"], {}, "usage: "),
+        (["check", "/nowhere"], {}, "Error: kubectl kustomize /nowhere: "),
+        (["check", str(BASE)], {"PATH": ""}, "Error: kubectl is missing"),
+    ],
+)
+def test_mistakes_are_one_line(
+    arguments: list[str], variables: dict[str, str], reason: str
+) -> None:
+    require_kubectl()
+    refused = run_script(*arguments, **variables)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith(reason)
+    assert refused.stderr.count("\n") == 1
+
+
+MANIFESTS = sorted([*LOCAL.glob("*.yaml"), *BASE.glob("[!k]*.yaml")])
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_manifest_says_what_was_not_run(path: Path) -> None:
+    comments = " ".join(line.strip("# ") for line in path.read_text().splitlines() if "#" in line)
+    assert re.search(r"Not run here[:,].*[Tt]he schema is checked\.", comments)
+
+
+def test_containers_are_found_in_every_kind_that_has_some() -> None:
+    found = {
+        kind: [one["name"] for one in containers(manifest)]
+        for (kind, _), manifest in manifests(str(BASE)).items()
+    }
+    assert {kind: names for kind, names in found.items() if names} == {
+        "Deployment": ["pull", "serve"],
+        "CronJob": ["train"],
+    }
