@@ -1,8 +1,10 @@
 """The Kubernetes manifests: security, numbers that agree with the service's, and images."""
 
+import os
 import re
 import subprocess
 import sys
+import textwrap
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -84,7 +86,7 @@ def test_every_pod_keeps_the_restricted_pod_security_standard(folder: str) -> No
         assert not spec.keys() & {"hostNetwork", "hostPID", "hostIPC"}
         assert spec["automountServiceAccountToken"] is False
         for volume in spec["volumes"]:
-            assert set(volume) - {"name"} <= {"emptyDir", "persistentVolumeClaim"}
+            assert set(volume) - {"name"} <= {"emptyDir", "persistentVolumeClaim", "secret"}
             assert "emptyDir" not in volume or "sizeLimit" in volume["emptyDir"]
         for container in [*spec.get("initContainers", []), *spec["containers"]]:
             assert container["securityContext"] == {
@@ -150,7 +152,7 @@ def test_ports_and_probes_are_the_services() -> None:
 
 def test_settings_have_the_names_that_the_service_reads() -> None:
     known = {f"SERVING_{setting.name.upper()}" for setting in fields(Settings)}
-    known |= {"SERVING_SOURCE", "SERVING_API_KEYS"}
+    known.add("SERVING_SOURCE")
     for folder in (BASE, LOCAL):
         assert set(config(folder)) <= known
         assert re.fullmatch(SOURCE.pattern, config(folder)["SERVING_SOURCE"])
@@ -159,11 +161,16 @@ def test_settings_have_the_names_that_the_service_reads() -> None:
 
 
 def test_keys_are_required_except_for_a_trial_on_one_machine() -> None:
-    (keys,) = (one for one in serve()["env"] if one["name"] == "SERVING_API_KEYS")
-    assert "optional" not in keys["valueFrom"]["secretKeyRef"]
+    (keys,) = (one for one in serve()["env"] if one["name"] == "SERVING_API_KEYS_FILE")
+    (mount,) = (one for one in serve()["volumeMounts"] if one["name"] == "keys")
+    (volume,) = (one for one in pod()["volumes"] if one["name"] == "keys")
+    assert keys["value"] == f"{mount['mountPath']}/keys"
+    assert volume["secret"] == {"secretName": "actor-critic-keys"}  # neither optional nor renamed
     local = manifests(str(LOCAL))["Deployment", "actor-critic-serve"]["spec"]["template"]["spec"]
     (container,) = local["containers"]
-    assert "SERVING_API_KEYS" not in {one["name"] for one in container["env"]}
+    assert (
+        "keys" not in str((container["env"], container["volumeMounts"], local["volumes"])).lower()
+    )
     assert [port["hostIP"] for port in container["ports"]] == ["127.0.0.1"]
 
 
@@ -258,6 +265,17 @@ def test_mistakes_are_one_line(
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr.startswith(reason)
     assert refused.stderr.count("\n") == 1
+
+
+def test_the_overlay_of_the_document_is_complete(tmp_path: Path) -> None:
+    require_kubectl()
+    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    (block,) = re.findall(r"^    # kustomization.yaml\n((?:    .*\n)+)", page, re.MULTILINE)
+    base = os.path.relpath(BASE, tmp_path.resolve())
+    written = re.sub(r"https://\S+(?=])", base, textwrap.dedent(block))
+    (tmp_path / "kustomization.yaml").write_text(written)
+    assert run_script("check", str(tmp_path)).stdout == "3 containers, each with an image\n"
+    assert config(tmp_path)["SERVING_PIN"] == "3"
 
 
 MANIFESTS = sorted([*LOCAL.glob("*.yaml"), *BASE.glob("[!k]*.yaml")])
