@@ -32,10 +32,13 @@ def rendered(folder: str) -> list[Manifest]:
     """The manifests of a folder with a kustomization.
 
     Raises:
-        ManifestsError: kubectl is missing, refuses the folder or does not end.
+        ManifestsError: PyYAML or kubectl is missing, or kubectl refuses the folder or
+            does not end.
     """
-    import yaml  # type: ignore[import-untyped]
-
+    try:
+        import yaml  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise ManifestsError("PyYAML is missing here: use .venv/bin/python, of `make`") from error
     command = ["kubectl", "kustomize", folder]
     try:
         finished = subprocess.run(command, capture_output=True, text=True, timeout=RENDER_SECONDS)
@@ -81,7 +84,7 @@ def image_problems(manifests: list[Manifest]) -> list[str]:
     for manifest in manifests:
         for container in containers(manifest):
             image = container.get("image")
-            where = f"{name_of(manifest)}: container {container['name']}"
+            where = f"{name_of(manifest)}: container {container.get('name', 'without a name')}"
             if not image:
                 problems.append(f"{where} has no image")
             elif "@" not in image and ":" not in image.rpartition("/")[2]:

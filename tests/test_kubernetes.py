@@ -237,16 +237,18 @@ def test_an_image_needs_a_tag_or_a_digest(image: str | None, problem: str | None
     assert problem is None or (problem in found[0] and found[0].startswith("Pod p: container one"))
 
 
-def test_a_manifest_without_an_image_is_one_line(tmp_path: Path) -> None:
+def test_a_container_without_an_image_is_one_line(tmp_path: Path) -> None:
     require_kubectl()
     (tmp_path / "pod.yaml").write_text(
-        "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c}]}\n"
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c}, {}]}\n"
     )
     (tmp_path / "kustomization.yaml").write_text("resources: [pod.yaml]\n")
     for command in ("check", "pod"):
         refused = run_script(command, str(tmp_path))
         assert (refused.returncode, refused.stdout) == (1, "")
-        assert refused.stderr == "Error: Pod p: container c has no image\n"
+        assert refused.stderr.splitlines() == [
+            f"Error: Pod p: container {name} has no image" for name in ("c", "without a name")
+        ]
 
 
 @pytest.mark.parametrize(
