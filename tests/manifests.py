@@ -3,6 +3,7 @@
 import re
 import subprocess
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from scripts.manifests import Manifest, rendered
@@ -38,3 +39,15 @@ def of_base(kind: str, name: str = "actor-critic-serve") -> dict[str, Any]:
     """The `spec` of a manifest of the base."""
     spec: dict[str, Any] = manifests(str(BASE))[kind, name]["spec"]
     return spec
+
+
+def config(folder: Path) -> dict[str, str]:
+    """The variables in the ConfigMap of a folder."""
+    ((name, found),) = (
+        (name, one["data"])
+        for (kind, name), one in manifests(str(folder)).items()
+        if kind == "ConfigMap"
+    )
+    assert re.fullmatch(r"actor-critic-serve-[a-z0-9]{10}", name)
+    data: dict[str, str] = found
+    return data
