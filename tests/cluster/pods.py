@@ -97,7 +97,7 @@ def overlay(folder: Path, images: str, source: str, port: int) -> list[Manifest]
 
 
 def rename_volumes(pod: Manifest) -> list[str]:
-    """Make a pod's volumes its own, and return their names: podman 4.3 has one of a name for all."""
+    """Make a pod's volumes its own, and return their names: podman 4.3 knows them by name alone."""
     name, spec = pod["metadata"]["name"], pod["spec"]
     mounts = [
         mount
