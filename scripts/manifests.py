@@ -126,7 +126,7 @@ def main(arguments: list[str]) -> int:
     for problem in problems:
         sys.stderr.write(f"Error: {problem}\n")
     if problems:
-        return 1
+        return 2
     if command == "pod":
         # JSON is YAML.
         sys.stdout.write("---\n".join(f"{json.dumps(one)}\n" for one in for_podman(manifests)))

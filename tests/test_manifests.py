@@ -30,7 +30,7 @@ def test_images_of_the_overlay_are_there_and_those_of_the_base_are_told_one_a_li
     good = run_script("check", str(LOCAL))
     assert (good.returncode, good.stdout) == (0, "3 containers, each with an image\n"), good.stderr
     refused = run_script("check", str(BASE))
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert [line.split(", with")[0] for line in refused.stderr.splitlines()] == [
         f"Error: {where} has the image {image}"
         for where, image in (
@@ -67,7 +67,7 @@ def test_a_container_without_an_image_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "kustomization.yaml").write_text("resources: [pod.yaml]\n")
     for command in ("check", "pod"):
         refused = run_script(command, str(tmp_path))
-        assert (refused.returncode, refused.stdout) == (1, "")
+        assert (refused.returncode, refused.stdout) == (2, "")
         assert refused.stderr.splitlines() == [
             f"Error: Pod p: container {name} has no image" for name in ("c", "without a name")
         ]
