@@ -12,14 +12,15 @@ from flask import Flask, Response, g, request
 from serving.api.forwarding import client_address, traceparent
 from serving.api.keys import Key, Keys
 from serving.api.pages import asks_for_page, card_page
-from serving.errors import InsufficientRightError, UnauthorizedError
+from serving.errors import InsufficientRightError, NotReadyError, UnauthorizedError
 from serving.metrics import Metrics
 from serving.settings import Settings
 
 logger = logging.getLogger("serving.requests")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-HEALTH = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})
+_READINESS = frozenset({"/health/ready", "/v2/health/ready"})
+HEALTH = _READINESS | {"/health/live", "/v2/health/live"}
 # Health is for who looks after the process. The pages are files without any data: they ask
 # the API, with the key that is entered there.
 _PUBLIC = re.compile(r"/|/web/[^/]+")
@@ -53,9 +54,12 @@ class Exchange:
 
     Attributes:
         headers: of every answer.
+        is_ending: whether load balancers are told to send no more requests, which are still
+            answered.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics, keys: Keys) -> None:
+        self.is_ending = False
         self._logs_all = settings.log_requests == "all"
         self._metrics = metrics
         self._keys = keys
@@ -128,6 +132,8 @@ class Exchange:
                     # The same for every name: it tells nobody which models there are.
                     return card_page()
                 raise
+            if self.is_ending and request.path in _READINESS:
+                raise NotReadyError("the service is ending")
             return None
 
         @app.after_request

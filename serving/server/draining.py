@@ -23,7 +23,7 @@ def stop_new_connections(listener: socket.socket, parent: int) -> None:
         listener: shared with `parent` and its other children, under one number.
         parent: the process that goes on, if it still has that socket open.
     """
-    if not _is_open(listener, parent):
+    if not is_open(listener, parent):
         _set_minimum_hops(listener, 255)
 
 
@@ -41,7 +41,8 @@ def _set_minimum_hops(sock: socket.socket, hops: int) -> None:
                 sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MINHOPCOUNT, hops)
 
 
-def _is_open(listener: socket.socket, process: int) -> bool:
+def is_open(listener: socket.socket, process: int) -> bool:
+    """Whether another process has that socket open too, under the same number."""
     number = listener.fileno()
     try:
         own = os.readlink(f"/proc/self/fd/{number}")

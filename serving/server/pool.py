@@ -13,7 +13,7 @@ from http import HTTPStatus
 from serving.errors import ProblemError, TooBusyError
 from serving.server.balancing import ConnectionBalancer
 from serving.server.connection import Connection, Limits, Owner
-from serving.server.draining import accept_all_packets, stop_new_connections
+from serving.server.draining import accept_all_packets, is_open, stop_new_connections
 from serving.server.parser import RefusedError
 
 logger = logging.getLogger(__name__)
@@ -117,6 +117,10 @@ class ConnectionPool:
         """Leave new connections to other workers, if there are any."""
         self._is_draining = True
         self._balancer.withdraw(self._slot)
+
+    def is_last(self, parent: int) -> bool:
+        """Whether nobody accepts connections after this process and those that end with it."""
+        return not is_open(self._listener, parent)
 
     def stop_accepting(self, parent: int) -> None:
         """Accept what the kernel has completed, and close the listening socket.

@@ -106,6 +106,8 @@ class Worker(BaseWorker):
         self._pool.begin_to_drain()
         # Clients that do not know yet that it stops are answered as well, and told to close.
         while time.monotonic() < stop + LINGER_SECONDS:
+            # Where the master goes on, such as at SIGHUP, so does the service.
+            self._api.exchange.is_ending = self._pool.is_last(self.ppid)
             self._run_once(0.1)
         self._pool.stop_accepting(self.ppid)
         while len(self._pool) and time.monotonic() < stop + self.cfg.graceful_timeout:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +16,7 @@ from tests.conftest import Service, Trained, run, running_service, wait_until
 from tests.faults.conftest import Tell
 from tests.faults.load import Load
 from tests.faults.mounts import with_mounts
-from tests.faults.wire import BODY, PICTURE, Wire, children, client_ports, metric, post
+from tests.faults.wire import BODY, HEALTH, PICTURE, Wire, children, client_ports, metric, post
 
 WORKERS = 2
 OLD_KEY = "0123456789abcdef"
@@ -111,6 +112,41 @@ def test_what_was_begun_before_the_end_is_finished(models: Path, tmp_path: Path)
         assert half.ended()
         assert len(deaf.answer().body) > 10_000
         assert service.process.wait(60) == 0
+
+
+def test_a_service_that_ends_is_not_ready_while_it_still_answers(
+    models: Path, tmp_path: Path
+) -> None:
+    # So that a load balancer has turned to other services when idle connections are closed.
+    with running_service(models, tmp_path / "log") as service:
+        PolicyClient(service.url).wait_until_ready(60)
+        service.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: "Handling signal: term" in (tmp_path / "log").read_text())
+        time.sleep(0.5)
+        for path in ("/health/ready", "/v2/health/ready"):
+            with Wire(service.url) as wire:
+                answer = wire.ask(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert answer.status == 503
+            assert b"the service is ending" in answer.body
+        for request in (HEALTH, post()):
+            with Wire(service.url) as wire:
+                assert wire.ask(request).status == 200
+        assert service.process.wait(60) == 0
+
+
+def test_a_worker_that_a_reload_replaces_leaves_the_service_ready(
+    models: Path, tmp_path: Path
+) -> None:
+    request = b"GET /health/ready HTTP/1.1\r\nHost: x\r\n\r\n"
+    with running_service(models, tmp_path / "log", "--workers", "1") as service:
+        PolicyClient(service.url).wait_until_ready(60)
+        with Wire(service.url) as wire:
+            assert wire.ask(request).status == 200
+            (replaced,) = children(service.process.pid)
+            os.kill(replaced, signal.SIGTERM)
+            time.sleep(0.5)
+            answer = wire.ask(request)
+        assert (answer.status, answer.fields["connection"]) == (200, "close")
 
 
 def takes_connections(service: Service) -> bool:
