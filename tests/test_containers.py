@@ -21,7 +21,8 @@ from tests.tools import require_program
 
 KEYS = "the-key-of-the-demo demo decide,the-key-of-the-operator"
 USER = "12345:0"  # as OpenShift starts containers: any number, and the group of root
-EVERYTHING = ["--profile=operate", "--profile=proxy", "--profile=pull", "--profile=monitoring"]
+PROFILES = ("operate", "proxy", "envoy", "pull", "monitoring")
+EVERYTHING = [f"--profile={name}" for name in PROFILES]
 
 
 @pytest.fixture(scope="module", autouse=True)

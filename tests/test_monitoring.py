@@ -212,10 +212,10 @@ def test_the_compose_profile_adds_monitoring_and_changes_nothing_else() -> None:
 def test_what_compose_mounts_exists() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
     mounts = re.findall(r'"(\./[\w./]+):([\w./]+):ro"', text)
-    assert len(mounts) == 4
+    assert len(mounts) == 5
     for source, _ in mounts:
         assert (ROOT / source).is_dir()
     # Nothing is published to other machines.
     ports = re.findall(r'ports: \["([^"]+)"\]', text)
-    assert len(ports) == 4
+    assert len(ports) == 5
     assert all(port.startswith("127.0.0.1:") for port in ports)

@@ -119,7 +119,9 @@ class _Clients:
         self._lock = threading.Lock()
         self._warm = threading.Barrier(count + 1)
         make = {"plain": plain, "policy": policy}[kind]
-        self._threads = [threading.Thread(target=self._run, args=(make(url),)) for _ in range(count)]
+        self._threads = [
+            threading.Thread(target=self._run, args=(make(url),)) for _ in range(count)
+        ]
 
     def _run(self, ask: Callable[[], int]) -> None:
         self._ask(ask)

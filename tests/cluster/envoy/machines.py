@@ -116,7 +116,9 @@ class Replica:
 class Envoy:
     """Envoy with the configuration of the repository, in which only places are replaced."""
 
-    def __init__(self, folder: Path, *replaced: tuple[str, str], within: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, *replaced: tuple[str, str], within: Sequence[str] = ()
+    ) -> None:
         self.certificate = make_certificate(folder)
         self._folder = folder
         self._within = within
