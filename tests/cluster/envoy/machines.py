@@ -14,7 +14,7 @@ from serving.client import PolicyClient
 from tests.conftest import ROOT, Service, running_service, wait_until
 from tests.faults.test_deployments import state
 from tests.faults.wire import children
-from tests.pull.sources import free_port
+from tests.pull.sources import free_port, is_open
 from tests.tools import skip_outside_ci
 from tests.users import changes_user, let_in, ordinary_user
 
@@ -162,6 +162,9 @@ class Envoy:
                 [*program, "-c", str(self._folder / "envoy.yaml"), *options], stderr=log
             )
 
+    def wait_until_listening(self) -> None:
+        wait_until(lambda: is_open(int(self.origin.rpartition(":")[2])), 20)
+
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         self.process.send_signal(how)
         self.process.wait(10)
@@ -196,7 +199,7 @@ class Envoy:
             and host["health_status"]["eds_health_status"] == "HEALTHY"
         }
 
-    def wait_until_usable(self, replicas: Sequence[Replica], seconds: float = 20) -> None:
+    def wait_until_usable(self, replicas: Sequence[Replica], seconds: float = 60) -> None:
         """Wait until exactly those services are sent requests."""
         wait_until(lambda: self.usable() == {one.address for one in replicas}, seconds)
 
