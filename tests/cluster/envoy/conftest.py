@@ -11,6 +11,7 @@ import pytest
 from tests.cluster.envoy.machines import Envoy, Replica, envoy_program
 from tests.conftest import Trained
 from tests.faults.conftest import tell  # noqa: F401  # a fixture
+from tests.pull.conftest import bucket  # noqa: F401  # a fixture
 from tests.tools import require_program
 
 

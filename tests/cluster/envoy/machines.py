@@ -10,10 +10,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from serving.client import PolicyClient
 from tests.conftest import ROOT, Service, running_service, wait_until
 from tests.faults.test_deployments import state
-from tests.faults.wire import children
+from tests.faults.wire import children, metric
 from tests.pull.sources import free_port, is_open
 from tests.tools import skip_outside_ci
 from tests.users import changes_user, let_in, ordinary_user
@@ -76,8 +75,12 @@ class Replica:
         running = running_service(self.models, log, *self._options, within=self._within)
         self.service: Service = self._running.enter_context(running)
 
-    def wait_until_ready(self) -> None:
-        PolicyClient(f"http://{self.address}").wait_until_ready(60)
+    def metric(self, name: str) -> dict[str, float]:
+        """Values of a metric of the service, by their labels as they are written."""
+        return metric(f"http://{self.address}", name)
+
+    def wait_until_live(self) -> None:
+        wait_until(lambda: is_open(int(self.address.partition(":")[2])))
 
     def processes(self) -> list[int]:
         """The master's first, then those that descend from it."""
@@ -189,6 +192,11 @@ class Envoy:
             if cluster["name"] == "serve":
                 return {_address(host): host for host in cluster["host_statuses"]}
         return {}
+
+    def active(self, replica: Replica) -> int:
+        """How many requests Envoy has sent to a service that are not answered."""
+        stats = self.hosts()[replica.address]["stats"]
+        return sum(int(one.get("value", 0)) for one in stats if one["name"] == "rq_active")
 
     def usable(self) -> set[str]:
         """The addresses of the services that are sent requests."""

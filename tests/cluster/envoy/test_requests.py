@@ -15,7 +15,6 @@ from tests.cluster.envoy.load import Load
 from tests.cluster.envoy.machines import envoy_program
 from tests.conftest import ROOT, Trained, wait_until
 from tests.faults.conftest import Tell
-from tests.faults.wire import metric
 from tests.test_act import ROW
 from tests.test_tls_proxy import connections_to
 
@@ -164,9 +163,7 @@ def test_a_request_that_a_service_is_not_ready_for_is_sent_to_another(
         retried = envoy.count("upstream_rq_retry")
     rejected = sum(
         count
-        for labels, count in metric(
-            f"http://{unready.address}", "policy_http_requests_total"
-        ).items()
+        for labels, count in unready.metric("policy_http_requests_total").items()
         if 'route="/act"' in labels and 'status="503"' in labels
     )
     tell(f"{load.outcome}; {rejected:.0f} answered 503 by the service, {retried} retries by Envoy")
