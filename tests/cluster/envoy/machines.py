@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.conftest import ROOT, Service, running_service, wait_until
 from tests.faults.test_deployments import state
-from tests.faults.wire import children, metric
+from tests.faults.wire import children
 from tests.pull.sources import free_port, is_open
 from tests.tools import skip_outside_ci
 from tests.users import changes_user, let_in, ordinary_user
@@ -77,7 +77,15 @@ class Replica:
 
     def metric(self, name: str) -> dict[str, float]:
         """Values of a metric of the service, by their labels as they are written."""
-        return metric(f"http://{self.address}", name)
+        code = "import sys, tests.faults.wire as w; print(w.json.dumps(w.metric(*sys.argv[1:])))"
+        command = (*self._within, sys.executable, "-c", code, f"http://{self.address}", name)
+        asked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        values: dict[str, float] = json.loads(asked.stdout)
+        return values
+
+    def actions(self) -> float:
+        """How many actions the service has decided on since it was started."""
+        return sum(self.metric("policy_actions_total").values())
 
     def wait_until_live(self) -> None:
         wait_until(lambda: is_open(int(self.address.partition(":")[2])))
@@ -165,8 +173,9 @@ class Envoy:
                 [*program, "-c", str(self._folder / "envoy.yaml"), *options], stderr=log
             )
 
-    def wait_until_listening(self) -> None:
-        wait_until(lambda: is_open(int(self.origin.rpartition(":")[2])), 20)
+    def wait_until_live(self) -> None:
+        """Wait until it listens, after the first check of every service."""
+        wait_until(lambda: bool(self._ask_admin("/server_info").get("state") == "LIVE"), 20)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         self.process.send_signal(how)

@@ -76,7 +76,7 @@ def test_envoy_restarted_under_load_costs_policy_client_nothing(
             begin = time.monotonic()
             envoy.stop(how)
             envoy.start()
-            envoy.wait_until_listening()
+            envoy.wait_until_live()
             away.append(time.monotonic() - begin)
             envoy.wait_until_usable(replicas)
     tell(f"Envoy was away for {away[0]:.2f} s after SIGTERM and {away[1]:.2f} s after SIGKILL")
