@@ -1,9 +1,12 @@
 """Compose's profile `envoy`, as compose itself reads it; tests/cluster/envoy runs what is in it."""
 
 import json
+import re
 import subprocess
 from typing import Any
 
+from serving.server.worker import INLINE_BYTES, KEEP_ALIVE_SECONDS
+from serving.settings import Settings
 from tests.conftest import ENVIRONMENT, ROOT
 from tests.test_monitoring import composes
 from tests.tools import skip_outside_ci
@@ -49,3 +52,14 @@ def test_envoy_is_hardened_as_nginx_is() -> None:
     }
     assert envoy["image"] == "envoyproxy/envoy:v1.40.0"
     assert envoy["depends_on"].keys() == {"replica"}
+
+
+def test_the_limits_of_envoy_go_with_those_of_the_service() -> None:
+    text = (ROOT / "proxy" / "envoy.yaml").read_text()
+    # A request that is sent on a connection which the service just closes is lost.
+    *_, upstream = re.findall(r"idle_timeout: (\d+)s", text)
+    assert int(upstream) < KEEP_ALIVE_SECONDS
+    (answer,) = re.findall(r"^ +timeout: (\d+)s  # more than", text, re.MULTILINE)
+    assert int(answer) > Settings().request_timeout
+    buffers = re.findall(r"per_connection_buffer_limit_bytes: (\d+)", text)
+    assert [int(size) for size in buffers] == [INLINE_BYTES] * 2

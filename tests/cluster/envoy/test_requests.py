@@ -2,9 +2,13 @@
 
 import json
 import shutil
+import signal
+import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
@@ -15,6 +19,7 @@ from tests.cluster.envoy.load import Load
 from tests.cluster.envoy.machines import envoy_program
 from tests.conftest import ROOT, Trained, wait_until
 from tests.faults.conftest import Tell
+from tests.faults.wire import memory_mib
 from tests.test_act import ROW
 from tests.test_tls_proxy import connections_to
 
@@ -70,15 +75,51 @@ def test_tls_1_1_is_refused(one: Balanced) -> None:
         assert ended.returncode == status, ended.stderr
 
 
-@pytest.mark.parametrize(("size", "status"), [(16 * MIB, 200), (16 * MIB + 1, 413)])
 def test_a_body_may_be_as_large_as_for_the_service(
-    one: Balanced, http: urllib3.PoolManager, size: int, status: int
+    one: Balanced, http: urllib3.PoolManager
 ) -> None:
-    body = b'{"observations": [[0, 0, 0, 0]]'
-    body += b" " * (size - len(body) - 1) + b"}"
+    body = b'{"observations": [[0, 0, 0, 0]]' + b" " * (16 * MIB - 32) + b"}"
     headers = {"Content-Type": "application/json"}
     sent = http.request("POST", f"{one.envoy.url}/act", body=body, headers=headers)
-    assert sent.status == status
+    assert sent.status == 200
+    # A larger one is refused before it is sent, to a client that reads then.
+    context = ssl.create_default_context(cafile=str(one.envoy.certificate))
+    address = ("localhost", int(one.envoy.origin.rpartition(":")[2]))
+    head = f"POST /policy/act HTTP/1.1\r\nHost: x\r\nContent-Length: {16 * MIB + 1}\r\n\r\n"
+    with (
+        socket.create_connection(address, timeout=10) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as client,
+    ):
+        client.sendall(head.encode())
+        assert client.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+def test_bodies_that_wait_take_little_memory(one: Balanced, tell: Tell) -> None:
+    replica, envoy = one.replicas[0], one.envoy
+    context = ssl.create_default_context(cafile=str(envoy.certificate))
+    address = ("localhost", int(envoy.origin.rpartition(":")[2]))
+    head = f"POST /policy/act HTTP/1.1\r\nHost: x\r\nContent-Length: {16 * MIB}\r\n\r\n"
+    before = memory_mib(envoy.process.pid)
+    replica.pause()
+    try:
+        with ExitStack() as stack:
+            for _ in range(64):
+                plain = stack.enter_context(socket.create_connection(address, timeout=10))
+                wrapped = context.wrap_socket(plain, server_hostname="localhost")
+                client = stack.enter_context(wrapped)
+                client.sendall(head.encode())
+                client.settimeout(0.02)
+                with suppress(TimeoutError):  # nobody reads any more
+                    while True:
+                        client.sendall(bytes(64 * 1024))
+            time.sleep(0.5)
+            taken = memory_mib(envoy.process.pid) - before
+    finally:
+        replica.send(signal.SIGCONT)
+    envoy.wait_until_usable([replica])
+    tell(f"64 bodies of 16 MiB that no service reads take {taken:.0f} MiB of Envoy's memory")
+    # 64 times the buffer limit of 128 KiB, on both sides, are 16 MiB; and what TLS takes.
+    assert taken < 64
 
 
 def logged(one: Balanced, request_id: str) -> dict[str, Any]:
@@ -140,8 +181,8 @@ def test_a_service_that_cannot_be_connected_to_costs_no_request(
     with urllib3.PoolManager(ca_certs=str(envoy.certificate), retries=False) as http:
         victim.kill()
         healthy = envoy.usable()
-        # Some are larger than what Envoy would keep to repeat, were it not for the filter.
-        for size in [0] * 20 + [2 * MIB] * 5:
+        # The last ones are about as large as what Envoy keeps of a request.
+        for size in [0] * 20 + [MIB // 10] * 5:
             body = b'{"observations": [[0, 0, 0, 0]]' + b" " * size + b"}"
             headers = {"Content-Type": "application/json"}
             sent = http.request("POST", f"{envoy.url}/act", body=body, headers=headers)
@@ -171,12 +212,21 @@ def test_a_request_that_a_service_is_not_ready_for_is_sent_to_another(
     assert retried == rejected > 0
 
 
-def test_where_no_service_is_ready_the_client_gets_the_reason(balanced: Balanced) -> None:
-    envoy = balanced.envoy
-    for replica in balanced.replicas:
-        shutil.rmtree(replica.models / "cartpole")
-    envoy.wait_until_usable([])
+def test_the_last_service_that_is_ready_gets_everything_and_without_one_the_reason_is_told(
+    balanced: Balanced,
+) -> None:
+    envoy, (last, *others) = balanced
     with urllib3.PoolManager(ca_certs=str(envoy.certificate), retries=False) as http:
+        for replica in others:
+            shutil.rmtree(replica.models / "cartpole")
+        envoy.wait_until_usable([last])
+        before = envoy.count("upstream_rq_retry")
+        for _ in range(30):
+            sent = http.request("POST", f"{envoy.url}/act", json={"observation": ROW})
+            assert sent.status == 200
+        assert envoy.count("upstream_rq_retry") == before
+        shutil.rmtree(last.models / "cartpole")
+        envoy.wait_until_usable([])
         answer = http.request("POST", f"{envoy.url}/act", json={"observation": ROW})
     assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
     assert "cartpole" in answer.json()["detail"]
