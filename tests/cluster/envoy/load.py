@@ -82,7 +82,7 @@ class Load:
             text=True,
         )
         assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "every client was answered\n"
+        assert self._process.stdout.readline() == "every client has asked\n"
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -148,7 +148,7 @@ class _Clients:
         for thread in self._threads:
             thread.start()
         self._warm.wait()
-        print("every client was answered", flush=True)  # noqa: T201
+        print("every client has asked", flush=True)  # noqa: T201
         sys.stdin.read()
         self._stopping.set()
         for thread in self._threads:

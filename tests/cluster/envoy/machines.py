@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,13 @@ from tests.pull.sources import free_port, is_open
 from tests.tools import skip_outside_ci
 from tests.users import changes_user, let_in, ordinary_user
 
-CONFIGURATION = ROOT / "proxy" / "envoy.yaml"
-ENVOY = ROOT / ".cluster/lib"
-# With this, Envoy's own words for the state of a service in `/clusters`.
+# Envoy's words for why a service is sent no requests.
 UNHEALTHY = ("failed_active_health_check", "failed_outlier_check")
 
 
 def envoy_program() -> Path:
     """Envoy's binary, which others may read; without it the test is skipped."""
-    found = sorted(ENVOY.glob("python3*/site-packages/envoy/_bin/envoy"))
+    found = sorted(ROOT.glob(".cluster/lib/python3*/site-packages/envoy/_bin/envoy"))
     if not found:
         skip_outside_ci("Envoy is missing: make .cluster/installed")
     return found[0]
@@ -100,7 +98,8 @@ class Replica:
     def send(self, how: signal.Signals) -> None:
         """Send a signal to every process, as to those of a container."""
         for pid in self.processes():
-            os.kill(pid, how)
+            with suppress(ProcessLookupError):  # it ended with one of the others
+                os.kill(pid, how)
 
     def pause(self) -> None:
         self.send(signal.SIGSTOP)
@@ -127,13 +126,16 @@ class Replica:
 class Envoy:
     """Envoy with the configuration of the repository, in which only places are replaced."""
 
+    origin = "https://localhost:8443"
+    admin = "http://127.0.0.1:9901"
+
     def __init__(
         self, folder: Path, *replaced: tuple[str, str], within: Sequence[str] = ()
     ) -> None:
         self.certificate = make_certificate(folder)
         self._folder = folder
         self._within = within
-        text = CONFIGURATION.read_text()
+        text = (ROOT / "proxy" / "envoy.yaml").read_text()
         for inside, here in [("/etc/tls/", f"{folder}/"), *replaced]:
             assert inside in text
             text = text.replace(inside, here)
@@ -155,9 +157,6 @@ class Envoy:
         )
         envoy.origin, envoy.admin = f"https://localhost:{port}", f"http://127.0.0.1:{admin}"
         return envoy
-
-    origin = "https://localhost:8443"
-    admin = "http://127.0.0.1:9901"
 
     @property
     def url(self) -> str:

@@ -21,7 +21,6 @@ from tests.conftest import ROOT, Trained, wait_until
 from tests.faults.conftest import Tell
 from tests.faults.wire import memory_mib
 from tests.test_act import ROW
-from tests.test_tls_proxy import connections_to
 
 pytestmark = pytest.mark.cluster
 MIB = 1024 * 1024
@@ -167,11 +166,12 @@ def test_a_client_cannot_choose_timeouts(
 
 
 def test_connections_to_the_service_are_kept(one: Balanced, http: urllib3.PoolManager) -> None:
+    before = one.envoy.count("upstream_cx_total")
     for _ in range(50):
         sent = http.request("POST", f"{one.envoy.url}/act", json={"observation": ROW})
         assert sent.status == 200
-    # One for each of Envoy's threads and one for health checks, and those of tests before.
-    assert connections_to(int(one.replicas[0].address.partition(":")[2])) < 20
+    # One for each of Envoy's two threads, if there was none.
+    assert one.envoy.count("upstream_cx_total") - before <= 2
 
 
 def test_a_service_that_cannot_be_connected_to_costs_no_request(
@@ -182,15 +182,15 @@ def test_a_service_that_cannot_be_connected_to_costs_no_request(
         victim.kill()
         healthy = envoy.usable()
         # The last ones are about as large as what Envoy keeps of a request.
-        for size in [0] * 20 + [MIB // 10] * 5:
+        for size in [0] * 50 + [MIB // 10] * 10:
             body = b'{"observations": [[0, 0, 0, 0]]' + b" " * size + b"}"
             headers = {"Content-Type": "application/json"}
             sent = http.request("POST", f"{envoy.url}/act", body=body, headers=headers)
             assert sent.status == 200, sent.data
     retried = envoy.count("upstream_rq_retry")
-    tell(f"25 requests, 0 failed, {retried} retries by Envoy")
+    tell(f"60 requests, 0 failed, {retried} retries by Envoy")
     assert victim.address in healthy
-    assert 0 < retried <= 6  # ejected after five
+    assert 0 < retried <= 8  # ejected after five, not after a third of all
 
 
 def test_a_request_that_a_service_is_not_ready_for_is_sent_to_another(
