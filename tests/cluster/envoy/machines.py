@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tests.conftest import ROOT, Service, running_service, wait_until
 from tests.faults.test_deployments import state
@@ -43,6 +43,14 @@ def make_certificate(folder: Path) -> Path:
     )
     (folder / "tls.key").chmod(0o644)
     return folder / "tls.crt"
+
+
+class Addressed(Protocol):
+    """A service, by where it listens."""
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT."""
 
 
 class Replica:
@@ -144,7 +152,7 @@ class Envoy:
             let_in(folder)
 
     @classmethod
-    def on_loopback(cls, folder: Path, replicas: Sequence[Replica]) -> "Envoy":
+    def on_loopback(cls, folder: Path, replicas: Sequence[Addressed]) -> "Envoy":
         """Envoy on free ports, in front of services of this machine."""
         port, admin = free_port(), free_port()
         endpoint = "- endpoint: {address: {socket_address: {address: %s, port_value: %s}}}"
@@ -215,7 +223,7 @@ class Envoy:
             and host["health_status"]["eds_health_status"] == "HEALTHY"
         }
 
-    def wait_until_usable(self, replicas: Sequence[Replica], seconds: float = 60) -> None:
+    def wait_until_usable(self, replicas: Sequence[Addressed], seconds: float = 60) -> None:
         """Wait until exactly those services are sent requests."""
         wait_until(lambda: self.usable() == {one.address for one in replicas}, seconds)
 
