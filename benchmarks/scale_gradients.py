@@ -1,11 +1,13 @@
-"""From which size on a network's gradients are worth a second machine.
+"""From how many rows on a minibatch is worth a second machine.
 
     python -m benchmarks.scale_gradients
 
 Two machines that halve a minibatch save half of its time, and add the time to sum the gradients
 (all-reduce), which is measured with TensorFlow's MultiWorkerMirroredStrategy in two processes of
-this machine. A network between machines is slower than that. So the second machine is worth it from
-where a minibatch takes more than twice as long as the sum.
+this machine. A network between machines is slower than that. So a second machine is worth it from
+where a minibatch takes more than twice as long as the sum. Both grow with the network, but only the
+minibatch grows with its rows: the last column says from how many on, if time is proportional to
+rows.
 """
 
 import dataclasses
@@ -118,11 +120,11 @@ def main(sizes: tuple[int, ...]) -> None:
         return
     minibatches = [minibatch_seconds(width) for width in WIDTHS]
     sums = all_reduce_seconds([size for size, _, _ in minibatches])
-    rows = [["width", "parameters", "rows", "minibatch, ms", "all-reduce, ms", "second machine"]]
+    rows = [["width", "parameters", "rows", "minibatch, ms", "all-reduce, ms", "worth it from"]]
     for width, (size, samples, seconds), summed in zip(WIDTHS, minibatches, sums, strict=True):
-        pays = "worth it" if seconds > 2 * summed else "slower"
+        enough = f"{samples * 2 * summed / seconds:,.0f} rows"
         times = [f"{1e3 * seconds:.2f}", f"{1e3 * summed:.2f}"]
-        rows.append([str(width), f"{size:,}", str(samples), *times, pays])
+        rows.append([str(width), f"{size:,}", str(samples), *times, enough])
     click.echo(table(rows))
 
 

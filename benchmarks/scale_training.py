@@ -159,7 +159,7 @@ def main(rollouts: int) -> None:
             instant[count] = statistics.median(rollout_seconds(0.0, workers, 5 * rollouts))
             slow[count] = statistics.median(rollout_seconds(STEP_SECONDS, workers, rollouts))
     model = fit(instant, step_seconds(STEP_SECONDS), step_seconds(0.0), policy_row_seconds())
-    parts = ", ".join(f"{name} {1e3 * value:.4f} ms" for name, value in model._asdict().items())
+    parts = ", ".join(f"{name} {1e6 * value:,.1f} us" for name, value in model._asdict().items())
     click.echo(f"{parts}\n", file=out)
 
     rows = [["workers", "seconds a rollout", "of the model", "difference", "steps/s"]]
