@@ -1,11 +1,14 @@
 """A run that is short enough to be stopped again and again."""
 
 import dataclasses
+from contextlib import closing
 from pathlib import Path
 
 from training.config import RunSettings, TrainingConfig
 from training.folder import claim, locked
 from training.presets import PRESETS
+from training.run import train
+from training.shares import Workers
 from training.state import Progress, TrainingResult
 from training.trainer import Trainer
 
@@ -67,3 +70,23 @@ def run_trainer(
     while trainer.state.result is None:
         reports.append(trainer.step())
     return trainer, trainer.state.result, reports
+
+
+def train_in(
+    config: TrainingConfig,
+    folder: Path,
+    workers: Workers | None,
+    *,
+    stop_after: int | None = None,
+) -> Trainer:
+    """Train in a folder until the end or for so many updates, or go on there."""
+    folder.mkdir(exist_ok=True)
+    trainer = Trainer(config, seed=0, workers=workers)
+    with closing(trainer):
+        train(
+            trainer,
+            folder,
+            Silent(),
+            stop_requested=lambda: trainer.state.update == stop_after,
+        )
+    return trainer

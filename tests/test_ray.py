@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import ENVIRONMENT, ROOT
-from tests.runs import Silent
+from tests.runs import train_in
 from tests.test_run_signals import training
 from tests.test_shares import COUNTDOWN, OF_COUNTDOWN, PLAIN, assert_same, collected, sample
 from training.config import Environment
@@ -27,9 +28,7 @@ from training.evaluation import Evaluation, evaluate
 from training.finite import NotFiniteError
 from training.ray_cluster import Cluster, connect
 from training.ray_shares import RayShares
-from training.run import train as run_trainer
 from training.shares import Processes, Shares, WorkerError, Workers
-from training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("own_environments")
 
@@ -194,18 +193,7 @@ def test_a_stop_does_not_wait_for_an_evaluation_on_a_cluster(cluster: Cluster) -
 def test_a_run_is_the_same_on_ray_and_goes_on_in_processes(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    def run(folder: Path, workers: Workers | None, *, stop_after: int | None = None) -> Trainer:
-        folder.mkdir(exist_ok=True)
-        trainer = Trainer(OF_COUNTDOWN, seed=0, workers=workers)
-        with closing(trainer):
-            run_trainer(
-                trainer,
-                folder,
-                Silent(),
-                stop_requested=lambda: trainer.state.update == stop_after,
-            )
-        return trainer
-
+    run = partial(train_in, OF_COUNTDOWN)
     alone = run(tmp_path / "alone", None)
     assert alone.state.result is not None
     on_two = cluster.workers(2, storable=True)

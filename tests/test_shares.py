@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from functools import partial
 from multiprocessing import active_children
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import ENVIRONMENT, ROOT
-from tests.runs import SMALL, Silent
+from tests.runs import SMALL, train_in
 from tests.test_run_signals import training
 from training.config import Environment
 from training.envs import make_shares
@@ -24,9 +25,7 @@ from training.evaluation import Evaluation, evaluate
 from training.finite import NotFiniteError, require_finite
 from training.model import Policy, initialize
 from training.rollout import collect, reset
-from training.run import train
 from training.shares import OneShare, Processes, ProcessShares, Shares, WorkerError
-from training.trainer import Trainer
 from training.types import FloatArray
 
 COUNTDOWN = Environment("own:Countdown-v0")  # episodes of random lengths
@@ -166,22 +165,11 @@ def test_a_stop_does_not_wait_for_an_evaluation_in_other_processes() -> None:
 
 
 def test_a_run_is_the_same_stopped_or_not_and_in_any_number_of_processes(tmp_path: Path) -> None:
-    def run(folder: Path, workers: int, *, stop_after: int | None = None) -> Trainer:
-        folder.mkdir(exist_ok=True)
-        trainer = Trainer(OF_COUNTDOWN, seed=0, workers=processes(workers))
-        with closing(trainer):
-            train(
-                trainer,
-                folder,
-                Silent(),
-                stop_requested=lambda: trainer.state.update == stop_after,
-            )
-        return trainer
-
-    alone = run(tmp_path / "alone", 0)
+    run = partial(train_in, OF_COUNTDOWN)
+    alone = run(tmp_path / "alone", None)
     assert alone.state.result is not None
-    assert run(tmp_path / "together", 2, stop_after=11).state.result is None
-    together = run(tmp_path / "together", 2)
+    assert run(tmp_path / "together", Processes(2), stop_after=11).state.result is None
+    together = run(tmp_path / "together", Processes(2))
     assert together.state.result is not None
     assert together.state.result.greedy == alone.state.result.greedy
     assert together.state.evaluation_steps == alone.state.evaluation_steps > 0
