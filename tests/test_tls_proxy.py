@@ -3,7 +3,9 @@
 import json
 import os
 import socket
+import ssl
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,12 +16,14 @@ import urllib3
 
 from serving.client import PolicyClient
 from tests.conftest import ROOT, Service, Trained, running_service, wait_until
+from tests.faults.wire import children
 from tests.test_act import ROW
 from tests.tools import require_program
 
 
 class Proxied(NamedTuple):
     url: str
+    certificate: str
     http: urllib3.PoolManager  # which believes its certificate
     service: Service
 
@@ -62,7 +66,9 @@ def proxied(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Itera
             try:
                 wait_until(lambda: (folder / "nginx.pid").exists())
                 with urllib3.PoolManager(ca_certs=str(folder / "tls.crt")) as http:
-                    yield Proxied(f"https://localhost:{port}", http, service)
+                    yield Proxied(
+                        f"https://localhost:{port}", str(folder / "tls.crt"), http, service
+                    )
             finally:
                 nginx.terminate()
 
@@ -87,6 +93,24 @@ def test_a_body_that_the_service_takes_passes(proxied: Proxied) -> None:
     headers = {"Content-Type": "application/json"}
     answer = proxied.http.request("POST", f"{proxied.url}/policy/act", body=body, headers=headers)
     assert answer.status == 200
+
+
+def test_what_is_slow_to_arrive_is_not_kept_in_files(proxied: Proxied) -> None:
+    folder = Path(proxied.certificate).parent
+    context = ssl.create_default_context(cafile=proxied.certificate)
+    address = urlsplit(proxied.url)
+    assert address.hostname is not None
+    with (
+        socket.create_connection((address.hostname, address.port or 0)) as plain,
+        context.wrap_socket(plain, server_hostname=address.hostname) as connection,
+    ):
+        head = "POST /policy/act HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8000000\r\n\r\n"
+        connection.sendall(head.encode() + b" " * 4_000_000)
+        time.sleep(0.5)
+        # nginx unlinks such a file at once: it has no name any more.
+        master = int((folder / "nginx.pid").read_text())
+        opened = [path for pid in children(master) for path in Path(f"/proc/{pid}/fd").iterdir()]
+        assert not [path for path in opened if path.readlink().is_relative_to(folder)]
 
 
 def connections_to(port: int) -> int:

@@ -135,11 +135,12 @@ def test_an_evaluation_on_a_cluster_is_that_of_one_process(tmp_path: Path) -> No
 
 
 def changed(folder: Path, name: str, old: str, new: str) -> dict[str, str]:
-    """The variables of a node whose code differs in one file."""
+    """The variables of a node whose code differs in one file, which is new where `old` is empty."""
     for package in ("training", "serving"):
         shutil.copytree(ROOT / package, folder / package)
     shutil.copy(ROOT / "tests" / "environments" / "own.py", folder)
-    text = (folder / name).read_text()
+    (folder / name).parent.mkdir(exist_ok=True)
+    text = (folder / name).read_text() if old else ""
     assert old in text
     (folder / name).write_text(text.replace(old, new))
     return {"PYTHONPATH": str(folder)}
@@ -150,6 +151,7 @@ def changed(folder: Path, name: str, old: str, new: str) -> dict[str, str]:
     [
         ("training/rollout.py", "T, N", "N, T", "the code of training is "),
         ("own.py", "Box(-1, 1", "Box(-2, 2", "the code of own is "),
+        ("numpy-9.dist-info/METADATA", "", "Name: numpy\nVersion: 9\n", "numpy is 9 there, "),
         ("own.py", "import multiprocessing", "import nothing", "the code of own is missing "),
     ],
 )
