@@ -205,6 +205,7 @@ def test_a_run_is_the_same_on_ray_and_goes_on_in_processes(
         np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
+@pytest.mark.cluster
 def test_a_signal_stops_a_run_on_ray_and_leaves_no_process(tmp_path: Path) -> None:
     slow = ["--env-id", "own:Slow-v0", "--num-envs", "2", "--ray", "local"]
     where = ["--models", str(tmp_path / "models"), "--run-dir", str(tmp_path / "run")]
