@@ -27,7 +27,7 @@ def probe(environment: tuple[Any, ...], modules: Sequence[str], packages: Sequen
             found[package] = "missing"
     try:
         for module in ("training", *modules):
-            found[f"the code of {module}"] = _digest(module)
+            found[f"the code of {module}"] = digest(module)
         # Only now: what follows is that machine's own code.
         config = importlib.import_module("training.config")
         envs = importlib.import_module("training.envs")
@@ -44,7 +44,7 @@ def probe(environment: tuple[Any, ...], modules: Sequence[str], packages: Sequen
     return found
 
 
-def _digest(name: str) -> str:
+def digest(name: str) -> str:
     """Of the files of a module or package, by what is in them."""
     module = importlib.import_module(name)
     assert module.__file__ is not None

@@ -11,6 +11,7 @@ from gymnasium.vector import VectorEnv
 from ray.exceptions import RayActorError, RayTaskError
 
 from training.errors import StopRequestedError
+from training.ray_probe import digest
 from training.shares import (
     SECONDS_BETWEEN_QUESTIONS,
     Function,
@@ -39,6 +40,7 @@ class RayShares:
         """Start the actors, spread over the nodes."""
         self.num_envs = sum(sizes)
         self._restart = restart
+        self._code = digest("training")
         self._own = slices(sizes)
         self._makers: list[Maker | None] = list(makers)
         self._actors = [self._start(index) for index in range(len(sizes))]
@@ -91,7 +93,7 @@ class RayShares:
 
     def _start(self, index: int) -> Any:
         return _EnvironmentActor.remote(  # type: ignore[attr-defined]  # as Ray decorates it
-            self._makers[index], self._own[index], self._restart == "last state"
+            self._makers[index], self._own[index], self._restart == "last state", self._code
         )
 
     def _start_again(self, index: int, deaths: int, error: RayActorError) -> None:
@@ -112,13 +114,16 @@ class RayShares:
 
 @ray.remote(scheduling_strategy="SPREAD")
 class _EnvironmentActor:
-    def __init__(self, make: Maker, own: slice, keep_state: bool) -> None:
-        self._make, self._own, self._keep_state = make, own, keep_state
+    def __init__(self, make: Maker, own: slice, keep_state: bool, code: str) -> None:
+        self._make, self._own, self._keep_state, self._code = make, own, keep_state, code
         self._env: VectorEnv | None = None
 
     def call(self, request: tuple[Function, tuple[Any, ...]]) -> tuple[Any, bytes | None]:
         """Call a function for the share; its answer, and the environments after that."""
         if self._env is None:  # here, so that an error of it is one of the call
+            # The node may have joined after the others were asked for their code.
+            if digest("training") != self._code:
+                raise RuntimeError("the code of training is another on the node of this actor")
             self._env = self._make()
         function, arguments = request
         answered = answer(function, self._env, self._own, arguments)

@@ -168,6 +168,21 @@ def test_a_node_that_is_not_like_this_machine_is_an_error_that_names_it(
     assert not (tmp_path / "runs").exists()
 
 
+def test_an_actor_does_not_go_on_where_the_code_is_another(tmp_path: Path) -> None:
+    other = changed(tmp_path / "other", "training/rollout.py", "T, N", "N, T")
+    options = "train --env-id own:Slow-v0 --num-envs 2 --num-steps 32 --checkpoint-interval 1"
+    metrics = tmp_path / "runs" / "cartpole" / "1" / "metrics.csv"
+    with nodes({}) as cluster:
+        train = command(*options.split(), "--ray", cluster.address, cwd=tmp_path)
+        wait_until(lambda: metrics.exists() and metrics.read_text().count("\n") > 1)
+        (alike,) = cluster.worker_nodes
+        cluster.add_node(num_cpus=2, env_vars=other)
+        cluster.remove_node(alike, allow_graceful=False)
+        _, errors = ended(train, 1)
+    assert "the code of training is another on the node of this actor" in errors
+    assert errors.endswith("Error: an environment in a Ray actor has failed\n")
+
+
 @contextmanager
 def serving(program: list[str], port: int, **variables: str) -> Iterator[None]:
     """A program that listens on a port, for as long as it is looked at."""
