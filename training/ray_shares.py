@@ -8,7 +8,7 @@ import click
 import cloudpickle
 import ray
 from gymnasium.vector import VectorEnv
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
 from training.errors import StopRequestedError
 from training.ray_probe import digest
@@ -25,6 +25,7 @@ from training.shares import (
 )
 
 MAX_DEATHS = 5  # of one share's actors in one call
+LOST = (RayActorError, ObjectLostError)  # an actor, or its answer, which stays on its node
 
 NOT_STORED = "and its environments cannot be stored, so that they could go on in another"
 
@@ -67,7 +68,7 @@ class RayShares:
                 i = pending.pop(reference)
                 try:
                     answers[i], state = ray.get(reference)
-                except RayActorError as error:
+                except LOST as error:
                     deaths[i] += 1
                     self._start_again(i, deaths[i], error)
                     pending[self._actors[i].call.remote(request)] = i
@@ -96,7 +97,7 @@ class RayShares:
             self._makers[index], self._own[index], self._restart == "last state", self._code
         )
 
-    def _start_again(self, index: int, deaths: int, error: RayActorError) -> None:
+    def _start_again(self, index: int, deaths: int, error: Exception) -> None:
         reason = str(error).splitlines()[0]
         if self._makers[index] is None or deaths == MAX_DEATHS:
             self.close()
