@@ -36,7 +36,7 @@ def rendered(folder: str) -> list[Manifest]:
             does not end.
     """
     try:
-        import yaml  # type: ignore[import-untyped]
+        import yaml  # type: ignore[import-untyped]  # it has no types
     except ImportError as error:
         raise ManifestsError("PyYAML is missing here: use .venv/bin/python, of `make`") from error
     command = ["kubectl", "kustomize", folder]

@@ -20,10 +20,17 @@ import pytest
 from tests.conftest import ENVIRONMENT, ROOT
 from tests.runs import train_in
 from tests.test_run_signals import training
-from tests.test_shares import COUNTDOWN, OF_COUNTDOWN, PLAIN, assert_same, collected, sample
+from tests.test_shares import (
+    COUNTDOWN,
+    OF_COUNTDOWN,
+    PLAIN,
+    assert_a_stop_does_not_wait_for_an_evaluation,
+    assert_same,
+    collected,
+    sample,
+)
 from training.config import Environment
 from training.envs import make_shares
-from training.errors import StopRequestedError
 from training.evaluation import Evaluation, evaluate
 from training.finite import NotFiniteError
 from training.ray_cluster import Cluster, connect
@@ -171,22 +178,7 @@ def test_what_an_environment_raises_in_an_actor_stands_on_standard_error(
 
 
 def test_a_stop_does_not_wait_for_an_evaluation_on_a_cluster(cluster: Cluster) -> None:
-    slow, began = Environment("own:Slow-v0"), time.monotonic()
-    workers = cluster.workers(2, storable=False)
-    with (
-        closing(make_shares(slow, 200, one_episode=True, workers=workers)) as envs,
-        pytest.raises(StopRequestedError),
-    ):
-        evaluate(
-            sample,
-            slow,
-            episodes=200,
-            deterministic=True,
-            rng=np.random.default_rng(0),
-            envs=envs,
-            stop_requested=lambda: time.monotonic() - began > 2,
-        )
-    assert time.monotonic() - began < 6  # to its end it would take 8 seconds
+    assert_a_stop_does_not_wait_for_an_evaluation(cluster.workers(2, storable=False))
     wait_until_none_is_left()
 
 

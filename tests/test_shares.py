@@ -25,7 +25,7 @@ from training.evaluation import Evaluation, evaluate
 from training.finite import NotFiniteError, require_finite
 from training.model import Policy, initialize
 from training.rollout import collect, reset
-from training.shares import OneShare, Processes, ProcessShares, Shares, WorkerError
+from training.shares import OneShare, Processes, ProcessShares, Shares, WorkerError, Workers
 from training.types import FloatArray
 
 COUNTDOWN = Environment("own:Countdown-v0")  # episodes of random lengths
@@ -145,10 +145,10 @@ def test_an_error_names_the_environment_among_all_of_them() -> None:
         require_finite(np.array([0.0, np.nan]), "the reward", "step 1", 2)
 
 
-def test_a_stop_does_not_wait_for_an_evaluation_in_other_processes() -> None:
-    slow, began = Environment("own:Slow-v0"), time.monotonic()
+def assert_a_stop_does_not_wait_for_an_evaluation(workers: Workers) -> None:
+    slow, started = Environment("own:Slow-v0"), time.monotonic()
     with (
-        closing(make_shares(slow, 200, one_episode=True, workers=Processes(2))) as envs,
+        closing(make_shares(slow, 200, one_episode=True, workers=workers)) as envs,
         pytest.raises(StopRequestedError),
     ):
         evaluate(
@@ -158,9 +158,13 @@ def test_a_stop_does_not_wait_for_an_evaluation_in_other_processes() -> None:
             deterministic=True,
             rng=np.random.default_rng(0),
             envs=envs,
-            stop_requested=lambda: time.monotonic() - began > 2,
+            stop_requested=lambda: time.monotonic() - started > 2,
         )
-    assert time.monotonic() - began < 6  # to its end it would take 8 seconds
+    assert time.monotonic() - started < 6  # to its end it would take 8 seconds
+
+
+def test_a_stop_does_not_wait_for_an_evaluation_in_other_processes() -> None:
+    assert_a_stop_does_not_wait_for_an_evaluation(Processes(2))
     assert not active_children()
 
 

@@ -207,7 +207,7 @@ class RunSettings(NamedTuple):
     models: str  # folder in which the exported version gets its number
     allow_unsolved: bool  # export the policy even if it is not solved
     start_from: str | None = None  # folder of the version whose weights it began with
-    env_workers: int = 0  # processes that step the environments, see `make_shares`
+    env_workers: int = 0  # that step the environments; 0 for this process
 
 
 # What commit 0cabd54 stored, with the only value that each ever had.

@@ -156,9 +156,9 @@ def test_sigterm_loses_no_request(podman: Podman, running: Played) -> None:
     process = str(podman.inspect(serve)["State"]["Pid"])
     with Load("http://127.0.0.1:8000", 4, within=("nsenter", "--target", process, "--net")) as load:
         time.sleep(1)
-        begun = time.monotonic()
+        stopped = time.monotonic()
         podman("stop", "--time=50", serve)
-        assert time.monotonic() - begun < 40
+        assert time.monotonic() - stopped < 40
     assert podman.inspect(serve)["State"]["ExitCode"] == 0
     assert load.outcome.sent == load.outcome.statuses[200] > 100
     assert (load.outcome.lost_ports, load.outcome.unused) == ([], 0)

@@ -55,10 +55,10 @@ def ended(process: subprocess.Popen[str], status: int) -> tuple[str, str]:
 
 
 def lose_a_node(
-    cluster: Cluster, begun: Callable[[], bool], process: subprocess.Popen[str]
+    cluster: Cluster, has_started: Callable[[], bool], process: subprocess.Popen[str]
 ) -> None:
-    """Kill all processes of the last node as soon as the work has begun."""
-    while not begun():
+    """Kill all processes of the last node as soon as the work has started."""
+    while not has_started():
         assert process.poll() is None, process.stderr.read() if process.stderr else ""
         time.sleep(0.05)
     cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)

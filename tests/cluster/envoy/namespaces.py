@@ -25,7 +25,7 @@ class Machine(NamedTuple):
         return "ip", "netns", "exec", self.name
 
     def cut_off(self) -> None:
-        """Drop every packet from and to other machines, so that nobody is told."""
+        """Drop every packet from and to other machines, without an error to their senders."""
         for chain in ("INPUT", "OUTPUT"):
             subprocess.run([*self.within, "iptables", "-A", chain, "-j", "DROP"], check=True)
 

@@ -32,7 +32,7 @@ def test_a_killed_service_costs_the_requests_that_it_held_and_policy_client_none
     failures = load.outcome.failures
     tell(f"{kind}: {load.outcome}")
     tell(f"{held} held at the kill, {retried} retries by Envoy, ejected within {ejected:.1f} s")
-    # A request that a service may have begun is not repeated by Envoy.
+    # A request that may have reached a service is not repeated by Envoy.
     assert len(failures) == (held if kind == "plain" else 0)
     assert held <= 16
     for failure in failures:
@@ -85,6 +85,5 @@ def test_envoy_restarted_under_load_costs_policy_client_nothing(
     tell(f"PolicyClient: {policy.outcome}")
     assert plain.outcome.failures
     assert max(away) < 5
-    if max(away) > RETRY_SECONDS:
-        pytest.skip(f"this machine is too busy: Envoy was away for {max(away):.1f} s")
-    assert policy.outcome.failures == []
+    # PolicyClient cannot outlast an Envoy that takes longer to start, on a busy machine.
+    assert policy.outcome.failures == [] or max(away) > RETRY_SECONDS
