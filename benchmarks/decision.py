@@ -71,11 +71,11 @@ def parts(model_dir: Path) -> dict[str, Callable[[], object]]:
     from serving.api.act import ActProtocol
     from serving.api.app import create_api
     from serving.api.body import BodyReader
-    from serving.api.columns import Columns
     from serving.api.decisions import Call
     from serving.api.keys import Keys
     from serving.api.messages import Request
     from serving.metrics import Metrics
+    from serving.policy.columns import Columns
     from serving.policy.decide import decide_many
     from serving.policy.observations import to_array
     from serving.policy.sampling import uniforms_of
@@ -113,12 +113,12 @@ def parts(model_dir: Path) -> dict[str, Callable[[], object]]:
     found = api.decisions.match(head.method, head.path)
     assert found is not None
     request = Request(head.method, head.path, head.headers, body.content, address[0])
-    call = Call(*found, request)
+    call = Call(*found, request, "id")
     decoded = protocol.decode(request)
     decision, encode_result = decoded
     (result,) = decide_many([decision], 1).results
-    ((answer, own_id),) = api.decisions.answer([call])
-    fields = f"X-Request-ID: {own_id}\r\n{header_lines(api.exchange.headers)}"
+    (answer,) = api.decisions.answer([call])
+    fields = f"X-Request-ID: {call.id}\r\n{header_lines(api.exchange.headers)}"
     limits = Limits(api.budget, Clock(), settings.max_body_bytes, 10.0, 75.0)
 
     def exchange(*requests: bytes) -> Callable[[], object]:
@@ -160,7 +160,7 @@ def parts(model_dir: Path) -> dict[str, Callable[[], object]]:
         "randomness of a seed": lambda: uniforms_of([7], [1]),
         "decide: policy, randomness, checks": lambda: decide_many([decision], 1),
         "decide and count": lambda: service.decide_many([decision]),
-        "encode JSON": lambda: encode_result(cast(Any, result), Columns(cast(Any, result).batch)),
+        "encode JSON": lambda: encode_result(cast(Any, result), Columns(cast(Any, result))),
         "write an answer": lambda: serialize(answer, keep=True, fields=fields),
         "Flask: WSGI, routing, hooks, and the decision": lambda: call_wsgi(
             api.flask, received, address, address

@@ -16,6 +16,8 @@ Digest = Annotated[
 ]
 Row = list[float] | dict[str, float]
 Seed = Annotated[int, Meta(ge=0, le=MAX_SEED)]
+# An identifier that clients choose: it is logged, and is a name of no file.
+Episode = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
 # JSON has one number type: some languages write 7 as 7.0.
 WholeFloat = Annotated[float, Meta(ge=0, le=MAX_SEED, multiple_of=1)]
 
@@ -34,6 +36,14 @@ class ActRequest(msgspec.Struct, forbid_unknown_fields=True):
     seed: Annotated[
         Seed | WholeFloat | UnsetType | None,
         Meta(description="Replays the sampled actions. Without a seed the service draws one."),
+    ] = UNSET
+    episode: Annotated[
+        Episode | UnsetType,
+        Meta(description="The episode that the rows are of; the header X-Episode-ID says it too."),
+    ] = UNSET
+    step: Annotated[
+        Seed | WholeFloat | UnsetType,
+        Meta(description="Steps of the episode before the first row."),
     ] = UNSET
 
 

@@ -22,6 +22,7 @@ LAYERS = [
     {"server"},
     {"api"},
     {"service"},
+    {"record"},
     {"registry"},
     {"policy"},
     {"schemas", "settings", "logs", "metrics"},

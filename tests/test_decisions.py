@@ -45,11 +45,11 @@ def call(api: Api, path: str, content: Any, **headers: str) -> Call:
     found = api.decisions.match("POST", path)
     assert found is not None
     fields = {"content-type": "application/json", **headers}
-    return Call(*found, Request("POST", path, fields, body, "127.0.0.1"))
+    return Call(*found, Request("POST", path, fields, body, "127.0.0.1"), "id")
 
 
 def bodies(api: Api, *calls: Call) -> list[tuple[int, bytes]]:
-    return [(answer.status, answer.body) for answer, _ in api.decisions.answer(calls)]
+    return [(answer.status, answer.body) for answer in api.decisions.answer(calls)]
 
 
 def infer(rows: list[list[float]], seed: int, *, nested: bool = False) -> dict[str, Any]:

@@ -122,8 +122,10 @@ def test_requests_that_are_decided_together_are_one_execution(
     found = decisions.match("POST", "/act")
     assert found is not None
     bodies = [b'{"observation": [0, 0, 0, 0]}', b'{"observation": [1]}', b"{", MANY]
-    calls = [Call(*found, Request("POST", "/act", JSON, body, "127.0.0.1")) for body in bodies]
-    assert [answer.status for answer, _ in decisions.answer(calls)] == [200, 422, 400, 200]
+    calls = [
+        Call(*found, Request("POST", "/act", JSON, body, "127.0.0.1"), "id") for body in bodies
+    ]
+    assert [answer.status for answer in decisions.answer(calls)] == [200, 422, 400, 200]
     total = metrics.statistics.total("cartpole", repository.policy().version)
     assert (total.requests, total.failures, total.rows, total.executions) == (2, 1, 4, 1)
     # Both wait for the step of both.

@@ -8,10 +8,10 @@ import msgspec
 from msgspec import UNSET
 
 from serving.api.body import BodyReader, decode, require_unique_keys
-from serving.api.columns import Columns
 from serving.api.decisions import Decoded
-from serving.api.messages import Answer, Request, encode
+from serving.api.messages import Answer, Request, episode_id
 from serving.errors import InvalidRequestError
+from serving.policy.columns import Columns, encode
 from serving.policy.decide import ActResult, DecisionRequest, SamplingSpec
 from serving.registry.repository import Repository
 from serving.schemas import ActRequest, Row
@@ -40,11 +40,14 @@ class ActProtocol:
         body = self._bodies.read_json(request)
         given = decode(body, _DECODER)
         rows = observation_rows(given)
-        require_unique_keys(body, count_keys(given, rows))
+        require_unique_keys(body, count_strings(given, rows))
+        episode = episode_id(request, None if given.episode is UNSET else given.episode)
         policy = self._repository.policy(name)
         seed = int(given.seed) if isinstance(given.seed, int | float) else None
         sampling = SamplingSpec(seed, given.deterministic is True)
-        return DecisionRequest(policy, rows, sampling), partial(encode_act, policy)
+        step = int(given.step) if isinstance(given.step, int | float) else None
+        decision = DecisionRequest(policy, rows, sampling, episode, step)
+        return decision, partial(encode_act, policy)
 
 
 _ANSWER = (
@@ -83,13 +86,15 @@ def observation_rows(given: ActRequest) -> list[Row]:
     raise InvalidRequestError("'observations' is missing: a list of rows")
 
 
-def count_keys(given: ActRequest, rows: list[Row]) -> Iterator[int]:
-    """How many keys of the body the decoder kept: without those of the rows, then with them."""
+def count_strings(given: ActRequest, rows: list[Row]) -> Iterator[int]:
+    """How many strings of the body the decoder kept: without the rows' keys, then with them."""
     fields = (
         (given.observations is not UNSET)
         + (given.observation is not UNSET)
         + (given.deterministic is not UNSET)
         + (given.seed is not UNSET)
+        + 2 * (given.episode is not UNSET)  # its key and itself
+        + (given.step is not UNSET)
     )
     yield fields
     yield fields + sum(len(row) for row in rows if isinstance(row, dict))

@@ -190,18 +190,18 @@ def _parse(body: bytes, pairs_hook: Callable[[list[tuple[str, Any]]], Any] = dic
         raise NotJsonError(f"the body is not JSON: {error}") from error
 
 
-def require_unique_keys(body: bytes, keys: Iterable[int]) -> None:
+def require_unique_keys(body: bytes, strings: Iterable[int]) -> None:
     """Refuse an object in which a key comes twice: the decoder keeps the last, silently.
 
     Args:
-        body: JSON whose only strings are keys, so that it has two quotation marks for each.
-        keys: how many the decoder may have kept, what is quickest to count first.
+        body: JSON; no string in it that the decoder has kept has a quotation mark in itself.
+        strings: how many the decoder may have kept, keys and values, quickest to count first.
 
     Raises:
         InvalidRequestError: one comes twice; names it.
     """
     quotation_marks = body.count(b'"')
-    for count in keys:
+    for count in strings:
         if quotation_marks == 2 * count:
             break
     else:

@@ -10,17 +10,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from flask import Flask, Response
+from flask import Flask, Response, g
 from flask import request as flask_request
 
 from serving.api.body import LARGE_BYTES, BodyReader
 from serving.api.budget import collection
-from serving.api.columns import Columns
-from serving.api.exchange import Exchange, Finished, request_id
+from serving.api.exchange import Exchange, Finished
 from serving.api.forwarding import traceparent
 from serving.api.messages import Answer, Request, from_flask, to_flask
 from serving.api.problems import from_error
 from serving.errors import ProblemError, UnexpectedError
+from serving.policy.columns import Columns
 from serving.policy.decide import ActResult, DecisionRequest
 from serving.service import DecisionService
 
@@ -51,6 +51,7 @@ class Call(NamedTuple):
     route: Route
     parts: dict[str, str]
     request: Request
+    id: str  # of the request
 
 
 class DecisionRoutes:
@@ -73,7 +74,9 @@ class DecisionRoutes:
         for route in self._table:
 
             def view(route: Route = route, **parts: str) -> Response:
-                (answer,) = self.decide([Call(route, parts, from_flask(flask_request))])
+                (answer,) = self.decide(
+                    [Call(route, parts, from_flask(flask_request), g.request_id)]
+                )
                 return to_flask(answer)
 
             # Flask answers OPTIONS, but below these paths, whose protocols answer it themselves.
@@ -90,14 +93,13 @@ class DecisionRoutes:
                     return route, found.groupdict()
         return None
 
-    def answer(self, calls: Sequence[Call]) -> list[tuple[Answer, str]]:
-        """Answer requests that arrived together; each answer comes with the request's id."""
+    def answer(self, calls: Sequence[Call]) -> list[Answer]:
+        """Answer requests that arrived together."""
         started = time.perf_counter()
         answers = self.decide(calls)
         seconds = time.perf_counter() - started
-        ids = [request_id(call.request.headers.get("x-request-id")) for call in calls]
         routes: dict[tuple[str, int], list[Finished]] = {}
-        for index, (route, _, request) in enumerate(calls):
+        for index, (route, _, request, own_id) in enumerate(calls):
             answer, trace = answers[index], None
             if "traceparent" in request.headers:
                 trace = traceparent(request.headers["traceparent"])
@@ -105,11 +107,11 @@ class DecisionRoutes:
                 headers = (*answer.headers, ("traceparent", trace))
                 answers[index] = answer._replace(headers=headers)
             remote = self._exchange.client(request.remote, request.headers.get("x-forwarded-for"))
-            finished = Finished(request.method, request.path, remote, ids[index], trace)
+            finished = Finished(request.method, request.path, remote, own_id, trace)
             routes.setdefault((route.rule, answer.status), []).append(finished)
         for (rule, status), together in routes.items():
             self._exchange.finish(rule, status, together, seconds)
-        return list(zip(answers, ids, strict=True))
+        return answers
 
     def decide(self, calls: Sequence[Call]) -> list[Answer]:
         """Decode all, decide together, encode each; one that fails leaves the others alone."""
@@ -123,7 +125,7 @@ class DecisionRoutes:
         answers: dict[int, Answer] = {}
         decoded: dict[int, Decoded] = {}
         started = time.perf_counter_ns()
-        for index, (route, parts, request) in enumerate(calls):
+        for index, (route, parts, request, _) in enumerate(calls):
             try:
                 # Flask has asked for the key before; the worker comes here first.
                 self._exchange.admit(request.path, request.headers.get("authorization"))
@@ -144,7 +146,7 @@ class DecisionRoutes:
                 else:
                     columns = by_batch.get(id(result.batch))
                     if columns is None:
-                        columns = by_batch[id(result.batch)] = Columns(result.batch)
+                        columns = by_batch[id(result.batch)] = Columns(result)
                     answers[index] = encode(result, columns)
             is_encoded = time.perf_counter_ns()
             self._service.count(requests, results, (started, is_decoded, is_decided, is_encoded))

@@ -11,6 +11,7 @@ from flask import Flask, Response, g, request
 
 from serving.api.forwarding import client_address, traceparent
 from serving.api.keys import Key, Keys
+from serving.api.messages import PLAIN_WORD
 from serving.api.pages import asks_for_page, card_page
 from serving.errors import InsufficientRightError, NotReadyError, UnauthorizedError
 from serving.metrics import Metrics
@@ -18,7 +19,6 @@ from serving.settings import Settings
 
 logger = logging.getLogger("serving.requests")
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _READINESS = frozenset({"/health/ready", "/v2/health/ready"})
 HEALTH = _READINESS | {"/health/live", "/v2/health/live"}
 # Health is for who looks after the process. The pages are files without any data: they ask
@@ -34,7 +34,7 @@ _SENT = "authorization, content-encoding, content-type, inference-header-content
 _READ = "inference-header-content-length, retry-after, traceparent, x-request-id"
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST",
-    "Access-Control-Allow-Headers": f"{_SENT}, traceparent, x-request-id",
+    "Access-Control-Allow-Headers": f"{_SENT}, traceparent, x-episode-id, x-request-id",
     "Access-Control-Max-Age": "600",
 }
 
@@ -158,4 +158,4 @@ class Exchange:
 
 def request_id(given: str | None) -> str:
     """The client's own id where it is a plain word, which can be logged, else a new one."""
-    return given if given is not None and _REQUEST_ID.fullmatch(given) else os.urandom(8).hex()
+    return given if given is not None and PLAIN_WORD.fullmatch(given) else os.urandom(8).hex()

@@ -1,15 +1,20 @@
 """A request and an answer, whatever read the one and sends the other."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import msgspec
-import orjson
 from flask import Blueprint, Response
 from flask import Request as FlaskRequest
 from flask.blueprints import BlueprintSetupState
 from werkzeug.routing import Rule
+
+from serving.errors import InvalidRequestError
+from serving.policy.columns import encode
+
+# What clients may choose as the name of a request or an episode, which is logged.
+PLAIN_WORD = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 @dataclass(slots=True)
@@ -33,6 +38,19 @@ class Answer(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
 
 
+def episode_id(request: Request, given: str | None = None) -> str | None:
+    """The episode that a request is about, by its body (`given`) or else its header.
+
+    Raises:
+        InvalidRequestError: it is not a plain word.
+    """
+    episode = request.headers.get("x-episode-id") if given is None else given
+    if episode is not None and not PLAIN_WORD.fullmatch(episode):
+        expected = "1 to 128 letters, digits, '.', '_' and '-'"
+        raise InvalidRequestError(f"episode, or X-Episode-ID: expected {expected}")
+    return episode
+
+
 def from_flask(request: FlaskRequest) -> Request:
     """The request that Flask handles."""
     headers = {name.lower(): value for name, value in request.headers.items()}
@@ -45,11 +63,6 @@ def to_flask(answer: Answer) -> Response:
     response = Response(answer.body, answer.status, content_type=answer.content_type)
     response.headers.extend(answer.headers)
     return response
-
-
-def encode(content: object) -> bytes:
-    """Encode JSON; NumPy arrays become lists, float32 in its shortest form, and structs objects."""
-    return orjson.dumps(content, msgspec.to_builtins, orjson.OPT_SERIALIZE_NUMPY)
 
 
 def json_answer(content: object) -> Answer:

@@ -38,12 +38,15 @@ class DecisionRequest(NamedTuple):
     policy: "Policy"
     rows: Rows
     sampling: SamplingSpec
+    episode: str | None = None  # that the rows are of, where the client said so
+    step: int | None = None  # of the episode
 
 
 class ActResult(NamedTuple):
     """The decisions of one request and how they came about."""
 
     batch: PolicyOutputs  # of all requests that were decided about together
+    observations: FloatArray  # [B, O], of the batch
     start: int  # of this request's rows
     stop: int
     seed: int  # replays the actions, unless the request brought uniforms
@@ -109,7 +112,7 @@ def decide_many(requests: Sequence[DecisionRequest], max_rows: int) -> Decisions
         warnings: list[str] = []
         if rows_outside and outside[start:stop].any():
             warnings = out_of_range_warnings(observations[start:stop], policy.ranges)
-        results.append(ActResult(outputs, start, stop, seed, warnings))
+        results.append(ActResult(outputs, observations, start, stop, seed, warnings))
     return Decisions(results, outputs, rows, rows_outside)
 
 

@@ -208,7 +208,10 @@ class Worker(BaseWorker):
         for conn, _ in requests:
             self._watchdog.begin(conn)
         if requests[0][1].head.route:
-            return self._api.decisions.answer([_call(*request) for request in requests])
+            calls = [_call(*request) for request in requests]
+            return list(
+                zip(self._api.decisions.answer(calls), [call.id for call in calls], strict=True)
+            )
         ((conn, received),) = requests
         return [(call_wsgi(self.wsgi, received, conn.remote, conn.socket.getsockname()), None)]
 
@@ -260,4 +263,4 @@ def _call(conn: Connection, received: Received) -> Call:
     head = received.head
     route, parts = head.route
     request = Request(head.method, head.path, head.headers, received.body, conn.remote[0])
-    return Call(route, parts, request)
+    return Call(route, parts, request, request_id(head.headers.get("x-request-id")))

@@ -8,9 +8,8 @@ import msgspec
 import orjson
 
 from serving.api.body import BodyReader, decode
-from serving.api.columns import Columns
 from serving.api.decisions import Decoded
-from serving.api.messages import Answer, Request, encode, json_answer
+from serving.api.messages import Answer, Request, episode_id, json_answer
 from serving.api.oip.schemas import (
     InferInput,
     InferRequest,
@@ -22,6 +21,7 @@ from serving.api.oip.schemas import (
 from serving.api.tensors import DATATYPES, NAMES, Array, numbers_from_bytes, numbers_from_json
 from serving.errors import InvalidRequestError, NotFoundError
 from serving.policy.artefact import version_number
+from serving.policy.columns import Columns, encode
 from serving.policy.decide import ActResult, DecisionRequest, SamplingSpec
 from serving.policy.observations import require_shape
 from serving.policy.outputs import PolicyOutputs
@@ -59,7 +59,7 @@ class InferProtocol:
         seed = None if parameters.seed is None else int(parameters.seed)
         sampling = SamplingSpec(seed, parameters.deterministic is True)
         encode_result = partial(_encode, given.id, policy, chosen)
-        return DecisionRequest(policy, numbers, sampling), encode_result
+        return DecisionRequest(policy, numbers, sampling, episode_id(request)), encode_result
 
 
 def find(repository: Repository, name: str, version: str | None) -> Policy:

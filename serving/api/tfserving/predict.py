@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from serving.api.body import BodyReader
-from serving.api.columns import Columns
 from serving.api.decisions import Decoded
-from serving.api.messages import Answer, Request, json_answer
+from serving.api.messages import Answer, Request, episode_id, json_answer
 from serving.api.tensors import Array
 from serving.api.tfserving.tensors import parse, tensors
 from serving.errors import InvalidRequestError, NotFoundError, NotReadyError
 from serving.policy.artefact import version_number
+from serving.policy.columns import Columns
 from serving.policy.decide import ActResult, DecisionRequest, SamplingSpec
 from serving.policy.observations import require_shape
 from serving.registry.repository import Repository
@@ -63,7 +63,7 @@ class PredictProtocol:
         require_shape(observations.shape, policy.card.observations.names, self._max_rows)
         sampling = _sampling(inputs) if "uniforms" in inputs else SamplingSpec()
         encode = _encode_rows if as_rows else _encode_columns
-        return DecisionRequest(policy, observations, sampling), encode
+        return DecisionRequest(policy, observations, sampling, episode_id(request)), encode
 
 
 def _sampling(inputs: dict[str, Array]) -> SamplingSpec:

@@ -1,0 +1,1 @@
+"""What was decided, on record: off unless asked for."""

@@ -1,0 +1,85 @@
+"""The lines of a decision log: one JSON object each, in files that each worker has to itself.
+
+`id`, `time` and `type` are those of CloudEvents 1.0. A file begins with a `Head` and ends with a
+`Block` that says why it ends; every block chains the lines before it to all earlier ones.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from serving.schemas import ModelVersion
+
+# Of a file that its worker still writes, and of one that is complete.
+OPEN, COMPLETE = ".jsonl.open", ".jsonl"
+
+
+class Head(msgspec.Struct, tag="head", kw_only=True, frozen=True):
+    """The first line of a file: what the file is a part of, and what is left out of it."""
+
+    stream: str  # of one worker process, from its start to its end
+    part: int  # of the stream, from 1
+    number: int  # of the next numbered line
+    previous: str  # hash of the last block of the part before, "" in the first one
+    time: str  # RFC 3339, UTC
+    sample: float  # share of the requests that are recorded, in (0, 1]
+    rows: bool  # whether observations are recorded, without which nothing can be replayed
+
+
+class Decision(msgspec.Struct, tag="decision", kw_only=True, frozen=True):
+    """One answered request of `B` rows and `A` actions, with float32 in its shortest form."""
+
+    number: int  # of the line, counted in its stream from 1
+    id: str  # of the request
+    time: str  # at which it was decided, RFC 3339, UTC
+    model: ModelVersion
+    selection: str  # digest of the version selection that chose the version
+    episode: str | None = None
+    step: int | None = None  # of the first row in its episode
+    observations: list[list[float]] | None = None  # [B, O], as the policy saw them
+    deterministic: bool | list[bool] = False  # for all rows, or [B]
+    seed: int | None = None  # of the uniforms, which a client may give in its place
+    uniforms: list[float] | None = None  # [B]
+    actions: list[int]  # [B]
+    log_probabilities: list[float]  # [B], of `actions`
+    state_values: list[float]  # [B]
+    warnings: list[str] = []
+    milliseconds: float  # from decoding to the encoded answer, with all decided together
+
+
+class Feedback(msgspec.Struct, tag="feedback", kw_only=True, frozen=True):
+    """What came of an episode or a request: rewards by step, or a return."""
+
+    number: int
+    id: str  # of the request that brought the feedback
+    time: str
+    episode: str | None = None  # either this or `request`
+    request: str | None = None  # id of a request whose one row the feedback is about
+    step: int | None = None  # of the first reward in its episode
+    rewards: list[float] | None = None  # either these or `return`
+    return_: float | None = msgspec.field(default=None, name="return")
+    ended: bool  # whether the episode ended with this
+
+
+class Lost(msgspec.Struct, tag="lost", kw_only=True, frozen=True):
+    """Numbered lines that could not be written; a line that took no number itself."""
+
+    first: int
+    lines: int
+    reason: str
+
+
+class Block(msgspec.Struct, tag="block", kw_only=True, frozen=True):
+    """Ends some lines: SHA-256 of the hash before (64 hex digits) and of their bytes.
+
+    The hash before the first block of a file is `Head.previous`; the head is among its lines.
+    """
+
+    sha256: str
+    # Why the file ends here, in its last line: the next part follows, its worker stopped, or it
+    # was killed and the next worker has completed the file.
+    end: Literal["rotated", "stopped", "recovered"] | None = None
+    signature: str | None = None  # of `sha256`, in base64, where there is a key
+
+
+Line = Head | Decision | Feedback | Lost | Block
