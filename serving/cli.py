@@ -2,14 +2,19 @@
 
 import os
 import sys
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import serving
+from serving.record_commands import replay
 from serving.settings import SECONDS, SOURCE, URL, Settings, finite, settings_options
+
+if TYPE_CHECKING:
+    from serving.record.files import Sign
 
 
 @click.group(
@@ -23,6 +28,9 @@ from serving.settings import SECONDS, SOURCE, URL, Settings, finite, settings_op
 @click.version_option(serving.__version__, prog_name="actor-critic", message="%(prog)s %(version)s")
 def commands() -> None:
     """Serve exported policies over HTTP, and play with them."""
+
+
+commands.add_command(replay)
 
 
 def main() -> None:
@@ -51,6 +59,30 @@ def _require_keys(folder: Path | None) -> None:
         raise click.UsageError(str(error)) from error
 
 
+def _prepare_log(settings: Settings) -> "Sign | None":
+    """Make the decision log's folder, and read the key that signs its files, where there is one."""
+    folder, key = settings.decision_log, settings.decision_log_key
+    if folder is None:
+        if key is not None:
+            raise click.UsageError("--decision-log-key needs --decision-log")
+        return None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise click.UsageError(f"--decision-log {folder}: {error.strerror}") from error
+    if key is None:
+        return None
+    try:
+        from serving.record.signing import PrivateKeyError, read_signer
+    except ModuleNotFoundError as error:
+        raise click.UsageError(f"--decision-log-key needs actor-critic[sign]: {error}") from error
+    try:
+        return read_signer(key)
+    except PrivateKeyError as error:
+        raise click.UsageError(str(error)) from error
+
+
 @commands.command()
 @settings_options()
 def run(**options: Any) -> None:
@@ -69,6 +101,7 @@ def run(**options: Any) -> None:
 
     try:
         keys = read_keys(settings.api_keys_file)
+        sign = _prepare_log(settings)
         listener = bind(settings.host, settings.port)
     except KeysError as error:
         raise click.UsageError(str(error)) from error
@@ -80,7 +113,7 @@ def run(**options: Any) -> None:
     set_up_logs(settings.log_format)
     shown = {name: str(value) for name, value in asdict(settings).items() if value is not None}
     logging.getLogger(__name__).info("settings %s; %d API keys", shown, len(keys))
-    Server(settings, listener, keys).run()
+    Server(settings, listener, keys, sign).run()
 
 
 @commands.command()

@@ -39,6 +39,12 @@ class Metrics:
         self.shed = counter(
             "policy_http_shed", "Requests rejected with 503 because too many were in flight."
         )
+        self.decision_log_lines = counter(
+            "policy_decision_log_lines", "Lines written to the decision log."
+        )
+        self.decision_log_lost = counter(
+            "policy_decision_log_lost", "Lines that the disk of the decision log was too slow for."
+        )
         # A metric with labels is a function of their values, which looks each up once.
         self._requests = cache(
             counter("policy_http_requests", "Requests answered.", ["route", "status"]).labels

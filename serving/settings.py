@@ -151,6 +151,34 @@ class Settings:
     log_requests: str = _setting(
         "errors", click.Choice(["errors", "all"]), "Which requests to log."
     )
+    decision_log: Path | None = _setting(
+        None,
+        click.Path(file_okay=False, path_type=Path),
+        "Folder in which every decision is recorded; without it, none is.",
+    )
+    decision_log_sample: float = _setting(
+        1.0,
+        click.FloatRange(0, 1, min_open=True),
+        "Share of the episodes, and of the requests without one, that are recorded.",
+    )
+    decision_log_rows: bool = _setting(
+        True,
+        click.BOOL,
+        "Record the observations, without which a decision cannot be replayed.",
+    )
+    decision_log_bytes: int = _setting(
+        1024**3, click.IntRange(1024**2), "Bytes of the decision log, whose oldest files go first."
+    )
+    decision_log_days: float = _setting(
+        30.0,
+        click.FloatRange(min=0, min_open=True, max=36_500),
+        "Days after which a file of the decision log is deleted.",
+    )
+    decision_log_key: Path | None = _setting(
+        None,
+        click.Path(exists=True, dir_okay=False, path_type=Path),
+        "Private key, as of `actor-critic-train sign`, that signs the decision log's files.",
+    )
     poll_seconds: float = _setting(1.0, SECONDS, "Seconds between checks for new versions.")
 
 

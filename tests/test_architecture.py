@@ -19,6 +19,7 @@ from tests.conftest import ROOT
 LAYERS = [
     {"__main__"},
     {"cli"},
+    {"record_commands"},
     {"server"},
     {"api"},
     {"service"},

@@ -19,6 +19,7 @@ from serving.api.reports import health_blueprint, models_blueprint
 from serving.api.tfserving.predict import PredictProtocol
 from serving.api.tfserving.routes import CONVERTERS, TensorFlowServingRoutes
 from serving.metrics import Metrics
+from serving.record.log import DecisionLog
 from serving.registry.repository import Repository
 from serving.service import DecisionService
 from serving.settings import Settings
@@ -33,8 +34,14 @@ class Api(NamedTuple):
     budget: Budget
 
 
-def create_api(settings: Settings, repository: Repository, metrics: Metrics, keys: Keys) -> Api:
-    """Build the application; `repository` is started by whoever runs it."""
+def create_api(
+    settings: Settings,
+    repository: Repository,
+    metrics: Metrics,
+    keys: Keys,
+    log: DecisionLog | None = None,
+) -> Api:
+    """Build the application; `repository` is started, and `log` closed, by whoever runs it."""
     budget = Budget(8 * settings.max_body_bytes)
     bodies = BodyReader(settings, budget, repository.widest)
     exchange = Exchange(settings, metrics, keys)
@@ -45,7 +52,7 @@ def create_api(settings: Settings, repository: Repository, metrics: Metrics, key
     )
     table = {rule: protocol.decode for protocol in protocols for rule in protocol.rules}
     service = DecisionService(settings.max_rows, metrics)
-    decisions = DecisionRoutes(table, service, exchange, bodies)
+    decisions = DecisionRoutes(table, service, exchange, bodies, log)
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.url_map.converters.update(CONVERTERS)

@@ -22,6 +22,8 @@ from serving.api.problems import from_error
 from serving.errors import ProblemError, UnexpectedError
 from serving.policy.columns import Columns
 from serving.policy.decide import ActResult, DecisionRequest
+from serving.record.encoding import Decided
+from serving.record.log import DecisionLog
 from serving.service import DecisionService
 
 logger = logging.getLogger(__name__)
@@ -63,8 +65,11 @@ class DecisionRoutes:
         service: DecisionService,
         exchange: Exchange,
         bodies: BodyReader,
+        log: DecisionLog | None,
     ) -> None:
+        """Take a table of rules and what decodes their requests; `log` records what is decided."""
         self._service = service
+        self._log = log
         self._exchange = exchange
         self._bodies = bodies
         self._table = [Route(rule, _pattern(rule), decode) for rule, decode in table.items()]
@@ -140,7 +145,8 @@ class DecisionRoutes:
             requests = [decision for decision, _ in decoded.values()]
             results = self._service.decide_many(requests)
             is_decided = time.perf_counter_ns()
-            for (index, (_, encode)), result in zip(decoded.items(), results, strict=True):
+            decided: list[Decided] = []
+            for (index, (decision, encode)), result in zip(decoded.items(), results, strict=True):
                 if isinstance(result, ProblemError):
                     answers[index] = from_error(calls[index].request.path, result)
                 else:
@@ -148,8 +154,11 @@ class DecisionRoutes:
                     if columns is None:
                         columns = by_batch[id(result.batch)] = Columns(result)
                     answers[index] = encode(result, columns)
+                    decided.append(Decided(calls[index].id, decision, result, columns))
             is_encoded = time.perf_counter_ns()
             self._service.count(requests, results, (started, is_decoded, is_decided, is_encoded))
+            if self._log is not None:
+                self._log.decided(decided, (is_encoded - started) / 1e6)
         except Exception:
             if len(calls) > 1:
                 return [answer for call in calls for answer in self._decide([call])]

@@ -39,7 +39,8 @@ class DecisionRequest(NamedTuple):
     rows: Rows
     sampling: SamplingSpec
     episode: str | None = None  # that the rows are of, where the client said so
-    step: int | None = None  # of the episode
+    step: int | None = None  # of the first row in its episode
+    selection: str = ""  # digest of the version selection that chose the policy
 
 
 class ActResult(NamedTuple):

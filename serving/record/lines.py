@@ -69,7 +69,7 @@ class Lost(msgspec.Struct, tag="lost", kw_only=True, frozen=True):
     reason: str
 
 
-class Block(msgspec.Struct, tag="block", kw_only=True, frozen=True):
+class Block(msgspec.Struct, tag="block", kw_only=True, frozen=True, omit_defaults=True):
     """Ends some lines: SHA-256 of the hash before (64 hex digits) and of their bytes.
 
     The hash before the first block of a file is `Head.previous`; the head is among its lines.

@@ -19,6 +19,7 @@ from gunicorn.workers.base import Worker
 
 from serving.api.keys import Keys, KeysError, read_keys
 from serving.policy.tensorflow_import import import_tensorflow
+from serving.record.files import Sign
 from serving.registry.trial import Trials
 from serving.server.balancing import ConnectionBalancer
 from serving.server.gunicorn_adapter import WORKER_BOOT_ERROR, Arbiter, living_workers
@@ -44,9 +45,13 @@ class Server(BaseApplication):
     trials: Trials  # of this worker
     slot: int  # of this worker
 
-    def __init__(self, settings: Settings, listener: socket.socket, keys: Keys) -> None:
+    def __init__(
+        self, settings: Settings, listener: socket.socket, keys: Keys, sign: Sign | None
+    ) -> None:
+        """Serve on a socket; `sign` signs the files of the decision log."""
         self.settings = settings
         self.keys = keys
+        self.sign = sign
         # The old workers of a few reloads may still be there.
         self.balancer = ConnectionBalancer(4 * settings.workers)
         self.descriptor = listener.detach()  # gunicorn closes it
@@ -90,6 +95,7 @@ class Server(BaseApplication):
         """Make a worker's application; gunicorn calls it after the fork."""
         from serving.api.app import create_api
         from serving.metrics import Metrics
+        from serving.record.log import DecisionLog
         from serving.registry.repository import Repository
         from serving.registry.store import Store
         from serving.statistics import Statistics
@@ -100,7 +106,10 @@ class Server(BaseApplication):
         store = Store(*self.versions_folders)
         repository = Repository(self.settings, self.metrics, self.trials, store)
         repository.start()
-        self.api = create_api(self.settings, repository, self.metrics, self.keys)
+        self.log = None
+        if self.settings.decision_log is not None:
+            self.log = DecisionLog(self.settings, self.metrics, self.sign)
+        self.api = create_api(self.settings, repository, self.metrics, self.keys, self.log)
         return self.api.flask
 
     def run(self) -> None:
@@ -154,9 +163,9 @@ def require_threads(settings: Settings) -> None:
     cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):  # of Linux
         cores = len(os.sched_getaffinity(0))
-    # Each has five besides, one of them a process, and two of TensorFlow's for each core; a
+    # Each has six besides, one of them a process, and two of TensorFlow's for each core; a
     # version that is tried takes six.
-    count = settings.workers * (settings.threads + 5 + 2 * cores) + 6
+    count = settings.workers * (settings.threads + 6 + 2 * cores) + 6
     barrier = threading.Barrier(count)
     with ThreadPoolExecutor(count) as executor:
         try:
@@ -220,4 +229,6 @@ def worker_exit(_arbiter: object, worker: Worker) -> None:
     gunicorn would kill the worker only 30 seconds later.
     """
     if worker.booted:  # else its status tells gunicorn not to try again
+        if worker.app.log is not None:
+            worker.app.log.close()
         os._exit(0)

@@ -1,0 +1,152 @@
+"""The decision log of a worker: takes lines at once, and writes them in a thread of its own."""
+
+import logging
+import threading
+import time
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from serving.metrics import Metrics
+from serving.record.encoding import Clock, Decided, decision_lines
+from serving.record.files import MAX_FILE_BYTES, Sign, Stream, delete_old, recover
+from serving.record.lines import Lost
+from serving.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+BLOCK_SECONDS = 0.05  # what a worker that is killed loses, and a few milliseconds
+MAX_PENDING_BYTES = 16 * 1024 * 1024  # lines that wait for a slow or full disk
+_CLEAN_UP_SECONDS = 60.0
+_CLOSE_SECONDS = 2.0  # that a disk has when the worker ends
+
+
+class _Block(NamedTuple):
+    lines: list[bytes]
+    number: int  # of the next line after them
+
+
+class DecisionLog:
+    """Numbers lines and hands them to the thread that writes; called from several threads.
+
+    It never waits for the disk: while that is slow or full, lines wait in memory, and what there
+    is no room for is lost and counted.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics, sign: Sign | None) -> None:
+        """Start the thread, which takes over from workers that were killed.
+
+        Args:
+            settings: with the folder, `decision_log`.
+            metrics: count what is written and lost.
+            sign: signs the last hash of each file, where there is a key.
+        """
+        assert settings.decision_log is not None
+        self._folder = settings.decision_log
+        self._settings = settings
+        self._metrics = metrics
+        self._sign = sign
+        # So that the files being written are a small part of all.
+        file_bytes = settings.decision_log_bytes // (8 * settings.workers)
+        self._file_bytes = min(MAX_FILE_BYTES, file_bytes)
+        self._stream = Stream(
+            self._folder,
+            file_bytes=self._file_bytes,
+            sample=settings.decision_log_sample,
+            rows=settings.decision_log_rows,
+            sign=sign,
+        )
+        self._clock = Clock()
+        self._lock = threading.Lock()
+        self._pending = _Block([], 1)
+        self._pending_bytes = 0
+        self._lost = 0  # lines, before the next one that is taken
+        self._unwritten: _Block | None = None  # what the disk did not take yet
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="decision-log", daemon=True)
+        self._thread.start()
+
+    def decided(self, decided: Sequence[Decided], milliseconds: float) -> None:
+        """Record decisions that were made together in that time."""
+        sample = self._settings.decision_log_sample
+        if sample < 1:
+            decided = [one for one in decided if _sampled(one.request.episode or one.id, sample)]
+        rows = self._settings.decision_log_rows
+        lines = decision_lines(decided, self._clock.now(), milliseconds, rows=rows)
+        self._take(b"decision", lines)
+
+    def close(self) -> None:
+        """Write what was taken and complete the file, unless the disk is too slow for that."""
+        self._ends.set()
+        self._thread.join(_CLOSE_SECONDS)
+
+    def _take(self, kind: bytes, lines: list[bytes]) -> None:
+        with self._lock:
+            pending, number = self._pending
+            if self._pending_bytes > MAX_PENDING_BYTES:
+                self._lost += len(lines)
+                self._metrics.decision_log_lost.inc(len(lines))
+            else:
+                if self._lost:
+                    pending.append(self._lost_line(number))
+                pending += [
+                    b'{"type":"%b","number":%d,%b' % (kind, number + index, line)
+                    for index, line in enumerate(lines)
+                ]
+                self._pending_bytes += sum(map(len, lines))
+            self._pending = _Block(pending, number + len(lines))
+
+    def _lost_line(self, number: int) -> bytes:
+        lost = Lost(first=number - self._lost, lines=self._lost, reason="the disk is slow or full")
+        self._lost = 0
+        return msgspec.json.encode(lost) + b"\n"
+
+    def _run(self) -> None:
+        clean_up_at, is_failing, ends = 0.0, False, False
+        while not ends:
+            ends = self._ends.wait(BLOCK_SECONDS)
+            try:
+                if time.monotonic() >= clean_up_at:
+                    clean_up_at = time.monotonic() + _CLEAN_UP_SECONDS
+                    self._clean_up()
+                while self._write():
+                    pass
+                self._stream.rotate()
+                if ends:
+                    self._stream.close()
+                is_failing = False
+            except OSError as error:
+                if not is_failing:
+                    logger.error("decisions wait to be recorded: %s", error)
+                is_failing = True
+
+    def _write(self) -> bool:
+        """Write what was taken, if there is something; it is kept until that succeeds."""
+        if self._unwritten is None:
+            with self._lock:
+                if self._lost:
+                    self._pending.lines.append(self._lost_line(self._pending.number))
+                self._unwritten, self._pending = self._pending, _Block([], self._pending.number)
+                self._pending_bytes = 0
+        lines, number = self._unwritten
+        if lines:
+            self._stream.write(lines, number)
+            self._metrics.decision_log_lines.inc(len(lines))
+        self._unwritten = None
+        return bool(lines)
+
+    def _clean_up(self) -> None:
+        recover(self._folder, self._sign)
+        delete_old(
+            self._folder,
+            days=self._settings.decision_log_days,
+            total_bytes=self._settings.decision_log_bytes,
+            file_bytes=self._file_bytes,
+        )
+
+
+def _sampled(key: str, sample: float) -> bool:
+    """Whether what has this key is recorded: an episode's decisions are, or are not, together."""
+    return zlib.crc32(key.encode()) < sample * 2**32

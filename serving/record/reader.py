@@ -1,0 +1,186 @@
+"""Reads a decision log, and proves that its lines are those that were written.
+
+Hashes find damage. Whoever can write the files can compute them as well: against malice, the last
+hash of each file is signed.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from serving.errors import first_line
+from serving.record.files import chain
+from serving.record.lines import COMPLETE, OPEN, Block, Decision, Feedback, Head, Line, Lost
+
+IsSigned = Callable[[str, str], bool]  # whether a trusted key made a signature of a hash
+
+_DECODER = msgspec.json.Decoder(Line)
+_NAME = re.compile(r"(?P<began>\w+)-(?P<stream>[0-9a-f]+)-(?P<part>[0-9]+)\.jsonl(\.open)?")
+
+
+class LogError(Exception):
+    """A log is not as it was written, or cannot be read; the message says where."""
+
+
+class Located(NamedTuple):
+    """A line and where it stands."""
+
+    file: str
+    position: int  # in the file, from 1
+    line: Decision | Feedback | Lost
+
+
+class Section(NamedTuple):
+    """Lines between two blocks."""
+
+    head: Head  # of the file
+    lines: list[Located]
+    damage: str  # why they are not what was written, "" where they are
+
+
+def read_sections(log: Path, is_signed: IsSigned | None = None) -> Iterator[Section]:
+    """Read a folder of files, or one file; stream after stream, each in its order.
+
+    A section that is damaged is the last one.
+
+    Args:
+        log: the folder or file.
+        is_signed: checks the signature of every complete file, where keys are given.
+
+    Raises:
+        LogError: a file is missing, cut off, not signed, or not of a decision log.
+    """
+    paths = sorted(_paths(log), key=_order)
+    if not paths:
+        raise LogError(f"{log} holds no decision log, *{COMPLETE}")
+    for _, parts in groupby(paths, lambda path: _order(path)[0]):
+        before: _Part | None = None
+        for path in parts:
+            before = _Part(path, before, is_signed)
+            yield from before.sections()
+        if before is not None and before.end == "rotated" and log.is_dir():
+            raise LogError(f"{before.path.name} is not the last part, and the next one is missing")
+
+
+def read_lines(log: Path) -> Iterator[Decision | Feedback]:
+    """The decisions and feedback of a log.
+
+    Raises:
+        LogError: the log is not as it was written.
+    """
+    for section in read_sections(log):
+        if section.damage:
+            raise LogError(section.damage)
+        for located in section.lines:
+            if not isinstance(located.line, Lost):
+                yield located.line
+
+
+def _paths(log: Path) -> list[Path]:
+    if not log.is_dir():
+        return [log]
+    return [path for kind in (OPEN, COMPLETE) for path in log.glob(f"*{kind}")]
+
+
+def _order(path: Path) -> tuple[str, int]:
+    """The stream and the part that a file's name says."""
+    found = _NAME.fullmatch(path.name)
+    if found is None:
+        raise LogError(f"{path} is not named as a file of a decision log")
+    return found["stream"], int(found["part"])
+
+
+class _Part:
+    """One file of a stream; what is known at its end goes on in the next part."""
+
+    def __init__(self, path: Path, before: "_Part | None", is_signed: IsSigned | None) -> None:
+        self.path = path
+        self.end: str | None = None
+        self._before = before
+        self._is_signed = is_signed
+        self._number = 0  # of the next line
+        self._sha256 = ""
+        self._index = 0  # of the line that is read
+
+    def sections(self) -> Iterator[Section]:
+        """Read the file up to its last block."""
+        try:
+            content = self.path.read_bytes()
+        except OSError as error:
+            raise LogError(f"{self.path} cannot be read: {error.strerror}") from error
+        lines = content.splitlines(keepends=True)
+        is_open = self.path.name.endswith(OPEN)
+        if is_open and lines and not lines[-1].endswith(b"\n"):
+            lines.pop()  # it is being written
+        head = self._begin(lines)
+        found: list[Located] = []
+        first = start = 0
+        for self._index, text in enumerate(lines[1:], 2):
+            line = self._decode(text)
+            if isinstance(line, Block):
+                written = chain(self._sha256, b"".join(lines[start : self._index - 1]))
+                damage = "" if written.sha256 == line.sha256 else self._damage(first + 1)
+                yield Section(head, found, damage)
+                if damage:
+                    return
+                self._sha256, self.end = line.sha256, line.end
+                found, start, first = [], self._index, self._index
+                if line.end is not None:
+                    self._finish(line, len(lines))
+            elif isinstance(line, Head):
+                raise self._error("begins another worker's file: two are mixed")
+            else:
+                self._count(line)
+                found.append(Located(self.path.name, self._index, line))
+        if not is_open and self.end is None:
+            raise LogError(f"{self.path.name} is cut off: its last line does not say that it ends")
+
+    def _begin(self, lines: list[bytes]) -> Head:
+        self._index = 1
+        head = self._decode(lines[0]) if lines else None
+        if not isinstance(head, Head):
+            raise LogError(f"{self.path.name} does not begin as a file of a decision log")
+        before, (stream, part) = self._before, _order(self.path)
+        if (head.stream, head.part) != (stream, part):
+            raise self._error(f"is of part {head.part} of {head.stream}, and not of this file")
+        if before is None and head.part == 1 and (head.previous or head.number != 1):
+            raise self._error("is not how a first part begins")
+        if before is not None:
+            follows = before.end == "rotated" and head.part == _order(before.path)[1] + 1
+            if not follows:
+                raise LogError(f"a file between {before.path.name} and {self.path.name} is missing")
+            if (head.previous, head.number) != (before._sha256, before._number):
+                raise self._error(f"does not follow the last line of {before.path.name}")
+        self._sha256, self._number = head.previous, head.number
+        return head
+
+    def _decode(self, text: bytes) -> Line:
+        try:
+            line: Line = _DECODER.decode(text)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise self._error(f"is not a line of a decision log: {first_line(error)}") from error
+        return line
+
+    def _count(self, line: Decision | Feedback | Lost) -> None:
+        first, count = (line.first, line.lines) if isinstance(line, Lost) else (line.number, 1)
+        if first != self._number:
+            raise self._error(f"has the number {first} where {self._number} was written")
+        self._number += count
+
+    def _finish(self, block: Block, last: int) -> None:
+        if self._index != last:
+            raise LogError(f"{self.path.name} goes on behind its end, line {self._index}")
+        if self._is_signed is not None and not (
+            block.signature and self._is_signed(block.sha256, block.signature)
+        ):
+            raise self._error("ends the file without the signature of a trusted key")
+
+    def _damage(self, first: int) -> str:
+        return f"{self.path.name}: lines {first} to {self._index} are not what was written"
+
+    def _error(self, what: str) -> LogError:
+        return LogError(f"{self.path.name}, line {self._index}: {what}")

@@ -1,0 +1,65 @@
+"""The commands that read a decision log."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from serving.settings import settings_options
+
+if TYPE_CHECKING:
+    from serving.record.reader import IsSigned
+
+
+@click.command()
+@click.argument("log", type=click.Path(exists=True, path_type=Path))
+@settings_options("models", "trusted_keys")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def replay(log: Path, models: Path, trusted_keys: Path | None, as_json: bool) -> None:
+    """Recompute every decision in LOG, a folder or a file of it, from the versions on the disk.
+
+    Exit status 1 names the first line that is not what was written or decided.
+    """
+    is_signed = _verifier(trusted_keys)
+    from serving.policy.tensorflow_import import import_tensorflow
+    from serving.record.policies import Policies
+    from serving.record.reader import LogError, read_sections
+    from serving.record.replay import replay
+
+    with Policies(models, trusted_keys) as policies:
+        import_tensorflow()
+        try:
+            found = replay(read_sections(log, is_signed), policies.find)
+        except LogError as error:
+            click.echo(f"not proved: {error}")
+            sys.exit(1)
+    if as_json:
+        import json
+
+        click.echo(json.dumps(found._asdict()))
+        return
+    click.echo(f"proved         {found.exact} decisions, bit for bit")
+    for count, label, what in [
+        (found.close, "close", "decisions differ in their last bits, as on another machine"),
+        (found.without_rows, "not replayable", "decisions without their rows"),
+        (found.lost, "lost", "lines that the disk was too slow for"),
+        (found.feedback, "feedback", "lines"),
+    ]:
+        if count:
+            click.echo(f"{label:<14} {count} {what}")
+
+
+def _verifier(folder: Path | None) -> "IsSigned | None":
+    """What checks signatures with the keys in a folder, where there is one."""
+    if folder is None:
+        return None
+    try:
+        from serving.policy.signature import TrustedKeysError
+        from serving.record.signing import read_verifier
+    except ModuleNotFoundError as error:
+        raise click.UsageError(f"--trusted-keys needs actor-critic[sign]: {error}") from error
+    try:
+        return read_verifier(folder)
+    except TrustedKeysError as error:
+        raise click.UsageError(str(error)) from error
