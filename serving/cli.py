@@ -2,19 +2,15 @@
 
 import os
 import sys
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 import serving
-from serving.record_commands import replay
+from serving.record_commands import prepare_log, replay
 from serving.settings import SECONDS, SOURCE, URL, Settings, finite, settings_options
-
-if TYPE_CHECKING:
-    from serving.record.files import Sign
 
 
 @click.group(
@@ -59,30 +55,6 @@ def _require_keys(folder: Path | None) -> None:
         raise click.UsageError(str(error)) from error
 
 
-def _prepare_log(settings: Settings) -> "Sign | None":
-    """Make the decision log's folder, and read the key that signs its files, where there is one."""
-    folder, key = settings.decision_log, settings.decision_log_key
-    if folder is None:
-        if key is not None:
-            raise click.UsageError("--decision-log-key needs --decision-log")
-        return None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise click.UsageError(f"--decision-log {folder}: {error.strerror}") from error
-    if key is None:
-        return None
-    try:
-        from serving.record.signing import PrivateKeyError, read_signer
-    except ModuleNotFoundError as error:
-        raise click.UsageError(f"--decision-log-key needs actor-critic[sign]: {error}") from error
-    try:
-        return read_signer(key)
-    except PrivateKeyError as error:
-        raise click.UsageError(str(error)) from error
-
-
 @commands.command()
 @settings_options()
 def run(**options: Any) -> None:
@@ -101,7 +73,7 @@ def run(**options: Any) -> None:
 
     try:
         keys = read_keys(settings.api_keys_file)
-        sign = _prepare_log(settings)
+        sign = prepare_log(settings)
         listener = bind(settings.host, settings.port)
     except KeysError as error:
         raise click.UsageError(str(error)) from error
@@ -274,6 +246,9 @@ def pull(source: str, every: float | None, **options: Any) -> None:
     "--record",
     type=click.Path(dir_okay=False, path_type=Path),
     help="GIF to save the first episode in; needs pillow and what the environment draws with.",
+)
+@click.option(
+    "--feedback", is_flag=True, help="Send the returns to the service, for its decision log."
 )
 @click.option(
     "--allow-module",

@@ -12,8 +12,18 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import urllib3
+from msgspec import UNSET
 
-from serving.schemas import MAX_SEED, ActResponse, Health, ModelsReport, ModelVersion, Problem
+from serving.schemas import (
+    MAX_SEED,
+    ActResponse,
+    FeedbackRequest,
+    FeedbackResponse,
+    Health,
+    ModelsReport,
+    ModelVersion,
+    Problem,
+)
 
 
 class ServiceError(Exception):
@@ -83,6 +93,8 @@ class PolicyClient:
         deterministic: bool = False,
         seed: int | None = None,
         model: str | None = None,
+        episode: str | None = None,
+        step: int | None = None,
     ) -> ActResponse:
         """Get actions and policy outputs for a batch of observations.
 
@@ -91,11 +103,51 @@ class PolicyClient:
             deterministic: take the most probable action instead of sampling.
             seed: replays the response that has this seed.
             model: name of a model; by default the default model of the service.
+            episode: that the rows are of, for the decision log and for a canary.
+            step: of the first row in its episode.
         """
-        body = {"observations": observations, "deterministic": deterministic, "seed": seed}
+        body: dict[str, Any] = {
+            "observations": observations,
+            "deterministic": deterministic,
+            "seed": seed,
+        }
+        if episode is not None:
+            body["episode"] = episode
+        if step is not None:
+            body["step"] = step
         encoded = msgspec.json.encode(body, enc_hook=_to_builtin)
         path = "/act" if model is None else f"{_path_of(model)}/act"
         return self._request(path, ActResponse, encoded)
+
+    def feedback(
+        self,
+        *,
+        episode: str | None = None,
+        request: str | None = None,
+        rewards: Sequence[float] | None = None,
+        episode_return: float | None = None,
+        step: int = 0,
+        ended: bool = True,
+    ) -> FeedbackResponse:
+        """Have the service record what came of an episode or a request, in its decision log.
+
+        Args:
+            episode: either this or `request`.
+            request: the id of an answer of one row, its header `X-Request-ID`.
+            rewards: one per step, from `step` on; either these or `episode_return`.
+            episode_return: the sum of all rewards.
+            step: of the first reward in its episode.
+            ended: whether the episode has ended with this; parts may follow where it has not.
+        """
+        given = FeedbackRequest(
+            episode=UNSET if episode is None else episode,
+            request=UNSET if request is None else request,
+            rewards=UNSET if rewards is None else [float(reward) for reward in rewards],
+            return_=UNSET if episode_return is None else float(episode_return),
+            step=step,
+            ended=ended,
+        )
+        return self._request("/feedback", FeedbackResponse, msgspec.json.encode(given))
 
     def environment_actions(self, response: ActResponse) -> npt.NDArray[np.int64]:
         """The actions of an answer as the environment numbers them, which need not be from 0.
@@ -171,7 +223,7 @@ class PolicyClient:
             reason = getattr(error, "reason", None) or error
             raise ServiceError(f"{self.url} does not answer: {reason}") from error
         try:
-            if response.status == 200:
+            if response.status in (200, 202):
                 return msgspec.json.decode(response.data, type=answer)
             detail = msgspec.json.decode(response.data, type=Problem).detail
         except msgspec.MsgspecError:

@@ -1,15 +1,45 @@
-"""The commands that read a decision log."""
+"""The decision log on the command line: what writes it is prepared, and commands read it."""
 
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from serving.settings import settings_options
+from serving.settings import Settings, settings_options
 
 if TYPE_CHECKING:
+    from serving.record.files import Sign
     from serving.record.reader import IsSigned
+
+
+def prepare_log(settings: Settings) -> "Sign | None":
+    """Make the decision log's folder, and read the key that signs its files, where there is one.
+
+    Raises:
+        click.UsageError: the folder cannot be written, or the key cannot be used.
+    """
+    folder, key = settings.decision_log, settings.decision_log_key
+    if folder is None:
+        if key is not None:
+            raise click.UsageError("--decision-log-key needs --decision-log")
+        return None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise click.UsageError(f"--decision-log {folder}: {error.strerror}") from error
+    if key is None:
+        return None
+    try:
+        from serving.record.signing import PrivateKeyError, read_signer
+    except ModuleNotFoundError as error:
+        raise click.UsageError(f"--decision-log-key needs actor-critic[sign]: {error}") from error
+    try:
+        return read_signer(key)
+    except PrivateKeyError as error:
+        raise click.UsageError(str(error)) from error
 
 
 @click.command()

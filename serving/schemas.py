@@ -16,8 +16,8 @@ Digest = Annotated[
 ]
 Row = list[float] | dict[str, float]
 Seed = Annotated[int, Meta(ge=0, le=MAX_SEED)]
-# An identifier that clients choose: it is logged, and is a name of no file.
-Episode = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
+# What a client calls a request or an episode.
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
 # JSON has one number type: some languages write 7 as 7.0.
 WholeFloat = Annotated[float, Meta(ge=0, le=MAX_SEED, multiple_of=1)]
 
@@ -38,13 +38,45 @@ class ActRequest(msgspec.Struct, forbid_unknown_fields=True):
         Meta(description="Replays the sampled actions. Without a seed the service draws one."),
     ] = UNSET
     episode: Annotated[
-        Episode | UnsetType,
+        Name | UnsetType,
         Meta(description="The episode that the rows are of; the header X-Episode-ID says it too."),
     ] = UNSET
     step: Annotated[
         Seed | WholeFloat | UnsetType,
         Meta(description="Steps of the episode before the first row."),
     ] = UNSET
+
+
+class FeedbackRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """What came of an episode, or of the one row of a request: its rewards, or its return."""
+
+    episode: Annotated[
+        Name | UnsetType, Meta(description="The episode; either this or `request`.")
+    ] = UNSET
+    request: Annotated[
+        Name | UnsetType, Meta(description="The X-Request-ID of a decision's answer.")
+    ] = UNSET
+    rewards: Annotated[
+        list[float] | UnsetType,
+        Meta(description="One per step, from `step` on; either these or `return`."),
+    ] = UNSET
+    return_: Annotated[
+        float | UnsetType, Meta(description="The sum of the rewards, without discount.")
+    ] = msgspec.field(default=UNSET, name="return")
+    step: Annotated[
+        Seed | WholeFloat | UnsetType,
+        Meta(description="Of the first reward in its episode; 0 by default."),
+    ] = UNSET
+    ended: Annotated[
+        bool | UnsetType,
+        Meta(description="Whether the episode has ended with this: true unless parts follow."),
+    ] = UNSET
+
+
+class FeedbackResponse(msgspec.Struct, frozen=True):
+    """The feedback is taken."""
+
+    id: Annotated[str, Meta(description="Of the request, as its line in the decision log has it.")]
 
 
 class ModelVersion(msgspec.Struct, frozen=True):

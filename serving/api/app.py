@@ -9,6 +9,7 @@ from serving.api.body import BodyReader
 from serving.api.budget import Budget
 from serving.api.decisions import DecisionRoutes
 from serving.api.exchange import Exchange
+from serving.api.feedback import feedback_blueprint
 from serving.api.keys import Keys
 from serving.api.oip.infer import InferProtocol
 from serving.api.oip.routes import InferenceProtocolRoutes
@@ -61,6 +62,7 @@ def create_api(
     decisions.register(app)
     app.register_blueprint(docs_blueprint(repository, settings, keys_are_set=bool(keys)))
     app.register_blueprint(health_blueprint(repository, metrics))
+    app.register_blueprint(feedback_blueprint(log, bodies))
     app.register_blueprint(models_blueprint(repository))
     app.register_blueprint(
         InferenceProtocolRoutes(repository, settings, bodies, metrics.statistics).blueprint()

@@ -1,6 +1,7 @@
 """The demo player: real Gymnasium episodes in which the service selects every action."""
 
 import itertools
+import os
 import time
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -33,6 +34,7 @@ def play(
     episodes: int,
     deterministic: bool,
     seed: int,
+    feedback: bool,
 ) -> Iterator[Moment]:
     """Play episodes one after another.
 
@@ -43,13 +45,16 @@ def play(
         episodes: number of episodes.
         deterministic: take the most probable actions instead of sampling.
         seed: of the environment, and plus the step number, of the sampled actions.
+        feedback: name each episode to the service, and send it the return.
 
     Raises:
         ServiceError: the service stopped responding, or rejected the observations.
         UnplayableError: the environment failed.
     """
     action_seeds = itertools.count(seed)
+    run = os.urandom(4).hex()
     for episode in range(1, episodes + 1):
+        name = f"play-{run}-{episode}" if feedback else None
         observation = environment.reset(seed=seed if episode == 1 else None)
         episode_return, steps, waited, ended = 0.0, 0, 0.0, False
         yield Moment(episode, steps, observation, None, ended, episode_return, 0.0)
@@ -60,10 +65,14 @@ def play(
                 deterministic=deterministic,
                 seed=next(action_seeds),
                 model=model,
+                episode=name,
+                step=steps if feedback else None,
             )
             waited += time.perf_counter() - started
             observation, reward, ended = environment.step(response.actions[0])
             episode_return += reward
             steps += 1
+            if ended and feedback:
+                client.feedback(episode=name, episode_return=episode_return)
             latency_ms = 1000.0 * waited / steps
             yield Moment(episode, steps, observation, response, ended, episode_return, latency_ms)

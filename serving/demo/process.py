@@ -55,6 +55,7 @@ def play(
     wait: float,
     render: str | None,
     record: Path | None,
+    feedback: bool,
     allowed: Sequence[str],
     as_json: bool,
 ) -> None:
@@ -82,6 +83,7 @@ def play(
                 episodes=episodes,
                 deterministic=deterministic,
                 seed=seed,
+                feedback=feedback,
             ):
                 for watch in watchers:
                     watch(moment)

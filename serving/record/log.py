@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
+from msgspec import UNSET
 
 from serving.metrics import Metrics
 from serving.record.encoding import Clock, Decided, decision_lines
 from serving.record.files import MAX_FILE_BYTES, Sign, Stream, delete_old, recover
 from serving.record.lines import Lost
+from serving.schemas import FeedbackRequest
 from serving.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -76,6 +78,16 @@ class DecisionLog:
         rows = self._settings.decision_log_rows
         lines = decision_lines(decided, self._clock.now(), milliseconds, rows=rows)
         self._take(b"decision", lines)
+
+    def fed_back(self, own_id: str, given: FeedbackRequest) -> None:
+        """Record feedback that a request with this id brought, if its episode is recorded."""
+        sample = self._settings.decision_log_sample
+        if given.episode is UNSET or _sampled(given.episode, sample):
+            fields = {"id": own_id, "time": self._clock.now(), **msgspec.to_builtins(given)}
+            if isinstance(given.step, float):
+                fields["step"] = int(given.step)
+            fields["ended"] = given.ended is not False
+            self._take(b"feedback", [msgspec.json.encode(fields)[1:] + b"\n"])
 
     def close(self) -> None:
         """Write what was taken and complete the file, unless the disk is too slow for that."""

@@ -33,12 +33,29 @@ from serving.api.oip.schemas import (
 )
 from serving.policy.artefact import Card
 from serving.policy.observations import FLOAT32_OVERFLOW
-from serving.schemas import ActRequest, ActResponse, Health, ModelCard, ModelsReport, Problem
+from serving.schemas import (
+    ActRequest,
+    ActResponse,
+    FeedbackRequest,
+    FeedbackResponse,
+    Health,
+    ModelCard,
+    ModelsReport,
+    Problem,
+)
 
 Schema = dict[str, Any]
 
-_TYPES = [ActRequest, ActResponse, Health, ModelsReport, ModelCard, Problem]
-_TYPES += [IndexRequest, InferRequest, LoadRequest, ModelConfig, StatisticsReport]
+_TYPES = [ActRequest, ActResponse, FeedbackRequest, FeedbackResponse, Health, ModelsReport]
+_TYPES += [
+    ModelCard,
+    Problem,
+    IndexRequest,
+    InferRequest,
+    LoadRequest,
+    ModelConfig,
+    StatisticsReport,
+]
 # Without a format, clients in Java take 32 bits for an integer and a slow class for a number.
 _FORMATS = {"integer": "int64", "number": "double"}
 
@@ -71,6 +88,7 @@ def openapi(cards: Mapping[str, Card | None], max_rows: int, *, keys_are_set: bo
     description["paths"] = _with_versions(paths)
     _, schemas = msgspec.json.schema_components(_TYPES, ref_template="#/components/schemas/{name}")
     schemas |= _act_requests(schemas["ActRequest"], max_rows)
+    schemas |= _feedback_requests(schemas["FeedbackRequest"], max_rows)
     schemas |= _rows([card.observations.names for card in cards.values() if card is not None])
     schemas |= components["schemas"]
     components["schemas"] = {name: _for_clients(schema) for name, schema in schemas.items()}
@@ -193,6 +211,26 @@ def _act_requests(schema: Schema, max_rows: int) -> Schema:
             "required": ["observation"],
         },
     }
+
+
+def _feedback_requests(schema: Schema, max_rows: int) -> Schema:
+    """Msgspec's schema of `FeedbackRequest` as one of four, with what excludes each other."""
+    properties = schema["properties"]
+    properties["rewards"] |= {"maxItems": max_rows}
+    schemas = {}
+    for subject, other_subject in (("episode", "request"), ("request", "episode")):
+        for content, other_content in (("rewards", "return"), ("return", "rewards")):
+            name = f"{subject.title()}{content.title()}Feedback"
+            excluded = {other_subject, other_content}
+            schemas[name] = schema | {
+                "title": name,
+                "description": f"A {content} by its {subject}.",
+                "properties": {key: properties[key] for key in properties.keys() - excluded},
+                "required": [subject, content],
+            }
+    one_of = [_reference("schemas", name) for name in schemas]
+    described = {"description": schema["description"], "oneOf": one_of}
+    return {"FeedbackRequest": described, **schemas}
 
 
 def _rows(features: list[list[str]]) -> Schema:

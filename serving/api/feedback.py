@@ -1,0 +1,51 @@
+"""`POST /feedback`: what came of decisions, for the decision log."""
+
+from collections.abc import Iterator
+
+import msgspec
+from flask import Blueprint, Response, g, request
+from msgspec import UNSET
+
+from serving.api.body import BodyReader, decode, require_unique_keys
+from serving.api.messages import from_flask, json_answer, to_flask
+from serving.errors import ConflictError, InvalidRequestError
+from serving.record.log import DecisionLog
+from serving.schemas import FeedbackRequest, FeedbackResponse
+
+_DECODER = msgspec.json.Decoder(FeedbackRequest)
+
+
+def feedback_blueprint(log: DecisionLog | None, bodies: BodyReader) -> Blueprint:
+    """`POST /feedback`, which is recorded in `log`."""
+    blueprint = Blueprint("feedback", __name__)
+
+    @blueprint.post("/feedback")
+    def feedback() -> Response:
+        if log is None:
+            raise ConflictError("feedback is not recorded: the service has no --decision-log")
+        received = from_flask(request)
+        try:
+            body = bodies.read_json(received)
+            given = decode(body, _DECODER)
+        finally:
+            bodies.release(received)
+        require_unique_keys(body, _count_strings(given))
+        _require_valid(given)
+        log.fed_back(g.request_id, given)
+        return to_flask(json_answer(FeedbackResponse(g.request_id))._replace(status=202))
+
+    return blueprint
+
+
+def _require_valid(given: FeedbackRequest) -> None:
+    """Raise `InvalidRequestError` if it is not about one thing, or has not one content."""
+    if (given.episode is UNSET) == (given.request is UNSET):
+        raise InvalidRequestError("expected exactly one of 'episode' and 'request'")
+    if (given.rewards is UNSET) == (given.return_ is UNSET):
+        raise InvalidRequestError("expected exactly one of 'rewards' and 'return'")
+
+
+def _count_strings(given: FeedbackRequest) -> Iterator[int]:
+    """How many strings of a body the decoder kept: its keys, and the name of what it is about."""
+    fields = [getattr(given, name) is not UNSET for name in given.__struct_fields__]
+    yield sum(fields) + (given.episode is not UNSET) + (given.request is not UNSET)
