@@ -56,8 +56,9 @@ def replay(log: Path, models: Path, trusted_keys: Path | None, as_json: bool) ->
     from serving.record.policies import Policies
     from serving.record.reader import LogError, read_sections
     from serving.record.replay import replay
+    from serving.registry.trial import Trials
 
-    with Policies(models, trusted_keys) as policies:
+    with Trials() as trials, Policies(models, trusted_keys, trials) as policies:
         import_tensorflow()
         try:
             found = replay(read_sections(log, is_signed), policies.find)

@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from serving.policy.artefact import ArtefactError
@@ -17,29 +16,20 @@ if TYPE_CHECKING:
 
 
 class Policies:
-    """Loads each version once, as a service does; to be used in a `with` statement.
+    """Loads each version once, as a service does; to be used in a `with` statement."""
 
-    To be made before this process runs TensorFlow.
-    """
-
-    def __init__(self, models: Path, trusted_keys: Path | None) -> None:
+    def __init__(self, models: Path, trusted_keys: Path | None, trials: Trials) -> None:
         """Take the models folder, and the keys that have signed every version, if they have to."""
         self._models = models
         self._settings = Settings(trusted_keys=trusted_keys)
-        self._trials = Trials()
+        self._trials = trials
         self._store = Store()
         self._loaded: dict[ModelVersion, Policy] = {}
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._trials.__exit__(kind, error, traceback)
+    def __exit__(self, *_: object) -> None:
         self._store.close()
 
     def find(self, model: ModelVersion) -> "Policy":

@@ -102,8 +102,8 @@ class _Part:
         self.end: str | None = None
         self._before = before
         self._is_signed = is_signed
-        self._number = 0  # of the next line
-        self._sha256 = ""
+        self.number = 0  # of the next line
+        self.sha256 = ""  # of the last block
         self._index = 0  # of the line that is read
 
     def sections(self) -> Iterator[Section]:
@@ -122,12 +122,12 @@ class _Part:
         for self._index, text in enumerate(lines[1:], 2):
             line = self._decode(text)
             if isinstance(line, Block):
-                written = chain(self._sha256, b"".join(lines[start : self._index - 1]))
+                written = chain(self.sha256, b"".join(lines[start : self._index - 1]))
                 damage = "" if written.sha256 == line.sha256 else self._damage(first + 1)
                 yield Section(head, found, damage)
                 if damage:
                     return
-                self._sha256, self.end = line.sha256, line.end
+                self.sha256, self.end = line.sha256, line.end
                 found, start, first = [], self._index, self._index
                 if line.end is not None:
                     self._finish(line, len(lines))
@@ -153,9 +153,9 @@ class _Part:
             follows = before.end == "rotated" and head.part == _order(before.path)[1] + 1
             if not follows:
                 raise LogError(f"a file between {before.path.name} and {self.path.name} is missing")
-            if (head.previous, head.number) != (before._sha256, before._number):
+            if (head.previous, head.number) != (before.sha256, before.number):
                 raise self._error(f"does not follow the last line of {before.path.name}")
-        self._sha256, self._number = head.previous, head.number
+        self.sha256, self.number = head.previous, head.number
         return head
 
     def _decode(self, text: bytes) -> Line:
@@ -167,9 +167,9 @@ class _Part:
 
     def _count(self, line: Decision | Feedback | Lost) -> None:
         first, count = (line.first, line.lines) if isinstance(line, Lost) else (line.number, 1)
-        if first != self._number:
-            raise self._error(f"has the number {first} where {self._number} was written")
-        self._number += count
+        if first != self.number:
+            raise self._error(f"has the number {first} where {self.number} was written")
+        self.number += count
 
     def _finish(self, block: Block, last: int) -> None:
         if self._index != last:
