@@ -165,8 +165,11 @@ class Service:
 
 
 @contextlib.contextmanager
-def running(contender: str, models: Path, workers: int) -> Iterator[Service]:
-    """Start a contender on a free port of the loopback interface, and stop all of it."""
+def running(contender: str, models: Path, workers: int, *options: str) -> Iterator[Service]:
+    """Start a contender on a free port of the loopback interface, and stop all of it.
+
+    It gets the options behind its own.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -181,7 +184,7 @@ def running(contender: str, models: Path, workers: int) -> Iterator[Service]:
             "BENTOML_HOME": folder,
             "BENTOML_DO_NOT_TRACK": "True",
         }
-        command = command_of(contender, models, port, workers)
+        command = [*command_of(contender, models, port, workers), *options]
         started = time.perf_counter()
         with log.open("wb") as output:
             process = subprocess.Popen(

@@ -19,10 +19,12 @@ from serving.record.files import Stream, delete_old
 from serving.record.lines import Block, Decision, Head, Lost
 from serving.record.log import DecisionLog
 from serving.record.reader import LogError, read_lines, read_sections
+from serving.schemas import FeedbackRequest
 from serving.settings import Settings
 from tests.conftest import ROOT, Service, Trained, run, wait_until
 from tests.decision_logs import JSON, lines_in, lines_of, post, recording_service
 
+RETURN = FeedbackRequest(episode="e", return_=1.0)
 ROW = [0.01, -0.02, 0.03, 0.04]
 LINE = b'"id":"a","time":"t","episode":"e","return":1.0,"ended":true}\n'
 
@@ -130,20 +132,20 @@ def test_a_disk_that_is_full_costs_records_and_no_answer(
     folder.mkdir()
     metrics = Metrics()
     log = DecisionLog(Settings(models=trained.models, decision_log=folder), metrics, None)
-    log._take(b"feedback", [LINE])
+    log.fed_back("a", RETURN)
     wait_until(lambda: len(lines_in(folder)) == 4, 5)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (next(folder.iterdir()).stat().st_size, hard))
     try:
         for _ in range(20):
-            log._take(b"feedback", [LINE])
+            log.fed_back("a", RETURN)
             time.sleep(0.02)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
     wait_until(lambda: len(lines_in(folder)) > 4, 5)
-    log._take(b"feedback", [LINE])
+    log.fed_back("a", RETURN)
     log.close()
     written = [line for section in read_sections(folder) for line in section.lines]
     lost = [line.line.lines for line in written if isinstance(line.line, Lost)]
@@ -246,7 +248,7 @@ def test_a_log_in_a_folder_that_went_away_goes_on_when_it_is_back(
 ) -> None:
     log = DecisionLog(Settings(models=trained.models, decision_log=folder), Metrics(), None)
     shutil.rmtree(folder)
-    log._take(b"feedback", [LINE])
+    log.fed_back("a", RETURN)
     time.sleep(0.2)
     folder.mkdir()
     log.close()

@@ -33,44 +33,43 @@ class Clock:
 
 
 _DECISION = (
-    b'"id":"%b","time":"%b","model":%b,"selection":"%b",%b%b%b'
+    b'{"type":"decision","number":%d,"id":"%b","time":"%b","model":%b,"selection":"%b",%b%b%b'
     b'"actions":[%b],"log_probabilities":[%b],"state_values":[%b],%b"milliseconds":%b}\n'
 )
 
 
 def decision_lines(
-    decided: Sequence[Decided], now: str, milliseconds: float, *, rows: bool
+    decided: Sequence[Decided], number: int, now: str, milliseconds: float, *, rows: bool
 ) -> list[bytes]:
-    """The lines of decisions that were made together, each from behind its number on.
+    """The lines of decisions that were made together.
 
     Args:
         decided: the decisions.
-        now: the time, in ASCII.
+        number: of the first line.
+        now: the time.
         milliseconds: that they took together.
         rows: whether the observations are recorded.
     """
     when, took = now.encode(), b"%.3f" % milliseconds
-    lines = []
-    for own_id, request, result, columns in decided:
-        observations = b'"observations":[%b],' % columns.rows("observations", result)
-        lines.append(
-            _DECISION
-            % (
-                own_id.encode(),
-                when,
-                request.policy.identity_json,
-                request.selection.encode(),
-                b"" if request.episode is None else _episode(request),
-                observations if rows else b"",
-                _sampling(request, result),
-                columns.numbers("actions", result),
-                columns.numbers("log_probabilities", result),
-                columns.numbers("state_values", result),
-                b'"warnings":%b,' % encode(result.warnings) if result.warnings else b"",
-                took,
-            )
+    return [
+        _DECISION
+        % (
+            number + index,
+            own_id.encode(),
+            when,
+            request.policy.identity_json,
+            request.selection.encode(),
+            b"" if request.episode is None else _episode(request),
+            b'"observations":[%b],' % columns.rows("observations", result) if rows else b"",
+            _sampling(request, result),
+            columns.numbers("actions", result),
+            columns.numbers("log_probabilities", result),
+            columns.numbers("state_values", result),
+            b'"warnings":%b,' % encode(result.warnings) if result.warnings else b"",
+            took,
         )
-    return lines
+        for index, (own_id, request, result, columns) in enumerate(decided)
+    ]
 
 
 def _episode(request: DecisionRequest) -> bytes:

@@ -47,7 +47,7 @@ class Decision(msgspec.Struct, tag="decision", kw_only=True, frozen=True):
     milliseconds: float  # from decoding to the encoded answer, with all decided together
 
 
-class Feedback(msgspec.Struct, tag="feedback", kw_only=True, frozen=True):
+class Feedback(msgspec.Struct, tag="feedback", kw_only=True, frozen=True, omit_defaults=True):
     """What came of an episode or a request: rewards by step, or a return."""
 
     number: int

@@ -13,7 +13,7 @@ from msgspec import UNSET
 from serving.metrics import Metrics
 from serving.record.encoding import Clock, Decided, decision_lines
 from serving.record.files import MAX_FILE_BYTES, Sign, Stream, delete_old, recover
-from serving.record.lines import Lost
+from serving.record.lines import Feedback, Lost
 from serving.schemas import FeedbackRequest
 from serving.settings import Settings
 
@@ -76,39 +76,45 @@ class DecisionLog:
         if sample < 1:
             decided = [one for one in decided if _sampled(one.request.episode or one.id, sample)]
         rows = self._settings.decision_log_rows
-        lines = decision_lines(decided, self._clock.now(), milliseconds, rows=rows)
-        self._take(b"decision", lines)
+        with self._lock:
+            number, now = self._pending.number, self._clock.now()
+            self._take(decision_lines(decided, number, now, milliseconds, rows=rows))
 
     def fed_back(self, own_id: str, given: FeedbackRequest) -> None:
         """Record feedback that a request with this id brought, if its episode is recorded."""
         sample = self._settings.decision_log_sample
         if given.episode is UNSET or _sampled(given.episode, sample):
-            fields = {"id": own_id, "time": self._clock.now(), **msgspec.to_builtins(given)}
-            if isinstance(given.step, float):
-                fields["step"] = int(given.step)
-            fields["ended"] = given.ended is not False
-            self._take(b"feedback", [msgspec.json.encode(fields)[1:] + b"\n"])
+            with self._lock:
+                line = Feedback(
+                    number=self._pending.number,
+                    id=own_id,
+                    time=self._clock.now(),
+                    episode=None if given.episode is UNSET else given.episode,
+                    request=None if given.request is UNSET else given.request,
+                    step=None if given.step is UNSET else int(given.step),
+                    rewards=None if given.rewards is UNSET else given.rewards,
+                    return_=None if given.return_ is UNSET else given.return_,
+                    ended=given.ended is not False,
+                )
+                self._take([msgspec.json.encode(line) + b"\n"])
 
     def close(self) -> None:
         """Write what was taken and complete the file, unless the disk is too slow for that."""
         self._ends.set()
         self._thread.join(_CLOSE_SECONDS)
 
-    def _take(self, kind: bytes, lines: list[bytes]) -> None:
-        with self._lock:
-            pending, number = self._pending
-            if self._pending_bytes > MAX_PENDING_BYTES:
-                self._lost += len(lines)
-                self._metrics.decision_log_lost.inc(len(lines))
-            else:
-                if self._lost:
-                    pending.append(self._lost_line(number))
-                pending += [
-                    b'{"type":"%b","number":%d,%b' % (kind, number + index, line)
-                    for index, line in enumerate(lines)
-                ]
-                self._pending_bytes += sum(map(len, lines))
-            self._pending = _Block(pending, number + len(lines))
+    def _take(self, lines: list[bytes]) -> None:
+        """Have numbered lines written, in the order in which they were numbered."""
+        pending, number = self._pending
+        if self._pending_bytes > MAX_PENDING_BYTES:
+            self._lost += len(lines)
+            self._metrics.decision_log_lost.inc(len(lines))
+        else:
+            if self._lost:
+                pending.append(self._lost_line(number))
+            pending += lines
+            self._pending_bytes += sum(map(len, lines))
+        self._pending = _Block(pending, number + len(lines))
 
     def _lost_line(self, number: int) -> bytes:
         lost = Lost(first=number - self._lost, lines=self._lost, reason="the disk is slow or full")
