@@ -138,8 +138,14 @@ def verify(model_dir: Path, trusted_keys: Path | None) -> None:
 @commands.command()
 @click.argument("version", required=False)
 @click.option("--label", help="Keep the version loaded under this label, beside the served one.")
+@click.option(
+    "--share",
+    type=click.FloatRange(0, 1),
+    callback=finite,
+    help="Have it answer this share of the episodes, as a canary of the served one; 0 ends that.",
+)
 @settings_options("models", "name", "min_return", "trusted_keys")
-def promote(version: str | None, label: str | None, **options: Any) -> None:
+def promote(version: str | None, label: str | None, share: float | None, **options: Any) -> None:
     """Serve VERSION from now on, and after every restart; without VERSION always the newest.
 
     Running services follow within their --poll-seconds.
@@ -150,7 +156,7 @@ def promote(version: str | None, label: str | None, **options: Any) -> None:
     from serving.registry.selection import SelectionError
 
     try:
-        click.echo(promote(settings, version, label))
+        click.echo(promote(settings, version, label, share))
     except SelectionError as error:
         raise click.UsageError(str(error)) from error
 

@@ -114,7 +114,7 @@ class VersionReport(msgspec.Struct, frozen=True):
     """One version on disk."""
 
     version: int
-    state: Literal["served", "labelled", "refused", "waiting"]
+    state: Literal["served", "canary", "labelled", "refused", "waiting"]
     reason: Annotated[str, Meta(description="Why it is served, or why not.")]
     digest: Digest = ""
 
@@ -126,6 +126,12 @@ class ModelReport(msgspec.Struct, frozen=True):
     default: Annotated[bool, Meta(description="Whether POST /act uses this model.")]
     version: Annotated[int | None, Meta(description="The served version.")]
     versions: list[VersionReport]
+    selection: Annotated[
+        str,
+        Meta(
+            description="Digest of which version each episode gets; equal where all get the same."
+        ),
+    ]
 
 
 class ModelsReport(msgspec.Struct, frozen=True):

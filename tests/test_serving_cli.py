@@ -86,7 +86,7 @@ def test_a_number_that_is_not_finite_is_refused(command: str, option: str, value
 def test_the_floats_of_every_command_are_known() -> None:
     assert {option for _, option in FLOATS} == {
         *("--min-return", "--request-timeout", "--client-timeout", "--poll-seconds"),
-        *("--decision-log-sample", "--decision-log-days", "--wait", "--every"),
+        *("--decision-log-sample", "--decision-log-days", "--wait", "--every", "--share"),
     }
 
 

@@ -55,6 +55,8 @@ def test_health_and_models_of_a_ready_service(service: Service, trained: Trained
         "digest": digest,
     }
     report = {"name": "cartpole", "default": True, "version": 1, "versions": [served]}
+    report["selection"] = selection = get(service, "/models/cartpole").json()["selection"]
+    assert re.fullmatch("[0-9a-f]{12}", selection)
     assert get(service, "/models").json() == {"models": [report]}
     card = json.loads((trained.model_dir / "assets.extra" / "policy.json").read_text())
     assert get(service, "/models/cartpole").json() == report | {"policy": card}
@@ -71,7 +73,7 @@ def test_without_a_model_it_is_alive_and_not_ready_until_one_appears(
     with running_service(models, tmp_path / "log", "--poll-seconds", "0.1") as service:
         wait_until(lambda: alive(service))
         not_ready: dict[str, Any] = {"name": "cartpole", "default": True, "version": None}
-        not_ready["versions"] = []
+        not_ready |= {"versions": [], "selection": ""}
         assert get(service, "/models").json() == {"models": [not_ready]}
         assert get(service, "/models/cartpole").json() == not_ready | {"policy": None}
         refused = urllib3.request(

@@ -42,11 +42,11 @@ class ActProtocol:
         rows = observation_rows(given)
         require_unique_keys(body, count_strings(given, rows))
         episode = episode_id(request, None if given.episode is UNSET else given.episode)
-        policy = self._repository.policy(name)
+        policy, selection = self._repository.choose(name, episode=episode)
         seed = int(given.seed) if isinstance(given.seed, int | float) else None
         sampling = SamplingSpec(seed, given.deterministic is True)
         step = int(given.step) if isinstance(given.step, int | float) else None
-        decision = DecisionRequest(policy, rows, sampling, episode, step)
+        decision = DecisionRequest(policy, rows, sampling, episode, step, selection)
         return decision, partial(encode_act, policy)
 
 

@@ -40,7 +40,7 @@ class DecisionRequest(NamedTuple):
     sampling: SamplingSpec
     episode: str | None = None  # that the rows are of, where the client said so
     step: int | None = None  # of the first row in its episode
-    selection: str = ""  # digest of the version selection that chose the policy
+    selection: str = ""  # digest of what chose the policy; empty where the client named it
 
 
 class ActResult(NamedTuple):

@@ -1,10 +1,12 @@
 """The commands that change a version selection: `promote` and `rollback`."""
 
+import contextlib
 from pathlib import Path
 
 from msgspec.structs import replace
 
-from serving.policy.artefact import ArtefactError, version_number, version_numbers
+from serving.policy.artefact import ArtefactError, Card, version_number, version_numbers
+from serving.registry.canary import difference
 from serving.registry.examination import examine_version
 from serving.registry.selection import (
     STABLE,
@@ -17,49 +19,58 @@ from serving.registry.trial import Trials
 from serving.settings import Settings
 
 
-def promote(settings: Settings, text: str | None, label: str | None) -> str:
-    """Select a version of the model, or always the newest, or label a version; return a report.
+def promote(
+    settings: Settings, text: str | None, label: str | None, share: float | None = None
+) -> str:
+    """Select a version of the model, or always the newest; return a report.
 
-    A selection that is invalid is replaced, with its labels.
+    With a label the version is only kept loaded; with a share it is a canary, or with 0 it no
+    longer is one. A selection that is invalid is replaced, with its labels and canaries.
 
     Raises:
-        SelectionError: the version is missing or would be refused, or writing failed.
+        SelectionError: the version is missing, would be refused or cannot be a canary, or writing
+            failed.
     """
     folder = settings.models / settings.name
-    if label is not None and text is None:
-        raise SelectionError("a label needs a version")
+    if label is not None and share is not None:
+        raise SelectionError("--label and --share exclude each other")
+    if text is None and (label is not None or share is not None):
+        raise SelectionError(f"a {'label' if share is None else 'share'} needs a version")
     if label == STABLE:
         raise SelectionError(f"{STABLE!r} is the label of the served version: omit --label")
-    version = None if text is None else version_number(text)
-    if text is not None:
-        there = _numbers(folder)
-        if version not in there:
-            listed = ", ".join(map(str, there)) or "none"
-            rest = "without a version, the newest is served"
-            raise SelectionError(
-                f"{folder.name} has no version {text}; there are: {listed}; {rest}"
-            )
-        with Trials() as trials:
-            fault = _fault(folder / text, settings, trials)
-        if fault:
-            raise SelectionError(f"{folder / text}: {fault}")
     try:
         selection, mended = read_selection(folder), ""
     except SelectionError as error:
         selection, mended = Selection(), f"; replaced what was invalid: {error}"
-    if label is not None and version is not None:
+    version = None if text is None else version_number(text)
+    canaries = [canary.version for canary in selection.canaries]
+    if share == 0 and version not in canaries:
+        listed = ", ".join(map(str, canaries)) or "none"
+        raise SelectionError(f"version {text} is no canary; there are: {listed}")
+    if text is not None and share != 0:  # a canary that would be refused can be ended
+        _require_good(settings, text, selection if share else None)
+    if version is None:
+        selection = replace(selection, serve="newest")
+        done = "the newest version is served from now on"
+    elif label is not None:
         selection = replace(selection, labels={**selection.labels, label: version})
         done = f"version {version} is labelled {label}"
+    elif share is not None:
+        selection = selection.with_share(version, share)
+        answers = f"answers {share:g} of the episodes from now on"
+        done = f"version {version} {answers if share else 'is no longer a canary'}"
     else:
-        selection = replace(selection, serve="newest" if version is None else version)
-        what = "the newest version" if version is None else f"version {version}"
-        done = f"{what} is served from now on"
+        selection = replace(selection, serve=version).with_share(version, 0)
+        ended = ", no longer as a canary" if version in canaries else ""
+        done = f"version {version} is served from now on{ended}"
     write_selection(folder, selection)
     return f"{settings.name}: {done}{mended}"
 
 
 def rollback(settings: Settings) -> str:
     """Select the newest good version older than the selected one; return a report.
+
+    Canaries end too: whatever is wrong, no newer version goes on answering.
 
     Raises:
         SelectionError: there is no such version, or writing failed.
@@ -73,8 +84,50 @@ def rollback(settings: Settings) -> str:
     if previous is None:
         than = "" if current is None else f" before {current}"
         raise SelectionError(f"{settings.name} has no good version{than}")
-    write_selection(folder, replace(selection, serve=previous))
-    return f"{settings.name}: version {previous} is served from now on instead of {current}"
+    write_selection(folder, replace(selection, serve=previous, canaries=()))
+    ended = ", ".join(str(canary.version) for canary in selection.canaries)
+    ended = ended and f"; no longer a canary: {ended}"
+    return f"{settings.name}: version {previous} is served from now on instead of {current}{ended}"
+
+
+def _require_good(settings: Settings, text: str, beside: Selection | None) -> None:
+    """Examine a version that is to be served, or to answer beside what a selection serves.
+
+    Raises:
+        SelectionError: it is missing, would be refused, or cannot answer in the served one's place.
+    """
+    folder = settings.models / settings.name
+    there = _numbers(folder)
+    if version_number(text) not in there:
+        listed = ", ".join(map(str, there)) or "none"
+        rest = "without a version, the newest is served"
+        raise SelectionError(f"{folder.name} has no version {text}; there are: {listed}; {rest}")
+    with Trials() as trials:
+        try:
+            card = examine_version(folder / text, settings, trials).card
+            served = _served(folder, beside, settings, trials) if beside else None
+        except ArtefactError as error:
+            raise SelectionError(f"{folder / text}: {error}") from error
+    if served is None:
+        return
+    number, served_card = served
+    if str(number) == text:
+        raise SelectionError(f"version {text} is served: a canary answers beside another one")
+    if why := difference(card, served_card):
+        raise SelectionError(f"{folder / text}: {why}, {number}")
+
+
+def _served(
+    folder: Path, selection: Selection, settings: Settings, trials: Trials
+) -> tuple[int, Card] | None:
+    """The version that a selection serves and its card, if it serves one."""
+    if selection.serve == "nothing":
+        return None
+    numbers = [selection.serve] if isinstance(selection.serve, int) else _numbers(folder)
+    for number in numbers:
+        with contextlib.suppress(ArtefactError):
+            return number, examine_version(folder / str(number), settings, trials).card
+    return None
 
 
 def _numbers(folder: Path) -> list[int]:

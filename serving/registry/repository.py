@@ -11,6 +11,7 @@ import time
 from serving.errors import NotFoundError
 from serving.metrics import Metrics
 from serving.policy.savedmodel import Policy
+from serving.registry.canary import Choice
 from serving.registry.examination import examine
 from serving.registry.selection import Selection, read_selection, write_selection
 from serving.registry.store import Store
@@ -50,16 +51,31 @@ class Repository:
         """Load in the background, so that liveness checks are answered meanwhile."""
         threading.Thread(target=self._watch, name="repository", daemon=True).start()
 
-    def policy(
-        self, name: str | None = None, *, version: int | None = None, label: str | None = None
-    ) -> Policy:
+    def choose(
+        self,
+        name: str | None = None,
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        episode: str | None = None,
+    ) -> Choice:
         """The policy to answer with; by default the served version of the default model.
+
+        A version or label that is named goes before the canary that the episode may belong to.
 
         Raises:
             NotFoundError: the model, version or label is unknown or not loaded.
             NotReadyError: no version of the model is served; the message says why.
         """
-        return self._find(name or self.default).policy(version, label)
+        return self._find(name or self.default).choose(version, label, episode)
+
+    def policy(self, name: str | None = None) -> Policy:
+        """The served version of a model, by default of the default model.
+
+        Raises:
+            NotFoundError, NotReadyError: as `choose` does.
+        """
+        return self.choose(name).policy
 
     def report(self, name: str) -> ModelReport:
         """List a model's versions, and say which one is served and why."""

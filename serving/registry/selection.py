@@ -1,5 +1,6 @@
 """The version selection of a model, in a file beside its versions: it survives restarts."""
 
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -14,16 +15,50 @@ STABLE = "stable"
 Version = Annotated[int, msgspec.Meta(ge=0)]
 
 
+class Canary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A version that answers a share of the episodes in the place of the served one."""
+
+    version: Version
+    share: Annotated[float, msgspec.Meta(gt=0, le=1)]
+
+
 class Selection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which of a model's versions to serve.
 
     Attributes:
         serve: a version, the newest that passes its checks, or nothing.
         labels: versions kept loaded beside the served one, by label.
+        canaries: versions with a share of the episodes, in the order in which they were added.
     """
 
     serve: Version | Literal["newest", "nothing"] = "newest"
     labels: dict[Annotated[str, msgspec.Meta(pattern="^[a-zA-Z0-9_]+$")], Version] = {}
+    canaries: tuple[Canary, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the canaries together.
+
+        Raises:
+            ValueError: one is there twice, or their shares add up to more than 1.
+        """
+        listed = ", ".join(f"{one.share:g} of version {one.version}" for one in self.canaries)
+        if len({one.version for one in self.canaries}) < len(self.canaries):
+            raise ValueError(f"a version has more than one share: {listed}")
+        if math.fsum(one.share for one in self.canaries) > 1:
+            raise ValueError(f"the shares add up to more than 1: {listed}")
+
+    def with_share(self, version: int, share: float) -> "Selection":
+        """This with another share of the episodes for a version; 0 ends its canary.
+
+        Raises:
+            SelectionError: the shares then add up to more than 1.
+        """
+        shares = {one.version: one.share for one in self.canaries} | {version: share}
+        canaries = tuple(Canary(*one) for one in shares.items() if one[1])
+        try:
+            return msgspec.structs.replace(self, canaries=canaries)
+        except ValueError as error:
+            raise SelectionError(str(error)) from error
 
 
 class SelectionError(Exception):
@@ -50,14 +85,17 @@ def write_selection(folder: Path, selection: Selection) -> None:
     Raises:
         SelectionError: the selection is invalid, or the folder cannot be written.
     """
+    content = msgspec.to_builtins(selection)
+    if not selection.canaries:
+        del content["canaries"]  # which earlier releases of the service do not know
     try:
-        msgspec.convert(msgspec.to_builtins(selection), Selection)
+        msgspec.convert(content, Selection)
     except msgspec.ValidationError as error:
         raise SelectionError(str(error)) from error
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=".writing-", dir=folder)
         with open(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(selection) + b"\n")
+            file.write(msgspec.json.encode(content) + b"\n")
             file.flush()
             os.fsync(descriptor)
         # The service may run as another user than the operator.

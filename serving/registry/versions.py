@@ -4,32 +4,20 @@ import gc
 import logging
 import threading
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from serving.errors import NotFoundError, NotReadyError, first_line
 from serving.metrics import Metrics
 from serving.policy.artefact import ArtefactError, read, version_numbers
 from serving.policy.savedmodel import Policy
+from serving.registry.canary import Assignment, Choice
 from serving.registry.selection import STABLE, SelectionError, read_selection
+from serving.registry.states import Known, report_version, why_none_is_served
 from serving.registry.store import SHOWN_DIGITS, Listing, Store, find_files
 from serving.schemas import ModelReport, VersionReport
 from serving.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-# Why the served version is served, by what is selected.
-_WHY: dict[int | str, str] = {
-    "nothing": "the model is unloaded",
-    "newest": "the newest version that passes every check is served",
-}
-
-
-class _Known(NamedTuple):
-    """What became of a version when its files were last seen."""
-
-    fingerprint: object = None  # of the files; None: try it again, whether they change or not
-    digest: str = ""  # of the copy
-    reason: str = ""  # why it is refused
 
 
 class _UnexaminedError(Exception):
@@ -50,14 +38,14 @@ class Versions:
 
     def __init__(self, folder: Path, settings: Settings, metrics: Metrics, store: Store) -> None:
         self.folder = folder
-        self.served: Policy | None = None  # the version that answers
         self._name = folder.name
+        self._assignment = Assignment(self._name)  # of the versions that answer
         self._settings = settings
         self._metrics = metrics
         self._store = store
         self._listing = store.recall(self._name)
         self._numbers = sorted(self._listing.digests, reverse=True)
-        self._known = {n: _Known(None, digest) for n, digest in self._listing.digests.items()}
+        self._known = {n: Known(None, digest) for n, digest in self._listing.digests.items()}
         self._labelled: dict[str, Policy] = {}
         self._being_examined: int | None = None  # the version that the rest waits for
         self._is_settled = False  # the last refresh waited for no examination
@@ -66,8 +54,15 @@ class Versions:
         self._lock = threading.Lock()  # one thread loads at a time
         metrics.add_model(self._name)
 
-    def policy(self, version: int | None, label: str | None) -> Policy:
-        """The policy to answer with: of a version, else of a label, else the served one.
+    @property
+    def served(self) -> Policy | None:
+        """The version that answers requests which name no version and belong to no canary."""
+        return self._assignment.served
+
+    def choose(self, version: int | None, label: str | None, episode: str | None) -> Choice:
+        """The policy to answer with: of a version, else of a label, else of an episode.
+
+        Without any of these it is the served one.
 
         Raises:
             NotFoundError: the version or the label is not loaded.
@@ -76,22 +71,25 @@ class Versions:
         if version is not None:
             for loaded in self.loaded():
                 if loaded.version == version:
-                    return loaded
+                    return Choice(loaded)
             raise NotFoundError(f"version {version} of {self._name} is not loaded")
         if label is not None and label != STABLE:
             if policy := self._labelled.get(label):
-                return policy
+                return Choice(policy)
             raise NotFoundError(f"no version of {self._name} is labelled {label!r}")
         if self.served is None:
             # Once one worker has said that it is ready, all must answer.
             self.refresh()
-        if policy := self.served:
-            return policy
+        assignment = self._assignment
+        if assignment.served:
+            return Choice(assignment.served) if label else assignment.choose(episode)
         raise NotReadyError(f"no version of {self._name} is served: {self._why_not()}")
 
     def loaded(self) -> list[Policy]:
         """The policies that can answer, the served one first."""
-        return list(dict.fromkeys(filter(None, (self.served, *self._labelled.values()))))
+        assignment = self._assignment
+        beside = (*assignment.canaries.values(), *self._labelled.values())
+        return list(dict.fromkeys(filter(None, (assignment.served, *beside))))
 
     def digests(self) -> set[str]:
         """The copies that this model needs, or that are still to be examined."""
@@ -118,25 +116,53 @@ class Versions:
         wanted = self._wanted()
         candidates = [wanted] if isinstance(wanted, int) else self._numbers
         policies = (self._load(number, loaded) for number in candidates if wanted != "nothing")
-        self._serve(next(filter(None, policies), None))
-        labels = self._listing.selection.labels
+        served = next(filter(None, policies), None)
+        selection = self._listing.selection
+        # Before the one assignment, so that a worker which starts gives no episode another version.
+        canaries, unexamined = self._load_canaries(loaded)
+        self._serve(Assignment(self._name, served, selection.canaries, canaries))
+        if unexamined:
+            raise unexamined
+        labels = selection.labels
         labelled = {label: self._load(number, loaded) for label, number in labels.items()}
         self._labelled = {label: policy for label, policy in labelled.items() if policy}
-        asked = {*self._numbers, *candidates, *labels.values()}
+        versions = (canary.version for canary in selection.canaries)
+        asked = {*self._numbers, *candidates, *labels.values(), *versions}
         self._known = {n: known for n, known in self._known.items() if n in asked}
         digests = {n: known.digest for n, known in self._known.items() if known.digest}
-        self._listing = Listing(self._listing.selection, digests)
+        self._listing = Listing(selection, digests)
         self._store.remember(self._name, self._listing)
+
+    def _load_canaries(
+        self, loaded: dict[tuple[int, str], Policy]
+    ) -> tuple[dict[int, Policy], _UnexaminedError | None]:
+        """The canaries that can answer, by version, and that one must be examined first.
+
+        The served version does not wait for it; the copy that answered before goes on.
+        """
+        canaries: dict[int, Policy] = {}
+        unexamined = None
+        for version in (canary.version for canary in self._listing.selection.canaries):
+            try:
+                policy = self._load(version, loaded)
+            except _UnexaminedError as error:
+                policy, unexamined = self._assignment.canaries.get(version), error
+            if policy:
+                canaries[version] = policy
+        return canaries, unexamined
 
     def report(self, *, default: bool) -> ModelReport:
         """The state of every version on disk; `default` is whether `/act` uses this model."""
         if not self._is_settled:
             # Once one worker tells of its versions, all must; another may have examined one.
             self.refresh()
-        policy = self.served
-        served = policy.version if policy else None
-        versions = [self._report(version, served) for version in self._numbers]
-        return ModelReport(self._name, default, served, versions)
+        assignment = self._assignment
+        served = assignment.served.version if assignment.served else None
+        shares = {one.version: one.share for one in self._listing.selection.canaries}
+        # A canary that is missing too: its share has gone to the served version.
+        numbers = sorted({*self._numbers, *shares}, reverse=True)
+        versions = [self._report(one, assignment, shares.get(one)) for one in numbers]
+        return ModelReport(self._name, default, served, versions, assignment.selection)
 
     def _read(self) -> None:
         """List the folder and its selection, unless they cannot be read."""
@@ -159,7 +185,7 @@ class Versions:
 
     def _load(self, version: int, loaded: dict[tuple[int, str], Policy]) -> Policy | None:
         """Copy and load a version, unless that is done; None if it is refused."""
-        known = self._known.get(version, _Known())
+        known = self._known.get(version, Known())
         fingerprint: object = None
         digest = known.digest if self._is_away else ""
         try:
@@ -169,14 +195,14 @@ class Versions:
                     raise ArtefactError(f"it is not there; there are: {there}")
                 paths, fingerprint = find_files(self.folder / str(version))
                 if known.fingerprint != fingerprint:
-                    known = _Known(fingerprint, self._store.copy(self.folder / str(version), paths))
+                    known = Known(fingerprint, self._store.copy(self.folder / str(version), paths))
             if not known.digest or (known.reason and not self._is_away):
                 return None
             digest = known.digest
             key = version, digest[:SHOWN_DIGITS]
             if key not in loaded:
                 loaded[key] = self._load_copy(version, digest)
-            self._known[version] = _Known(fingerprint, digest)
+            self._known[version] = Known(fingerprint, digest)
             return loaded[key]
         except _UnexaminedError:
             self._known[version] = known
@@ -186,9 +212,9 @@ class Versions:
             if self._is_away:
                 return self._load(version, loaded)
             # The copy that was good is what is served if the folder goes away after all.
-            self._refuse(version, _Known(None, known.digest, f"cannot be read: {error}"))
+            self._refuse(version, Known(None, known.digest, f"cannot be read: {error}"))
         except Exception as error:  # whatever it is, it is this version's and hurts no other
-            self._refuse(version, _Known(fingerprint, digest, first_line(error)))
+            self._refuse(version, Known(fingerprint, digest, first_line(error)))
         return None
 
     def _load_copy(self, version: int, digest: str) -> Policy:
@@ -200,15 +226,19 @@ class Versions:
         model_dir = self._store.path(digest)
         return Policy(model_dir, read(model_dir), self._name, version, digest[:SHOWN_DIGITS])
 
-    def _refuse(self, version: int, known: _Known) -> None:
-        before = self._known.get(version, _Known())
+    def _refuse(self, version: int, known: Known) -> None:
+        before = self._known.get(version, Known())
         self._known[version] = known
         if (known.reason, known.fingerprint) != (before.reason, before.fingerprint):
             logger.error("refused %s version %d: %s", self._name, version, known.reason)
             self._metrics.refusals(self._name).inc()
 
-    def _serve(self, policy: Policy | None) -> None:
-        before, self.served = self.served, policy
+    def _serve(self, assignment: Assignment) -> None:
+        policy, before, earlier = assignment.served, self.served, self._assignment
+        self._assignment = assignment
+        if assignment.selection != earlier.selection and (assignment.canaries or earlier.canaries):
+            logger.info("canaries of %s: %s", self._name, assignment.describe())
+        del earlier  # and its policies
         if policy is before:
             return
         self._metrics.serves(
@@ -221,31 +251,17 @@ class Versions:
         which = f"{policy.version}, digest {policy.digest}" if policy else "none"
         logger.info("serving %s version %s", self._name, which)
 
-    def _report(self, version: int, served: int | None) -> VersionReport:
-        known = self._known.get(version, _Known())
-        digest = known.digest[:SHOWN_DIGITS]
-        labels = [label for label, policy in self._labelled.items() if policy.version == version]
-        wanted = self._wanted()
-        why = _WHY.get(wanted, f"version {wanted} is pinned")
-        if version == served:
-            return VersionReport(version, "served", why, digest)
-        if version == self._being_examined:
-            return VersionReport(version, "waiting", "it is being examined", digest)
-        if labels:
-            return VersionReport(version, "labelled", f"labelled {', '.join(labels)}", digest)
-        if known.reason:
-            return VersionReport(version, "refused", known.reason, digest)
-        return VersionReport(version, "waiting", f"not selected: {why}", digest)
+    def _report(self, version: int, assignment: Assignment, share: float | None) -> VersionReport:
+        return report_version(
+            version,
+            self._known.get(version, Known()),
+            wanted=self._wanted(),
+            assignment=assignment,
+            share=share,
+            labels=[label for label, one in self._labelled.items() if one.version == version],
+            is_examined=version == self._being_examined,
+        )
 
     def _why_not(self) -> str:
-        wanted = self._wanted()
-        if wanted == "nothing":
-            return "it is unloaded"
-        if self._being_examined is not None:
-            return f"version {self._being_examined} is being examined"
-        reasons = [
-            f"version {version}: {known.reason}"
-            for version, known in sorted(self._known.items(), reverse=True)
-            if known.reason and wanted in ("newest", version)
-        ]
-        return "; ".join(reasons) or self._trouble or "there is none yet"
+        reason = why_none_is_served(self._wanted(), self._being_examined, self._known)
+        return reason or self._trouble or "there is none yet"

@@ -26,6 +26,7 @@ from serving.policy.decide import ActResult, DecisionRequest, SamplingSpec
 from serving.policy.observations import require_shape
 from serving.policy.outputs import PolicyOutputs
 from serving.policy.savedmodel import Policy
+from serving.registry.canary import Choice
 from serving.registry.repository import Repository
 
 _LENGTH_OF_JSON = "Inference-Header-Content-Length"
@@ -52,28 +53,32 @@ class InferProtocol:
         head, raw = _split(body, request.headers.get(_LENGTH_OF_JSON.lower()))
         self._bodies.require_few_values(head)
         given = decode(head, _DECODER)
-        policy = find(self._repository, name, version)
+        episode = episode_id(request)
+        policy, selection = find(self._repository, name, version, episode)
         parameters = given.parameters or RequestParameters()
         chosen = _chosen(given, parameters)
         numbers = _input(given.inputs, raw, policy, self._max_rows)
         seed = None if parameters.seed is None else int(parameters.seed)
         sampling = SamplingSpec(seed, parameters.deterministic is True)
         encode_result = partial(_encode, given.id, policy, chosen)
-        return DecisionRequest(policy, numbers, sampling, episode_id(request)), encode_result
+        decision = DecisionRequest(policy, numbers, sampling, episode, selection=selection)
+        return decision, encode_result
 
 
-def find(repository: Repository, name: str, version: str | None) -> Policy:
-    """The policy that a path names.
+def find(
+    repository: Repository, name: str, version: str | None, episode: str | None = None
+) -> Choice:
+    """The policy that a path names, or else the one for an episode.
 
     Raises:
         NotFoundError, NotReadyError: there is none, or no version of the model is served.
     """
     if version is None:
-        return repository.policy(name)
+        return repository.choose(name, episode=episode)
     number = version_number(version)
     if number is None:
         raise NotFoundError(f"versions are whole numbers, and {version!r} is none")
-    return repository.policy(name, version=number)
+    return repository.choose(name, version=number)
 
 
 def _split(body: bytes, length: str | None) -> tuple[bytes, memoryview]:

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 _TF_DATATYPES = {"DT_FLOAT": "FP32", "DT_INT64": "INT64"}
 _PLATFORM = "tensorflow_savedmodel"
-_LOADED = ("served", "labelled")
+_LOADED = ("served", "canary", "labelled")
 _LOAD_DECODER = msgspec.json.Decoder(LoadRequest)
 _INDEX_DECODER = msgspec.json.Decoder(IndexRequest)
 
@@ -93,7 +93,7 @@ class InferenceProtocolRoutes:
         return json_response({"ready": True})
 
     def _model(self, name: str, version: str | None = None) -> Response:
-        policy = find(self._repository, name, version)
+        policy = find(self._repository, name, version).policy
         signature = policy.signatures["serving_default"]
         versions = self._repository.report(name).versions
         return json_response(
@@ -107,10 +107,12 @@ class InferenceProtocolRoutes:
         )
 
     def _model_ready(self, name: str, version: str | None = None) -> Response:
-        return json_response({"name": find(self._repository, name, version).name, "ready": True})
+        return json_response(
+            {"name": find(self._repository, name, version).policy.name, "ready": True}
+        )
 
     def _config(self, name: str, version: str | None = None) -> Response:
-        policy = find(self._repository, name, version)
+        policy = find(self._repository, name, version).policy
         signature = policy.signatures["serving_default"]
         inputs, outputs = (
             [
@@ -128,7 +130,7 @@ class InferenceProtocolRoutes:
 
     def _stats(self, name: str, version: str | None = None) -> Response:
         policies = [] if version is not None else self._repository.loaded(name)
-        return self._stats_of(policies or [find(self._repository, name, version)])
+        return self._stats_of(policies or [find(self._repository, name, version).policy])
 
     def _stats_of(self, policies: list[Policy]) -> Response:
         totals = [(one, self._statistics.total(one.name, one.version)) for one in policies]

@@ -14,6 +14,7 @@ from serving.policy.artefact import version_number
 from serving.policy.columns import Columns
 from serving.policy.decide import ActResult, DecisionRequest, SamplingSpec
 from serving.policy.observations import require_shape
+from serving.registry.canary import Choice
 from serving.registry.repository import Repository
 
 if TYPE_CHECKING:
@@ -57,13 +58,15 @@ class PredictProtocol:
         body = self._bodies.read(request)
         self._bodies.require_few_values(body)
         document, signature = parse(body)
-        policy = find(self._repository, name, number, label)
+        episode = episode_id(request)
+        policy, selection = find(self._repository, name, number, label, episode)
         inputs, as_rows = tensors(document, _input_dtypes(policy, signature), self._max_rows)
         observations = inputs["observations"]
         require_shape(observations.shape, policy.card.observations.names, self._max_rows)
         sampling = _sampling(inputs) if "uniforms" in inputs else SamplingSpec()
         encode = _encode_rows if as_rows else _encode_columns
-        return DecisionRequest(policy, observations, sampling, episode_id(request)), encode
+        decision = DecisionRequest(policy, observations, sampling, episode, selection=selection)
+        return decision, encode
 
 
 def _sampling(inputs: dict[str, Array]) -> SamplingSpec:
@@ -96,15 +99,21 @@ def _encode_rows(result: ActResult, columns: Columns) -> Answer:
     return Answer(200, b'{"predictions":[%b}]}' % b"".join(pieces), "application/json")
 
 
-def find(repository: Repository, name: str, version: int | None, label: str | None) -> "Policy":
-    """The policy that a path names.
+def find(
+    repository: Repository,
+    name: str,
+    version: int | None,
+    label: str | None,
+    episode: str | None = None,
+) -> Choice:
+    """The policy that a path names, or else the one for an episode.
 
     Raises:
         InvalidRequestError: no version has that label.
         NotFoundError: there is no such model or version, or it is not served.
     """
     try:
-        return repository.policy(name, version=version, label=label)
+        return repository.choose(name, version=version, label=label, episode=episode)
     except (NotFoundError, NotReadyError) as error:
         if label is not None:
             reason = f"Unrecognized servable version label: {label} ({error.detail})"

@@ -83,7 +83,7 @@ class TensorFlowServingRoutes:
             reports = self._repository.report(name).versions
         except NotFoundError:
             reports = []
-        # Those that were tried: they are served, labelled or refused.
+        # Those that were tried: they are served, canaries, labelled or refused.
         listed = [
             _status(report)
             for report in reports
@@ -96,7 +96,7 @@ class TensorFlowServingRoutes:
 
     def metadata(self, name: str, version: str | None = None, label: str | None = None) -> Response:
         """The signatures of a version."""
-        policy = find(self._repository, name, to_number(version), label)
+        policy = find(self._repository, name, to_number(version), label).policy
         model = {"name": policy.name, "signature_name": "", "version": str(policy.version)}
         signatures = {"signature_def": {"signature_def": policy.signatures}}
         return json_response({"model_spec": model, "metadata": signatures})
@@ -116,7 +116,7 @@ class TensorFlowServingRoutes:
                 raise wrong_value(document, "Expecting 'examples' value to be an list/array")
             if not examples:
                 raise wrong_value(document, "'examples' value is an empty array")
-        policy = find(self._repository, name, number, label)
+        policy = find(self._repository, name, number, label).policy
         if signature not in policy.signatures:
             raise InvalidRequestError(f"No signature was found with the name: {signature}")
         raise InvalidRequestError(

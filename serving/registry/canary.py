@@ -1,0 +1,120 @@
+"""Which version answers which episode: the served one, or a canary with a share of the episodes."""
+
+import hashlib
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from serving.policy.artefact import Card
+from serving.registry.selection import Canary
+
+if TYPE_CHECKING:
+    from serving.policy.savedmodel import Policy  # imports TensorFlow
+
+DIGEST_DIGITS = 12
+_HASH_BYTES = 8
+
+
+class Choice(NamedTuple):
+    """The policy that answers a request, and what chose it."""
+
+    policy: "Policy"
+    selection: str = ""  # digest of the selection; empty where the client named the version
+
+
+class Assignment:
+    """The version of every episode, as it is selected and loaded; never changed.
+
+    It follows from the selection and the loaded versions alone, without shared state, so that all
+    workers and replicas which have loaded the same assign the same. SHA-256 of the model's name,
+    a slash and the episode's id gives a number in [0, 1) (its first 8 bytes, big-endian, divided
+    by 2**64); each canary has an interval as long as its share, in their order from 0 on, and
+    the served version has the rest. So a canary whose share grows keeps its episodes.
+
+    Attributes:
+        served: the version that answers all other requests, if there is one.
+        canaries: the policies of the loaded canaries, by version.
+        excluded: why some of these answer no episodes, by version.
+        selection: digest of all of this, 12 hex digits, another one where any episode could have
+            another policy; empty where no version is served.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        served: "Policy | None" = None,
+        canaries: Iterable[Canary] = (),
+        loaded: Mapping[int, "Policy"] = MappingProxyType({}),
+    ) -> None:
+        """Assign shares to the canaries that are `loaded`; the served version has the others'."""
+        canaries = list(canaries)
+        self.served = served
+        self.canaries = loaded
+        excluded = {
+            version: difference(policy.card, served.card) if served else "no version is served"
+            for version, policy in loaded.items()
+        }
+        self.excluded = {version: why for version, why in excluded.items() if why}
+        answering = {n: policy for n, policy in loaded.items() if n not in self.excluded}
+        self.selection = _digest(model, served, canaries, answering) if served else ""
+        self._prefix = f"{model}/".encode()
+        if served:
+            self._default = Choice(served, self.selection)
+            policies = [answering.get(canary.version, served) for canary in canaries]
+            self._choices = [Choice(one, self.selection) for one in policies] + [self._default]
+        # Sums of shares are rounded once, so that 0.7, 0.1 and 0.2 leave nothing to the rest.
+        sums = (
+            math.fsum(canary.share for canary in canaries[: end + 1])
+            for end in range(len(canaries))
+        )
+        self._bounds = [int(bound * 2 ** (8 * _HASH_BYTES)) for bound in sums]
+
+    def choose(self, episode: str | None) -> Choice:
+        """The policy of an episode, or of a request without one; there is a served version."""
+        if episode is None or not self._bounds:
+            return self._default
+        digest = hashlib.sha256(self._prefix + episode.encode()).digest()
+        number = int.from_bytes(digest[:_HASH_BYTES], "big")
+        return self._choices[bisect_right(self._bounds, number)]
+
+    def describe(self) -> str:
+        """The loaded canaries, each with its digest, or with the reason why it does not answer."""
+        return (
+            "; ".join(
+                f"version {version}, {self.excluded.get(version, f'digest {policy.digest}')}"
+                for version, policy in self.canaries.items()
+            )
+            or "none"
+        )
+
+
+def difference(card: Card, served: Card) -> str:
+    """Why a policy cannot answer requests for the served one; empty if it can."""
+    if card.observations.names != served.observations.names:
+        return "its observations are not those of the served version"
+    if card.actions != served.actions:
+        return "its actions are not those of the served version"
+    return ""
+
+
+def _digest(
+    model: str,
+    served: "Policy",
+    canaries: Iterable[Canary],
+    answering: Mapping[int, "Policy"],
+) -> str:
+    content = {
+        "model": model,
+        "served": [served.version, served.digest],
+        "canaries": [
+            [one.version, one.share, answering[one.version].digest]
+            if one.version in answering
+            else [one.version, one.share, None]
+            for one in canaries
+        ],
+    }
+    return hashlib.sha256(msgspec.json.encode(content)).hexdigest()[:DIGEST_DIGITS]

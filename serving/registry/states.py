@@ -1,0 +1,81 @@
+"""What `GET /models` says of each version, and why none is served."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from serving.registry.canary import Assignment
+from serving.registry.store import SHOWN_DIGITS
+from serving.schemas import VersionReport
+
+# Why the served version is served, by what is selected.
+_WHY: dict[int | str, str] = {
+    "nothing": "the model is unloaded",
+    "newest": "the newest version that passes every check is served",
+}
+
+
+class Known(NamedTuple):
+    """What became of a version when its files were last seen."""
+
+    fingerprint: object = None  # of the files; None: try it again, whether they change or not
+    digest: str = ""  # of the copy
+    reason: str = ""  # why it is refused
+
+
+def report_version(
+    version: int,
+    known: Known,
+    *,
+    wanted: int | str,
+    assignment: Assignment,
+    share: float | None,
+    labels: Sequence[str],
+    is_examined: bool,
+) -> VersionReport:
+    """The state of a version and the reason for it.
+
+    Args:
+        version: its number.
+        known: what became of it.
+        wanted: the version that is selected, "newest" or "nothing".
+        assignment: what answers.
+        share: that the version has of the episodes, where it is selected as a canary.
+        labels: that the version has.
+        is_examined: whether it is being examined now.
+    """
+    digest = known.digest[:SHOWN_DIGITS]
+    why = _WHY.get(wanted, f"version {wanted} is pinned")
+    served = assignment.served
+    if served and version == served.version:
+        return VersionReport(version, "served", why, digest)
+    if is_examined:
+        return VersionReport(version, "waiting", "it is being examined", digest)
+    labelled = f"labelled {', '.join(labels)}"
+    if version in assignment.canaries:
+        excluded = assignment.excluded.get(version)
+        reason = f"answers no episodes: {excluded}" if excluded else f"{share:g} of the episodes"
+        reason = f"{reason}; {labelled}" if labels else reason
+        return VersionReport(version, "canary", reason, digest)
+    if labels:
+        return VersionReport(version, "labelled", labelled, digest)
+    if known.reason:
+        reason = known.reason
+        if share:
+            reason += f"; the served version answers its {share:g} of the episodes"
+        return VersionReport(version, "refused", reason, digest)
+    return VersionReport(version, "waiting", f"not selected: {why}", digest)
+
+
+def why_none_is_served(
+    wanted: int | str, being_examined: int | None, known: Mapping[int, Known]
+) -> str:
+    """The reason by what is selected and what became of the versions; empty if unknown."""
+    if wanted == "nothing":
+        return "it is unloaded"
+    if being_examined is not None:
+        return f"version {being_examined} is being examined"
+    return "; ".join(
+        f"version {version}: {one.reason}"
+        for version, one in sorted(known.items(), reverse=True)
+        if one.reason and wanted in ("newest", version)
+    )

@@ -1,0 +1,448 @@
+"""Canaries: a share of the episodes is answered by another version, the same one everywhere."""
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import urllib3
+
+from serving.api.app import create_api
+from serving.api.keys import Keys
+from serving.api.messages import Request
+from serving.client import PolicyClient
+from serving.metrics import Metrics
+from serving.policy.decide import DecisionRequest
+from serving.registry.repository import Repository
+from serving.registry.selection import (
+    Canary,
+    Selection,
+    SelectionError,
+    read_selection,
+    write_selection,
+)
+from serving.registry.trial import Trials
+from serving.settings import Settings
+from tests.artefacts import edit_card, publish
+from tests.conftest import Service, Trained, running_service, running_with_key, wait_until
+from tests.test_act import ROW
+from tests.test_metrics_endpoint import Running
+from tests.test_promotion import (
+    _trials_of_the_session,  # noqa: F401  # a fixture
+    lay_out,
+    mistake,
+    say,
+    selected,
+)
+from tests.test_repository_api import INFER, INSTANCES
+
+EPISODES = [f"episode-{number}" for number in range(20_000)]
+SHARE = 0.1
+
+
+def number_of(episode: str) -> float:
+    """The number in [0, 1) of an episode of cartpole, as docs/operations.md describes it."""
+    return int(hashlib.sha256(f"cartpole/{episode}".encode()).hexdigest()[:16], 16) / 2**64
+
+
+@pytest.fixture
+def models(trained: Trained, tmp_path: Path) -> Path:
+    """Versions 1, 2 and 4 are good; 3 is damaged, 5 not solved; 2 is served."""
+    models = lay_out(trained, tmp_path)
+    select(models)
+    return models
+
+
+def select(models: Path, *canaries: tuple[int, float]) -> None:
+    """Serve version 2 with these canaries, without the commands' checks."""
+    listed = tuple(Canary(*one) for one in canaries)
+    write_selection(models / "cartpole", Selection(2, canaries=listed))
+
+
+Load = Callable[[Path], Repository]
+
+
+@pytest.fixture
+def load(trials: Trials) -> Load:
+    """Load what is selected, as a worker does that starts."""
+
+    def load(models: Path) -> Repository:
+        repository = Repository(Settings(models=models), Metrics(), trials)
+        repository.refresh()
+        return repository
+
+    return load
+
+
+def versions(repository: Repository) -> list[int]:
+    return [repository.choose(episode=one).policy.version for one in EPISODES]
+
+
+def expect_share(answered: list[int], version: int, share: float) -> None:
+    """Five standard deviations of the binomial: a right share fails once in a million runs."""
+    found, count = answered.count(version), len(answered)
+    assert abs(found - share * count) <= 5 * math.sqrt(count * share * (1 - share))
+
+
+def states(repository: Repository) -> dict[int, tuple[str, str]]:
+    return {one.version: (one.state, one.reason) for one in repository.report("cartpole").versions}
+
+
+def test_each_canary_gets_its_share_of_the_episodes_and_the_served_version_the_rest(
+    models: Path, load: Load
+) -> None:
+    assert say(models, "promote", "4", "--share", "0.1") == (
+        "cartpole: version 4 answers 0.1 of the episodes from now on\n"
+    )
+    say(models, "promote", "1", "--share", "0.25")
+    repository = load(models)
+    answered = versions(repository)
+    expect_share(answered, 4, 0.1)
+    expect_share(answered, 1, 0.25)
+    expect_share(answered, 2, 0.65)
+    expected = [4 if n < 0.1 else 1 if n < 0.35 else 2 for n in map(number_of, EPISODES)]
+    assert answered == expected
+    assert states(repository)[4] == ("canary", "0.1 of the episodes")
+    assert states(repository)[2] == ("served", "version 2 is pinned")
+    assert repository.policy().version == 2  # without an episode
+
+
+def test_shares_may_leave_nothing_to_the_served_version(models: Path, load: Load) -> None:
+    # 0.7 + 0.1 + 0.2 is less than 1 if it is rounded twice.
+    select(models, (4, 0.7), (1, 0.1))
+    publish(models / "cartpole" / "1", models / "cartpole" / "6")
+    say(models, "promote", "6", "--share", "0.2")
+    assert {1, 4, 6} == set(versions(load(models)))
+    assert mistake(models, "promote", "6", "--share", "0.21") == (
+        "the shares add up to more than 1: 0.7 of version 4, 0.1 of version 1, 0.21 of version 6"
+    )
+
+
+def test_a_canary_whose_share_grows_keeps_its_episodes(models: Path, load: Load) -> None:
+    select(models, (4, 0.1))
+    before = versions(load(models))
+    select(models, (4, 0.3))
+    after = versions(load(models))
+    assert [new for old, new in zip(before, after, strict=True) if old == 4] == [4] * before.count(
+        4
+    )
+    expect_share(after, 4, 0.3)
+
+
+def test_the_digest_of_the_selection_is_equal_where_all_episodes_get_the_same(
+    models: Path, load: Load, trained: Trained
+) -> None:
+    digests: list[str] = []
+
+    def differs() -> None:
+        digest = load(models).report("cartpole").selection
+        assert digest not in digests
+        digests.append(digest)
+
+    for canaries in ([], [(4, 0.1)], [(4, 0.2)], [(4, 0.2), (1, 0.2)], [(1, 0.2), (4, 0.2)]):
+        select(models, *canaries)
+        differs()
+    shutil.rmtree(models / "cartpole" / "1")
+    publish(trained.model_dir, models / "cartpole" / "1", rename_observation)
+    differs()
+    select(models)
+    assert load(models).report("cartpole").selection == digests[0]
+    write_selection(models / "cartpole", Selection("newest"))  # which is 4
+    differs()
+    publish(trained.model_dir, models / "cartpole" / "6")
+    differs()
+
+
+def rename_observation(model_dir: Path) -> None:
+    def rename(card: dict[str, Any]) -> None:
+        card["observations"]["names"][0] = "other"
+
+    edit_card(model_dir, rename)
+
+
+def test_a_worker_without_the_canary_has_another_digest(models: Path, load: Load) -> None:
+    select(models, (4, 0.1))
+    healthy = load(models).report("cartpole").selection
+    (models / "cartpole" / "4" / "saved_model.pb").write_bytes(b"damaged")
+    assert load(models).report("cartpole").selection != healthy
+
+
+@pytest.mark.parametrize(
+    ("version", "reason"),
+    [
+        (3, "refused: saved_model.pb is not the file whose checksum is on the card; the served"),
+        (5, "refused: its card says that it is not solved; the served version answers its 0.5"),
+        (77, "refused: it is not there; there are: 6, 5, 4, 3, 2, 1; the served version"),
+        (6, "canary: answers no episodes: its observations are not those of the served version"),
+    ],
+)
+def test_a_canary_that_cannot_answer_costs_no_answer_and_is_told(
+    models: Path, load: Load, trained: Trained, version: int, reason: str
+) -> None:
+    publish(trained.model_dir, models / "cartpole" / "6", rename_observation)
+    select(models, (version, 0.5), (4, 0.25))
+    repository = load(models)
+    # The other canary keeps its interval.
+    expected = [4 if 0.5 <= n < 0.75 else 2 for n in map(number_of, EPISODES)]
+    assert versions(repository) == expected
+    assert ": ".join(states(repository)[version]).startswith(reason)
+    loaded = repository.loaded("cartpole")
+    repository.refresh()
+    assert repository.loaded("cartpole") == loaded  # not loaded again at each look
+
+
+def test_a_canary_is_ended_by_no_share_by_its_promotion_and_by_a_rollback(models: Path) -> None:
+    select(models, (4, 0.25), (1, 0.25))
+    of_1 = {"version": 1, "share": 0.25}
+    assert selected(models)["canaries"] == [{"version": 4, "share": 0.25}, of_1]
+    # Also of a version that is gone.
+    shutil.rmtree(models / "cartpole" / "4")
+    printed = say(models, "promote", "4", "--share", "0")
+    assert printed == "cartpole: version 4 is no longer a canary\n"
+    assert selected(models)["canaries"] == [of_1]
+    printed = say(models, "promote", "1")
+    assert printed == "cartpole: version 1 is served from now on, no longer as a canary\n"
+    # As earlier releases write it, which do not know the field.
+    assert selected(models) == {"serve": 1, "labels": {}}
+    select(models, (1, 0.25))
+    assert say(models, "rollback") == (
+        "cartpole: version 1 is served from now on instead of 2; no longer a canary: 1\n"
+    )
+    assert selected(models) == {"serve": 1, "labels": {}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["4", "--share", "1.1"], "1.1 is not in the range 0<=x<=1"),
+        (["4", "--share", "-0.1"], "-0.1 is not in the range 0<=x<=1"),
+        (["4", "--share", "nan"], "nan is not a finite number"),
+        (["4", "--share", "0.1", "--label", "a"], "--label and --share exclude each other"),
+        (["--share", "0.1"], "a share needs a version"),
+        (["4", "--share", "0"], "version 4 is no canary; there are: 1"),
+        (["2", "--share", "0.1"], "version 2 is served: a canary answers beside another one"),
+        (["3", "--share", "0.1"], "saved_model.pb is not the file whose checksum is on the card"),
+        (["9", "--share", "0.1"], "cartpole has no version 9; there are: 6, 5, 4, 3, 2, 1;"),
+        (["4", "--share", "0.6"], "more than 1: 0.5 of version 1, 0.6 of version 4"),
+        (["6", "--share", "0.1"], "its observations are not those of the served version, 2"),
+    ],
+)
+def test_what_cannot_be_a_canary_is_not_selected(
+    models: Path, trained: Trained, arguments: list[str], message: str
+) -> None:
+    publish(trained.model_dir, models / "cartpole" / "6", rename_observation)
+    select(models, (1, 0.5))
+    before = selected(models)
+    assert message in mistake(models, "promote", *arguments)
+    assert selected(models) == before
+
+
+@pytest.mark.parametrize(
+    ("canaries", "message"),
+    [
+        ([(4, 0.6), (1, 0.6)], "the shares add up to more than 1: 0.6 of version 4, 0.6 of"),
+        ([(4, 0.1), (4, 0.1)], "a version has more than one share: 0.1 of version 4, 0.1 of"),
+        ([(4, 0)], "Expected `float` > 0"),
+    ],
+)
+def test_a_selection_file_with_invalid_shares_is_reported(
+    tmp_path: Path, canaries: list[tuple[int, float]], message: str
+) -> None:
+    listed = [{"version": version, "share": share} for version, share in canaries]
+    (tmp_path / "serve.json").write_text(json.dumps({"canaries": listed}))
+    with pytest.raises(SelectionError, match=message):
+        read_selection(tmp_path)
+
+
+def test_a_selection_that_an_earlier_release_wrote_is_read_and_canaries_survive(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "serve.json").write_text('{"serve":3,"labels":{"a":1}}\n')
+    selection = read_selection(tmp_path)
+    assert selection == Selection(3, {"a": 1})
+    with_canary = selection.with_share(4, 0.1)
+    write_selection(tmp_path, with_canary)
+    assert read_selection(tmp_path) == with_canary
+
+
+def decoded(repository: Repository, path: str, content: Any, episode: str) -> DecisionRequest:
+    api = create_api(Settings(), repository, Metrics(), Keys([]))
+    found = api.decisions.match("POST", path)
+    assert found is not None
+    route, parts = found
+    fields = {"content-type": "application/json", "x-episode-id": episode}
+    request = Request("POST", path, fields, json.dumps(content).encode(), "127.0.0.1")
+    decision, _ = route.decode(request, **parts)
+    return decision
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("/act", {"observation": ROW}),
+        ("/models/cartpole/act", {"observation": ROW}),
+        ("/v1/models/cartpole:predict", INSTANCES),
+        ("/v2/models/cartpole/infer", INFER),
+    ],
+)
+def test_every_protocol_gives_an_episode_its_version_and_the_record_the_digest(
+    models: Path, load: Load, path: str, content: Any
+) -> None:
+    select(models, (4, 0.5))
+    repository = load(models)
+    digest = repository.report("cartpole").selection
+    for episode in EPISODES[:20]:
+        request = decoded(repository, path, content, episode)
+        version = 4 if number_of(episode) < 0.5 else 2
+        assert (request.policy.version, request.selection, request.episode) == (
+            *(version, digest),
+            episode,
+        )
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "version"),
+    [
+        ("/v1/models/cartpole/versions/2:predict", INSTANCES, 2),
+        ("/v1/models/cartpole/labels/stable:predict", INSTANCES, 2),
+        ("/v1/models/cartpole/labels/other:predict", INSTANCES, 1),
+        ("/v2/models/cartpole/versions/2/infer", INFER, 2),
+        ("/v2/models/cartpole/versions/4/infer", INFER, 4),
+    ],
+)
+def test_a_version_that_the_client_names_goes_before_the_canary(
+    models: Path, load: Load, path: str, content: Any, version: int
+) -> None:
+    selection = Selection(2, {"other": 1}, (Canary(4, 1.0),))
+    write_selection(models / "cartpole", selection)
+    request = decoded(load(models), path, content, "any")
+    assert (request.policy.version, request.selection) == (version, "")
+
+
+def test_the_field_in_the_body_goes_before_the_header(models: Path, load: Load) -> None:
+    select(models, (4, 0.5))
+    canary = next(one for one in EPISODES if number_of(one) < 0.5)
+    served = next(one for one in EPISODES if number_of(one) >= 0.5)
+    repository = load(models)
+    for in_body, in_header, version in [(canary, served, 4), (served, canary, 2)]:
+        content = {"observation": ROW, "episode": in_body}
+        assert decoded(repository, "/act", content, in_header).policy.version == version
+
+
+class Fleet:
+    """Two services of the same models folder, of two workers each."""
+
+    def __init__(self, models: Path, services: list[Running]) -> None:
+        self.models = models
+        self.services = services
+
+    def selections(self) -> set[str]:
+        return {
+            service.send("GET", "/models/cartpole").json()["selection"]
+            for service in self.services
+            for _ in range(10)  # new connections, so that both workers answer
+        }
+
+    def select(self, *arguments: str) -> None:
+        """Change the selection and wait until every worker has it."""
+        (before,) = self.selections()
+        say(self.models, "promote", *arguments)
+        wait_until(lambda: len(found := self.selections()) == 1 and found != {before})
+
+
+def has_two_workers(service: Service) -> bool:
+    return service.log.read_text().count("serving cartpole version") == 2
+
+
+@pytest.fixture(scope="module")
+def fleet(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    folder = tmp_path_factory.mktemp("canary")
+    models = lay_out(trained, folder)
+    (models / "cartpole" / "serve.json").write_text('{"serve": 2}')
+    poll = ("--poll-seconds", "0.1")
+    with (
+        running_service(models, folder / "log", *poll) as one,
+        running_service(models, folder / "other", *poll) as other,
+    ):
+        for service in (one, other):
+            PolicyClient(service.url).wait_until_ready(60)
+            wait_until(partial(has_two_workers, service))
+        yield Fleet(models, [Running(one, models), Running(other, models)])
+
+
+def ask(pool: urllib3.PoolManager, url: str, episode: str | None) -> int:
+    headers = {} if episode is None else {"X-Episode-ID": episode}
+    answer = pool.request("POST", f"{url}/act", json={"observation": ROW}, headers=headers)
+    assert answer.status == 200
+    version: int = answer.json()["model"]["version"]
+    return version
+
+
+def test_every_worker_of_every_replica_gives_an_episode_the_same_version(fleet: Fleet) -> None:
+    fleet.select("4", "--share", str(SHARE))
+    episodes = EPISODES[:1_000]
+    expected = [4 if number_of(one) < SHARE else 2 for one in episodes]
+    for service in fleet.services:
+        with urllib3.PoolManager(retries=False) as kept:
+            assert [ask(kept, service.service.url, one) for one in episodes] == expected
+            assert {ask(kept, service.service.url, None) for _ in range(100)} == {2}
+        for episode, version in list(zip(episodes, expected, strict=True))[:40]:
+            for _ in range(3):
+                with urllib3.PoolManager(retries=False) as fresh:
+                    assert ask(fresh, service.service.url, episode) == version
+
+
+def test_a_growing_and_an_ending_canary_is_followed_without_an_error(fleet: Fleet) -> None:
+    fleet.select("4", "--share", "0.3")
+    for service in fleet.services:
+        answered = [ask(urllib3.PoolManager(), service.service.url, one) for one in EPISODES[:50]]
+        assert answered == [4 if number_of(one) < 0.3 else 2 for one in EPISODES[:50]]
+    listed = fleet.services[0].send("POST", "/v2/repository/index").json()
+    (of_4,) = (one for one in listed if one["version"] == "4")
+    assert (of_4["state"], of_4["reason"]) == ("READY", "0.3 of the episodes")
+    status = fleet.services[0].send("GET", "/v1/models/cartpole/versions/4").json()
+    assert status["model_version_status"][0]["state"] == "AVAILABLE"
+    fleet.select("4", "--share", "0")
+    for service in fleet.services:
+        assert {ask(urllib3.PoolManager(), service.service.url, one) for one in EPISODES[:50]} == {
+            2
+        }
+
+
+def test_a_canary_that_breaks_while_it_answers_costs_no_answer(fleet: Fleet) -> None:
+    fleet.select("1", "--share", "0.5")
+    canary = next(one for one in EPISODES if number_of(one) < 0.5)
+    url = fleet.services[0].service.url
+    pool = urllib3.PoolManager()
+    assert ask(pool, url, canary) == 1
+    (fleet.models / "cartpole" / "1" / "saved_model.pb").write_bytes(b"damaged")
+    wait_until(lambda: ask(pool, url, canary) == 2)  # every answer is 200
+    wait_until(lambda: len(fleet.selections()) == 1)
+    (model,) = fleet.services[0].send("GET", "/models").json()["models"]
+    (of_1,) = (one for one in model["versions"] if one["version"] == 1)
+    assert (of_1["state"], model["version"]) == ("refused", 2)
+    assert of_1["reason"].endswith("; the served version answers its 0.5 of the episodes")
+
+
+def test_loading_and_unloading_keep_the_canaries(models: Path, tmp_path: Path) -> None:
+    select(models, (4, 1.0))
+    (models / "cartpole").chmod(0o777)
+    key = "a-key-that-is-long-enough"
+    with running_with_key(models, tmp_path, key, "--workers", "1") as service:
+        headers = {"Authorization": f"Bearer {key}", "X-Episode-ID": "any"}
+
+        def post(path: str, content: Any = None) -> urllib3.BaseHTTPResponse:
+            url = f"{service.url}{path}"
+            return urllib3.request("POST", url, json=content, headers=headers, retries=False)
+
+        assert post("/act", {"observation": ROW}).json()["model"]["version"] == 4
+        assert post("/v2/repository/models/cartpole/unload").status == 200
+        assert post("/act", {"observation": ROW}).status == 503
+        assert post("/v2/repository/models/cartpole/load").status == 200
+        assert selected(models)["canaries"] == [{"version": 4, "share": 1.0}]
+        assert post("/act", {"observation": ROW}).json()["model"]["version"] == 4
