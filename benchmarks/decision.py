@@ -79,6 +79,7 @@ def parts(model_dir: Path) -> dict[str, Callable[[], object]]:
     from serving.policy.decide import decide_many
     from serving.policy.observations import to_array
     from serving.policy.sampling import uniforms_of
+    from serving.record.drift import Drift
     from serving.registry.repository import Repository
     from serving.registry.trial import Trials
     from serving.server.clock import Clock
@@ -96,7 +97,8 @@ def parts(model_dir: Path) -> dict[str, Callable[[], object]]:
     repository.refresh()
     policy, names = repository.policy(), repository.policy().card.observations.names
     api = create_api(settings, repository, metrics, Keys([]))
-    service = DecisionService(settings.max_rows, metrics)
+    drift = Drift(metrics.statistics.arrays, repository)
+    service = DecisionService(settings.max_rows, metrics, drift)
     protocol = ActProtocol(repository, BodyReader(settings, api.budget, repository.widest))
 
     body, address = json_body(1), ("127.0.0.1", 1)

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from serving.prometheus_adapter import observe
 from serving.statistics import Statistics
@@ -31,6 +32,7 @@ class Metrics:
     def __init__(self, statistics: Statistics | None = None) -> None:
         self.statistics = statistics or Statistics()
         registry = self._registry = CollectorRegistry()
+        self._collectors: list[Collector] = []
         counter = partial(Counter, registry=registry)
         gauge = partial(Gauge, registry=registry)
         histogram = partial(Histogram, registry=registry)
@@ -80,6 +82,11 @@ class Metrics:
         self.swaps = cache(counter("policy_swaps", meaning, model).labels)
         meaning = "Versions that were refused, in each worker."
         self.refusals = cache(counter("policy_refusals", meaning, model).labels)
+
+    def add_collector(self, collector: Collector) -> None:
+        """Tell what a collector computes of all processes whenever the metrics are asked for."""
+        self._registry.register(collector)
+        self._collectors.append(collector)
 
     def add_model(self, model: str) -> None:
         """Begin with none served, and rare counts at 0: Prometheus sees no count's first value."""
@@ -134,5 +141,7 @@ class Metrics:
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)
+            for collector in self._collectors:
+                registry.register(collector)
         generate, content_type = choose_encoder(accept)
         return generate(registry), content_type

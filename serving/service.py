@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from serving.metrics import Metrics
 from serving.policy.decide import ActResult, DecisionRequest, Results, decide_many
+from serving.record.drift import Drift
 from serving.statistics import Inferences
 
 if TYPE_CHECKING:
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
 class DecisionService:
     """Decides for many requests, those of one policy in one call, and counts them."""
 
-    def __init__(self, max_rows: int, metrics: Metrics) -> None:
+    def __init__(self, max_rows: int, metrics: Metrics, drift: Drift) -> None:
         self._max_rows = max_rows
         self._metrics = metrics
+        self._drift = drift
 
     def decide_many(self, requests: Sequence[DecisionRequest]) -> Results:
         """Decide; each request gets its result or its error, in their order."""
@@ -44,6 +46,8 @@ class DecisionService:
                 outputs.state_values,
             )
             self._metrics.requested(policy.name, decisions.rows, decisions.out_of_range_rows)
+            if decisions.sampled is not None:
+                self._drift.add(policy, decisions.sampled)
         return decisions.results
 
     def count(

@@ -34,41 +34,91 @@ class Inferences(NamedTuple):
     last_milliseconds: int = 0  # of Unix time, when the last one ended
 
 
-class Statistics:
-    """Inferences by model and version, kept in a folder that all processes of a service share.
+_SIZE = len(Inferences._fields)
+
+
+class SharedArrays:
+    """Arrays of whole numbers by name, one of each process, in a folder that all of them share.
 
     Each process writes its own files, by its `slot`, and goes on from those that its predecessor
-    in that slot left. Without a folder the numbers are of this process alone.
+    in that slot left. Without a folder the arrays are of this process alone.
     """
 
     def __init__(self, folder: Path | None = None, slot: int = 0) -> None:
         self._folder = folder
         self._slot = slot
         self._lock = threading.Lock()  # one thread opens a file at a time
+        self._own: dict[str, npt.NDArray[np.int64]] = {}
+
+    def own(self, name: str, size: int) -> npt.NDArray[np.int64]:
+        """This process's array of that name and size, to be written in place; first of zeros."""
+        with self._lock:
+            if name not in self._own:
+                self._own[name] = self._open(name, size)
+            return self._own[name]
+
+    def all(self, name: str, size: int) -> list[npt.NDArray[np.int64]]:
+        """The arrays of all processes as they are now."""
+        if self._folder is None:
+            return [self._own[name]] if name in self._own else []
+        parts = []
+        for path in (self._folder / name).glob("*"):
+            with suppress(FileNotFoundError):  # its version was unloaded just now
+                parts.append(np.fromfile(path, np.int64))
+        return [part for part in parts if part.size == size]  # one may be in the making
+
+    def forget(self, name: str) -> None:
+        """Remove this process's array."""
+        self._own.pop(name, None)
+        if self._folder is not None:
+            self._path(self._folder, name).unlink(missing_ok=True)
+
+    def _path(self, folder: Path, name: str) -> Path:
+        return folder / name / str(self._slot)
+
+    def _open(self, name: str, size: int) -> npt.NDArray[np.int64]:
+        zeros = np.zeros(size, np.int64)
+        if self._folder is None:
+            return zeros
+        path = self._path(self._folder, name)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                # Written, to allocate its space: without, a write through the map is a SIGBUS.
+                path.write_bytes(zeros.tobytes())
+            return np.asarray(np.memmap(path, np.int64, "r+", shape=(size,)))
+        except (OSError, ValueError) as error:
+            logger.error("from now on the statistics are of this worker alone: %s", error)
+            with suppress(OSError):
+                path.unlink()  # of a part of it, if there was no room for all
+            self._folder = None
+            return zeros
+
+
+class Statistics:
+    """Inferences by model and version.
+
+    Attributes:
+        arrays: in which the processes of a service keep them.
+    """
+
+    def __init__(self, folder: Path | None = None, slot: int = 0) -> None:
+        """Share a folder with other processes; see `SharedArrays`."""
+        self.arrays = SharedArrays(folder, slot)
         self._own: dict[tuple[str, int], npt.NDArray[np.int64]] = {}
 
     def add(self, model: str, version: int, inferences: Inferences) -> None:
         """Add what was decided."""
         own = self._own.get((model, version))
         if own is None:
-            with self._lock:
-                own = self._own.get((model, version))
-                if own is None:
-                    own = self._own[model, version] = self._open(model, version)
+            own = self._own[model, version] = self.arrays.own(_name(model, version), _SIZE)
         own[:-1] += inferences[:-1]
         own[-1] = inferences.last_milliseconds
 
     def total(self, model: str, version: int) -> Inferences:
         """The sum of all processes."""
-        parts = [np.zeros(len(Inferences._fields), np.int64)]
-        if self._folder is None:
-            parts += [own for key, own in self._own.items() if key == (model, version)]
-        else:
-            for path in (self._folder / model / str(version)).glob("*"):
-                with suppress(FileNotFoundError):  # its version was unloaded just now
-                    part = np.fromfile(path, np.int64)
-                    parts += [part] if part.size else []  # another process makes it just now
-        table = np.stack(parts)
+        parts = self.arrays.all(_name(model, version), _SIZE)
+        table = np.stack([np.zeros(_SIZE, np.int64), *parts])
         sums = Inferences._make(table.sum(0).tolist())
         return sums._replace(last_milliseconds=table[:, -1].max().item())
 
@@ -76,26 +126,8 @@ class Statistics:
         """Forget all versions of models but these."""
         for model, version in self._own.keys() - set(loaded):
             del self._own[model, version]
-            if self._folder is not None:
-                self._path(self._folder, model, version).unlink(missing_ok=True)
+            self.arrays.forget(_name(model, version))
 
-    def _path(self, folder: Path, model: str, version: int) -> Path:
-        return folder / model / str(version) / str(self._slot)
 
-    def _open(self, model: str, version: int) -> npt.NDArray[np.int64]:
-        zeros = np.zeros(len(Inferences._fields), np.int64)
-        if self._folder is None:
-            return zeros
-        path = self._path(self._folder, model, version)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if not path.exists():
-                # Written, to allocate its space: without, a write through the map is a SIGBUS.
-                path.write_bytes(zeros.tobytes())
-            return np.asarray(np.memmap(path, np.int64, "r+"))
-        except (OSError, ValueError) as error:
-            logger.error("from now on the statistics are of this worker alone: %s", error)
-            with suppress(OSError):
-                path.unlink()  # of a part of it, if there was no room for all
-            self._folder = None
-            return zeros
+def _name(model: str, version: int) -> str:
+    return f"{model}/{version}"

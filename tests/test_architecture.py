@@ -62,7 +62,8 @@ DOCUMENTED = {
     "gunicorn": {"gunicorn.app.base", "gunicorn.workers.base", "gunicorn.glogging"},
     "tensorflow": {"tensorflow"},
     "prometheus_client": {
-        *("prometheus_client", "prometheus_client.exposition", "prometheus_client.multiprocess"),
+        *("prometheus_client", "prometheus_client.core", "prometheus_client.registry"),
+        *("prometheus_client.exposition", "prometheus_client.multiprocess"),
     },
     "model_signing": {"model_signing"},
 }

@@ -21,7 +21,7 @@ LAYERS = [
     {"state", "evaluator"},
     {"advantages", "selection", "robustness", "pictures", "signing", "writing"},
     {"artefact", "rollout", "learner", "evaluation", "savedmodel", "warmup"},
-    {"model", "intervals", "scores", "folder", "versions"},
+    {"model", "intervals", "histograms", "scores", "folder", "versions"},
     {"names", "normalization", "presets", "pushes"},
     {"ray_cluster"},
     {"envs", "finite"},

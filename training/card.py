@@ -43,6 +43,7 @@ def policy_card(
     actions: dict[str, Any] = {"names": described.action_names}
     if described.action_start != 0:
         actions["start"] = described.action_start
+    observed = evaluation["sampled"].histograms
     return {
         "environment": environment.id,
         "environment_options": {
@@ -57,6 +58,7 @@ def policy_card(
             "high": [_finite_or_none(bound) for bound in described.high],
             "seen_low": seen.low.tolist(),
             "seen_high": seen.high.tolist(),
+            **({} if observed is None else {"histograms": observed._asdict()}),
         },
         "actions": actions,
         "solved": solved,
@@ -85,11 +87,10 @@ def training_section(settings: RunSettings, state: TrainingState) -> dict[str, A
 
 
 def evaluation_to_json(evaluation: Evaluation) -> dict[str, Any]:
-    """An evaluation in JSON values."""
-    return {
-        **evaluation._asdict(),
-        "confidence_interval": list(evaluation.confidence_interval),
-    }
+    """An evaluation in JSON values, without the histograms of its observations."""
+    fields = evaluation._asdict()
+    del fields["histograms"]
+    return {**fields, "confidence_interval": list(evaluation.confidence_interval)}
 
 
 def _finite_or_none(bound: np.floating) -> float | None:

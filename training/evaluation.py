@@ -12,6 +12,7 @@ from training.config import Environment
 from training.envs import describe, make_shares
 from training.errors import StopRequestedError, TrainingError
 from training.finite import finite_observations, require_finite
+from training.histograms import Histograms, KeptSteps, histograms
 from training.intervals import Bounds, betting_interval, bootstrap_interval, mean
 from training.model import sample_actions
 from training.shares import Shares
@@ -34,6 +35,7 @@ class Evaluation(NamedTuple):
     confidence_interval: Bounds  # 95% for the mean
     interval_method: Literal["betting", "bootstrap"] = "bootstrap"  # the latter is approximate
     steps: int = 0  # of the environment, in all episodes together
+    histograms: Histograms | None = None  # of the observations, where they were asked for
 
 
 def evaluate(
@@ -47,6 +49,7 @@ def evaluate(
     reset_options: dict[str, float] | None = None,
     disturb: Callable[[VectorEnv, int], None] | None = None,
     until_one_ends: bool = False,
+    with_histograms: bool = False,
     envs: Shares | None = None,
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
@@ -65,6 +68,7 @@ def evaluate(
         reset_options: handed to the environment's reset.
         disturb: called before each step with the environment and the number of the step.
         until_one_ends: stop as soon as an episode has ended: then only the steps are known.
+        with_histograms: keep observations, and tell how often each number had which values.
         envs: `episodes` environments of one episode (see `make_shares`) that are there already.
         stop_requested: asked before each step.
 
@@ -80,14 +84,17 @@ def evaluate(
             stack.enter_context(contextlib.closing(envs))
         seed = int(rng.integers(2**31))
         uniforms = None if deterministic else copy.deepcopy(rng)
-        how = reset_options, limit, disturb, until_one_ends
+        how = reset_options, limit, disturb, until_one_ends, with_histograms
         parts = envs.call(
             _play, policy, episodes, seed, uniforms, *how, stop_requested=stop_requested
         )
-    returns, steps = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    all_returns, all_steps, kept = zip(*parts, strict=True)
+    returns, steps = np.concatenate(all_returns), np.concatenate(all_steps)
     if not deterministic:
         rng.random((steps.max(), episodes))  # what every share has drawn
-    return summarize(returns, return_bounds)._replace(steps=int(steps.sum()))
+    rows = int(steps.sum())
+    observed = histograms(kept, episodes, rows) if with_histograms else None
+    return summarize(returns, return_bounds)._replace(steps=rows, histograms=observed)
 
 
 def _play(
@@ -101,11 +108,12 @@ def _play(
     limit: int,
     disturb: Callable[[VectorEnv, int], None] | None,
     until_one_ends: bool,
+    keeps_observations: bool,
     stop_requested: Callable[[], bool],
-) -> tuple[DoubleArray, IntArray]:
-    """Play a share's first episodes; their returns and steps."""
+) -> tuple[DoubleArray, IntArray, KeptSteps]:
+    """Play a share's first episodes; their returns, steps and observations, if these are kept."""
     returns, steps = np.zeros(env.num_envs), np.zeros(env.num_envs, np.int64)
-    running = np.ones(env.num_envs, bool)
+    running, kept = np.ones(env.num_envs, bool), KeptSteps(episodes)
     observations, _ = env.reset(seed=seed + own.start, options=reset_options)
     rows = np.zeros(
         (episodes, *observations.shape[1:]), np.float32
@@ -116,6 +124,8 @@ def _play(
         if disturb is not None:
             disturb(env, step)
         rows[own] = finite_observations(observations, f"step {step} of an evaluation", own.start)
+        if keeps_observations:
+            kept.add(step, rows[own][running])
         logits, _ = policy(rows)
         if uniforms is None:
             actions = logits.argmax(axis=-1)
@@ -128,7 +138,7 @@ def _play(
         running &= ~(terminated | truncated)
         if not running.any() or (until_one_ends and not running.all()):
             break
-    return returns, steps
+    return returns, steps, kept
 
 
 def summarize(returns: DoubleArray, bounds: Bounds | None) -> Evaluation:

@@ -46,7 +46,12 @@ class Evaluator:
             self._envs = None
 
     def evaluate(
-        self, policy: Policy, rng: np.random.Generator, *, deterministic: bool
+        self,
+        policy: Policy,
+        rng: np.random.Generator,
+        *,
+        deterministic: bool,
+        with_histograms: bool = False,
     ) -> Evaluation:
         """Play `evaluation_episodes` episodes."""
         environment, episodes = self._config.environment, self._config.evaluation_episodes
@@ -60,6 +65,7 @@ class Evaluator:
                 deterministic=deterministic,
                 rng=rng,
                 return_bounds=self._config.return_bounds,
+                with_histograms=with_histograms,
                 envs=self._envs,
                 stop_requested=self._stop_requested,
             )

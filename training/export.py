@@ -72,6 +72,7 @@ def export(
             deterministic=deterministic,
             rng=rng,
             return_bounds=return_bounds,
+            with_histograms=not deterministic,
         )
         for deterministic in (True, False)
     )

@@ -289,7 +289,9 @@ class Trainer:
             The result, or None if the run goes on, because the policy fails and steps are left.
         """
         greedy = self._evaluate(chosen, deterministic=True)
-        sampled = self._evaluate(chosen, deterministic=False)
+        sampled = self._evaluator.evaluate(
+            chosen, self.state.rng, deterministic=False, with_histograms=True
+        )
         solved = reaches(self.reward_threshold, greedy.mean, sampled.mean)
         result = TrainingResult(chosen, solved, greedy, sampled, endurance)
         return result if solved or exhausted else None

@@ -20,6 +20,7 @@ from serving.api.reports import health_blueprint, models_blueprint
 from serving.api.tfserving.predict import PredictProtocol
 from serving.api.tfserving.routes import CONVERTERS, TensorFlowServingRoutes
 from serving.metrics import Metrics
+from serving.record.drift import Drift
 from serving.record.log import DecisionLog
 from serving.registry.repository import Repository
 from serving.service import DecisionService
@@ -52,7 +53,9 @@ def create_api(
         PredictProtocol(repository, bodies, settings.max_rows),
     )
     table = {rule: protocol.decode for protocol in protocols for rule in protocol.rules}
-    service = DecisionService(settings.max_rows, metrics)
+    drift = Drift(metrics.statistics.arrays, repository)
+    metrics.add_collector(drift)
+    service = DecisionService(settings.max_rows, metrics, drift)
     decisions = DecisionRoutes(table, service, exchange, bodies, log)
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes

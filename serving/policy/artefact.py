@@ -1,11 +1,14 @@
 """The files of a version, read and checked without TensorFlow."""
 
 import hashlib
+import math
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, NamedTuple, TypeVar
 
 import msgspec
+import numpy as np
 
 from serving.schemas import MAX_SEED
 
@@ -25,12 +28,24 @@ class ArtefactError(Exception):
     """A version cannot be served; the message says why."""
 
 
+class Histograms(msgspec.Struct):
+    """How often each number of the sampled evaluation's observations had which values.
+
+    A value is in the bin after the last edge that is not larger than it.
+    """
+
+    rows: Annotated[int, msgspec.Meta(ge=1, le=2**53)]  # of the evaluation
+    edges: list[list[float]]  # of each number, between the bins, increasing
+    shares: list[list[float]]  # of the rows, by bin; one more than edges
+
+
 class Observations(msgspec.Struct):
     """The card's section on observations; every list has one entry per feature."""
 
     names: list[str]
     seen_low: list[float]
     seen_high: list[float]
+    histograms: Histograms | None = None  # missing where nothing was compared
 
 
 class Actions(msgspec.Struct):
@@ -129,6 +144,8 @@ def read(model_dir: Path) -> Artefact:
     known = card.observations
     if not len(known.names) == len(known.seen_low) == len(known.seen_high):
         raise ArtefactError(f"{CARD}: its observations have ranges and names of different lengths")
+    if known.histograms is not None:
+        _check_histograms(known.histograms, known.names)
     pictures = {name: files[path] for name, path in PICTURES.items() if path in files}
     return Artefact(card, files[CARD], golden, pictures)
 
@@ -154,6 +171,21 @@ def _check(files: dict[str, bytes], checksums: dict[str, str]) -> None:
             content = content.replace(checksums[path].encode(), NO_CHECKSUM)
         if hashlib.sha256(content).hexdigest() != checksums[path]:
             raise ArtefactError(f"{path} is not the file whose checksum is on the card")
+
+
+def _check_histograms(histograms: Histograms, names: list[str]) -> None:
+    if not len(names) == len(histograms.edges) == len(histograms.shares):
+        raise ArtefactError(f"{CARD}: its histograms and names have different lengths")
+    for name, edges, shares in zip(names, histograms.edges, histograms.shares, strict=True):
+        what = f"{CARD}: the histogram of {name!r}"
+        if len(shares) != len(edges) + 1:
+            raise ArtefactError(f"{what} has {len(edges)} edges and {len(shares)} shares")
+        with np.errstate(over="ignore"):  # in float32, as observations are
+            in_order = [-math.inf, *np.array(edges, np.float32).tolist(), math.inf]
+        if not all(one < other for one, other in pairwise(in_order)):
+            raise ArtefactError(f"{what} has edges that are not finite and increasing")
+        if min(shares) < 0 or not math.isclose(sum(shares), 1, abs_tol=1e-6):
+            raise ArtefactError(f"{what} has shares that do not add up to 1")
 
 
 def _decode(files: dict[str, bytes], path: str, kind: type[T]) -> T:

@@ -69,6 +69,7 @@ class Decisions(NamedTuple):
     outputs: PolicyOutputs | None  # of all rows that were decided about
     rows: list[int]  # of each request that was decided about
     out_of_range_rows: int
+    sampled: FloatArray | None = None  # `[S, O]`, the observations whose actions were sampled
 
 
 def decide_many(requests: Sequence[DecisionRequest], max_rows: int) -> Decisions:
@@ -114,7 +115,8 @@ def decide_many(requests: Sequence[DecisionRequest], max_rows: int) -> Decisions
         if rows_outside and outside[start:stop].any():
             warnings = out_of_range_warnings(observations[start:stop], policy.ranges)
         results.append(ActResult(outputs, observations, start, stop, seed, warnings))
-    return Decisions(results, outputs, rows, rows_outside)
+    sampled = observations[~deterministic] if np.count_nonzero(deterministic) else observations
+    return Decisions(results, outputs, rows, rows_outside, sampled)
 
 
 def _join(requests: Sequence[DecisionRequest], max_rows: int) -> FloatArray:

@@ -1,0 +1,195 @@
+"""Drift: whether live observations are distributed as in the evaluation that the card describes.
+
+The population stability index of a number is the sum over its bins of (live - expected) *
+ln(live / expected), of the shares of rows in each. Up to 0.1 is usually taken for no change and
+from 0.25 for a major one (Siddiqi 2006, Credit Risk Scorecards, chapter 10). For two samples of
+one distribution it is about chi-squared times 1/n + 1/m (Yurdakul 2018, Statistical Properties of
+Population Stability Index) for n and m independent rows; those of an episode are not independent.
+"""
+
+import math
+import threading
+import time
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from serving.errors import NotFoundError, NotReadyError
+from serving.policy.artefact import Histograms
+from serving.policy.observations import FloatArray
+from serving.statistics import SharedArrays
+
+if TYPE_CHECKING:
+    from serving.policy.savedmodel import Policy  # imports TensorFlow
+    from serving.registry.repository import Repository  # does too
+
+Counts = npt.NDArray[np.int64]
+
+# For a bin that is empty on one side; a larger share there is not changed.
+SMALLEST_SHARE = 1e-4
+# Clients that begin their episodes at one moment are all in one phase of them. With no more rows
+# of each call than this, the window spans many calls, and so all phases.
+MAX_ROWS_PER_CALL = 64
+BLOCKS = 16  # of the window, which moves by one of them; one more is being filled
+ROWS_AT_ONCE = 512  # that are counted
+
+
+def stability_index(expected: npt.ArrayLike, live: npt.ArrayLike) -> float:
+    """The population stability index of two lists of shares `[K]` that add up to 1 each."""
+    one, other = (np.maximum(shares, SMALLEST_SHARE) for shares in (expected, live))
+    return float(((other - one) * np.log(other / one)).sum())
+
+
+class Bins:
+    """The `K` bins of a card's histograms: those of all `O` numbers, one after the other.
+
+    Attributes:
+        block_rows: in a block. The window has at least as many rows as the evaluation had, and so
+            about as many episodes, whatever their length: one side is as certain as the other.
+        size: of an array of blocks, each with the time at which it was full and its counts `[K]`.
+    """
+
+    def __init__(self, histograms: Histograms) -> None:
+        self._edges = [np.array(edges, np.float32) for edges in histograms.edges]
+        self._ends = np.cumsum([len(shares) for shares in histograms.shares]).tolist()
+        self._starts = [0, *self._ends[:-1]]
+        self._expected = histograms.shares
+        self.block_rows = math.ceil(histograms.rows / BLOCKS / ROWS_AT_ONCE) * ROWS_AT_ONCE
+        self.size = (BLOCKS + 1) * (1 + self._ends[-1])
+
+    def count(self, columns: FloatArray) -> Counts:
+        """How many of the observations in columns `[O, B]` are in each bin `[K]`."""
+        bins = [
+            start + np.searchsorted(edges, column, side="right")
+            for start, edges, column in zip(self._starts, self._edges, columns, strict=True)
+        ]
+        return np.bincount(np.concatenate(bins), minlength=self._ends[-1])
+
+    def indices(self, arrays: Iterable[Counts]) -> list[float] | None:
+        """The stability index `[O]` of the newest full blocks, or None of too few.
+
+        Args:
+            arrays: `[size]`, of each process.
+        """
+        blocks = np.concatenate([np.empty(0, np.int64), *arrays]).reshape(-1, 1 + self._ends[-1])
+        # The counts of a block that is begun anew while it is read do not add up.
+        rows = blocks[:, 1:].sum(axis=1)
+        full = blocks[(blocks[:, 0] > 0) & (rows == self.block_rows * len(self._edges))]
+        if len(full) < BLOCKS:
+            return None
+        counts = full[np.argsort(full[:, 0])[-BLOCKS:], 1:].sum(axis=0)
+        return [
+            stability_index(shares, counts[start:end] / (BLOCKS * self.block_rows))
+            for shares, start, end in zip(self._expected, self._starts, self._ends, strict=True)
+        ]
+
+
+class LiveCounts:
+    """Counts of this process's observations in the latest blocks, each begun over the oldest."""
+
+    def __init__(self, bins: Bins, array: Counts, numbers: int) -> None:
+        """Count in an array `[size]` that a predecessor may have written."""
+        self._bins = bins
+        self._blocks = array.reshape(BLOCKS + 1, -1)
+        self._lock = threading.Lock()
+        self._waiting = np.empty((numbers, ROWS_AT_ONCE), np.float32)
+        self._num_waiting = 0
+        self._begin()
+
+    def add(self, observations: FloatArray) -> None:
+        """Count observations `[B, O]`, no more than `ROWS_AT_ONCE`."""
+        with self._lock:
+            start = self._num_waiting
+            end = start + len(observations)
+            if end > ROWS_AT_ONCE:
+                room = ROWS_AT_ONCE - start
+                self._waiting[:, start:] = observations[:room].T
+                self._count()
+                observations, start, end = observations[room:], 0, end - ROWS_AT_ONCE
+            self._waiting[:, start:end] = observations.T
+            self._num_waiting = end
+
+    def _begin(self) -> None:
+        self._block = self._blocks[self._blocks[:, 0].argmin()]
+        self._block[:] = 0
+        self._rows = 0
+
+    def _count(self) -> None:
+        self._block[1:] += self._bins.count(self._waiting)
+        self._rows += ROWS_AT_ONCE
+        if self._rows == self._bins.block_rows:
+            self._block[0] = time.monotonic_ns()  # of all processes alike
+            self._begin()
+
+
+class Drift(Collector):
+    """Counts what loaded policies are asked, and compares it with their cards.
+
+    What was counted of a policy goes with it, once it is unloaded.
+    """
+
+    def __init__(self, arrays: SharedArrays, repository: "Repository") -> None:
+        """Count in arrays of all processes, and tell of the policies that are served."""
+        self._arrays = arrays
+        self._repository = repository
+        self._live: dict[int, LiveCounts] = {}  # by the identity of a policy that exists
+        self._lock = threading.Lock()  # one thread opens an array at a time
+
+    def add(self, policy: "Policy", observations: FloatArray) -> None:
+        """Count observations `[B, O]` of one call, whose actions were sampled.
+
+        Those of the evaluation were, and other actions lead to other observations.
+        """
+        histograms = policy.card.observations.histograms
+        if histograms is None:
+            return
+        if len(observations) > MAX_ROWS_PER_CALL:
+            observations = observations[:: math.ceil(len(observations) / MAX_ROWS_PER_CALL)]
+        live = self._live.get(id(policy)) or self._start(policy, histograms)
+        live.add(observations)
+
+    def indices(self, policy: "Policy") -> dict[str, float]:
+        """The stability index of each number, by its name; empty while too little was counted."""
+        known = policy.card.observations
+        if known.histograms is None:
+            return {}
+        bins = Bins(known.histograms)
+        indices = bins.indices(self._arrays.all(_name(policy), bins.size))
+        return {} if indices is None else dict(zip(known.names, indices, strict=True))
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The metric, as prometheus_client asks for it."""
+        meaning = "Population stability index of recent observations against the evaluation's."
+        family = GaugeMetricFamily(
+            "policy_observation_psi", meaning, labels=["model", "observation"]
+        )
+        for model in self._repository.names():
+            with suppress(NotFoundError, NotReadyError):
+                for name, index in self.indices(self._repository.policy(model)).items():
+                    family.add_metric([model, name], index)
+        yield family
+
+    def _start(self, policy: "Policy", histograms: Histograms) -> LiveCounts:
+        with self._lock:
+            if id(policy) not in self._live:
+                bins, name = Bins(histograms), _name(policy)
+                array = self._arrays.own(name, bins.size)
+                self._live[id(policy)] = LiveCounts(bins, array, len(histograms.edges))
+                unload = weakref.finalize(policy, self._stop, id(policy), name)
+                unload.atexit = False  # the worker's successor counts on
+            return self._live[id(policy)]
+
+    def _stop(self, identity: int, name: str) -> None:
+        # Without a lock: garbage may be collected while this thread holds one.
+        del self._live[identity]
+        self._arrays.forget(name)
+
+
+def _name(policy: "Policy") -> str:
+    return f"{policy.name}/drift-{policy.digest}"
