@@ -93,8 +93,9 @@ class Bins:
 class LiveCounts:
     """Counts of this process's observations in the latest blocks, each begun over the oldest."""
 
-    def __init__(self, bins: Bins, array: Counts, numbers: int) -> None:
-        """Count in an array `[size]` that a predecessor may have written."""
+    def __init__(self, name: str, bins: Bins, array: Counts, numbers: int) -> None:
+        """Count in the array `[size]` of this name, which a predecessor may have written."""
+        self.name = name
         self._bins = bins
         self._blocks = array.reshape(BLOCKS + 1, -1)
         self._lock = threading.Lock()
@@ -180,15 +181,16 @@ class Drift(Collector):
             if id(policy) not in self._live:
                 bins, name = Bins(histograms), _name(policy)
                 array = self._arrays.own(name, bins.size)
-                self._live[id(policy)] = LiveCounts(bins, array, len(histograms.edges))
-                unload = weakref.finalize(policy, self._stop, id(policy), name)
+                self._live[id(policy)] = LiveCounts(name, bins, array, len(histograms.edges))
+                unload = weakref.finalize(policy, self._stop, id(policy))
                 unload.atexit = False  # the worker's successor counts on
             return self._live[id(policy)]
 
-    def _stop(self, identity: int, name: str) -> None:
+    def _stop(self, identity: int) -> None:
         # Without a lock: garbage may be collected while this thread holds one.
-        del self._live[identity]
-        self._arrays.forget(name)
+        name = self._live.pop(identity).name
+        if all(live.name != name for live in list(self._live.values())):  # none loaded it again
+            self._arrays.forget(name)
 
 
 def _name(policy: "Policy") -> str:
