@@ -70,7 +70,8 @@ def histograms(shares: Sequence[KeptSteps], episodes: int, rows: int) -> Histogr
     for column in observations.T:
         deciles = np.quantile(column, QUANTILES, method="inverted_cdf").astype(np.float32)
         repeated = deciles[1:][deciles[1:] == deciles[:-1]]
-        above = np.nextafter(repeated, np.float32(np.inf))
+        with np.errstate(over="ignore"):  # nothing finite is above the largest number
+            above = np.nextafter(repeated, np.float32(np.inf))
         edges = np.unique(np.concatenate([deciles, above[np.isfinite(above)]]))
         bins = np.searchsorted(edges, column, side="right")
         counts = np.bincount(bins, minlength=len(edges) + 1)

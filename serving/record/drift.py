@@ -108,7 +108,7 @@ class LiveCounts:
         with self._lock:
             start = self._num_waiting
             end = start + len(observations)
-            if end > ROWS_AT_ONCE:
+            if end >= ROWS_AT_ONCE:
                 room = ROWS_AT_ONCE - start
                 self._waiting[:, start:] = observations[:room].T
                 self._count()
