@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -91,6 +92,17 @@ def test_the_cards_own_checksum_is_protected_too(model_dir: Path, byte: int) -> 
     assert CARD in refusal(model_dir)
 
 
+def edit_histograms(**fields: object) -> Callable[[Path], object]:
+    """A change of the card's histograms; each field is of one of the four numbers, or of all."""
+
+    def change(card: dict[str, Any]) -> None:
+        known = card["observations"]["histograms"]
+        known.update(rows=8, edges=[[0.0]] * 4, shares=[[0.5, 0.5]] * 4)
+        known.update(fields)
+
+    return lambda folder: edit_card(folder, change)
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
@@ -113,6 +125,20 @@ def test_the_cards_own_checksum_is_protected_too(model_dir: Path, byte: int) -> 
                 folder, lambda card: card["observations"].update(seen_low=[0.0])
             ),
             "ranges and names of different lengths",
+        ),
+        (edit_histograms(rows=0), "Expected `int` >= 1 - at `.*histograms.rows`"),
+        (edit_histograms(edges=[[0.0]] * 3), "histograms and names have different lengths"),
+        (edit_histograms(edges=[[0.0, 1.0]] * 4), "'cart_position' has 2 edges and 2 shares"),
+        *(
+            (
+                edit_histograms(edges=[edges] * 4, shares=[[0.5, 0.5, 0]] * 4),
+                "'cart_position' has edges that are not finite and increasing",
+            )
+            for edges in ([1.0, 0.0], [1.0, 1.0], [1.0, 1.0 + 1e-12], [0.0, 1e300])
+        ),
+        *(
+            (edit_histograms(shares=[shares] * 4), "has shares that do not add up to 1")
+            for shares in ([0.5, 0.4], [1.5, -0.5])
         ),
         (
             lambda folder: edit_golden(folder, lambda golden: golden.update(observations=[])),
@@ -143,6 +169,13 @@ def test_with_new_checksums_it_is_accepted_so_the_tests_above_refuse_for_their_o
 ) -> None:
     reseal(model_dir)
     read(model_dir)
+
+
+def test_other_histograms_are_accepted_so_the_tests_above_refuse_for_their_own_reason(
+    model_dir: Path,
+) -> None:
+    edit_histograms()(model_dir)
+    assert read(model_dir).card.observations.histograms is not None
 
 
 def test_a_policy_below_min_return_is_refused(model_dir: Path) -> None:
