@@ -27,7 +27,7 @@ from serving.registry.trial import Trials
 from serving.service import DecisionService
 from serving.settings import Settings
 from serving.statistics import SharedArrays, Statistics
-from tests.artefacts import edit_card, publish
+from tests.artefacts import edit_card, publish, small_window
 from tests.conftest import ROOT, Trained, running_service, wait_until
 from training.histograms import MAX_NUMBERS, MIN_EPISODES, KeptSteps, histograms
 from training.types import FloatArray
@@ -289,11 +289,6 @@ def test_counts_go_with_a_version_that_is_unloaded(
     assert drift.indices(repository.policy()) == {}
     fill()
     assert list(drift.indices(repository.policy())) == NAMES
-
-
-def small_window(card: dict[str, dict[str, dict[str, int]]]) -> None:
-    """Make the card say that its evaluation was short, so that few rows fill the window."""
-    card["observations"]["histograms"]["rows"] = 1
 
 
 def without_histograms(model_dir: Path) -> None:

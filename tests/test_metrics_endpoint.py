@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serving.client import PolicyClient
 from serving.metrics import Metrics
-from tests.artefacts import publish
+from tests.artefacts import edit_card, publish, small_window
 from tests.conftest import ROOT, Service, Trained, running_service, wait_until
 from tests.test_act import ROW
 from tests.test_serving_cli import children
@@ -82,6 +82,7 @@ class Running:
 def running(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("metrics")
     models = shutil.copytree(trained.models, folder / "models")
+    edit_card(models / "cartpole" / "1", small_window)
     with running_service(models, folder / "log", "--poll-seconds", "0.1") as service:
         PolicyClient(service.url).wait_until_ready(60)
         running = Running(service, models)
@@ -268,7 +269,15 @@ def test_swaps_and_refusals_are_counted_by_every_worker(running: Running, traine
 def test_the_documentation_has_every_metric_with_its_type_labels_and_help(
     running: Running,
 ) -> None:
-    running.act([ROW])
+    publish(running.models / "cartpole" / "1", running.models / "cartpole" / "99")
+    wait_until(lambda: list(running.versions().values()) == [99, 99])
+
+    def drift_is_known() -> bool:
+        for _ in range(20):
+            running.act([ROW] * 64)
+        return "policy_observation_psi" in {key[0] for key in running.scrape()}
+
+    wait_until(drift_is_known)
     answer = running.send("GET", "/metrics")
     assert answer.headers["Content-Type"].startswith("text/plain; version=")
     rows = set()

@@ -14,6 +14,7 @@ import pytest
 import urllib3
 
 from serving.client import PolicyClient
+from tests.artefacts import edit_card, small_window
 from tests.conftest import ROOT, Trained, running_service, wait_until
 from tests.test_act import ROW
 from tests.tools import require_program, skip_outside_ci
@@ -102,7 +103,9 @@ def test_prometheus_scrapes_the_real_service_and_the_dashboard_shows_it(
     key = "prometheus-has-a-key-too"
     (tmp_path / "keys").write_text(key)
     options = ("--api-keys-file", str(tmp_path / "keys"))
-    with running_service(trained.models, tmp_path / "service.log", *options) as service:
+    models = shutil.copytree(trained.models, tmp_path / "models")
+    edit_card(models / "cartpole" / "1", small_window)
+    with running_service(models, tmp_path / "service.log", *options) as service:
         with PolicyClient(service.url, api_key=key) as client:
             client.wait_until_ready(60)
             config = (MONITORING / "prometheus.yml").read_text()
@@ -123,7 +126,9 @@ def test_prometheus_scrapes_the_real_service_and_the_dashboard_shows_it(
 
                 def rates_are_known() -> bool:
                     client.act([ROW, [9.0, 0.0, 0.0, 0.0]])
-                    query = "rate(policy_actions_total[1m]) > 0"
+                    for _ in range(20):
+                        client.act([ROW] * 64)
+                    query = "rate(policy_actions_total[1m]) > 0 and on () policy_observation_psi"
                     return bool(query_api(url, "query", query=query)["result"])
 
                 wait_until(rates_are_known)
@@ -132,7 +137,7 @@ def test_prometheus_scrapes_the_real_service_and_the_dashboard_shows_it(
                     data = query_api(url, "query", query=query)
                     if "changes(" not in expression:  # no version was swapped
                         assert data["result"], expression
-                wait_until(lambda: healths(url) == ["ok"] * 12)
+                wait_until(lambda: healths(url) == ["ok"] * 13)
                 alerts = query_api(url, "alerts")["alerts"]
                 assert [alert for alert in alerts if alert["state"] == "firing"] == []
         scraped = urllib3.request(
