@@ -78,9 +78,9 @@ class Bins:
             arrays: `[size]`, of each process.
         """
         blocks = np.concatenate([np.empty(0, np.int64), *arrays]).reshape(-1, 1 + self._ends[-1])
-        # The counts of a block that is begun anew while it is read do not add up.
+        # The counts of a block that is not full, or begun anew while it is read, add up to less.
         rows = blocks[:, 1:].sum(axis=1)
-        full = blocks[(blocks[:, 0] > 0) & (rows == self.block_rows * len(self._edges))]
+        full = blocks[rows == self.block_rows * len(self._edges)]
         if len(full) < BLOCKS:
             return None
         counts = full[np.argsort(full[:, 0])[-BLOCKS:], 1:].sum(axis=0)
