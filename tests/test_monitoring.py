@@ -41,7 +41,7 @@ def promtool(*arguments: str, **options: Any) -> str:
 
 
 def test_configuration_and_rules_are_valid() -> None:
-    assert "13 rules found" in promtool("check", "config", "prometheus.yml")
+    assert "14 rules found" in promtool("check", "config", "prometheus.yml")
     promtool("check", "rules", "--lint-fatal", "rules.yml")
 
 
