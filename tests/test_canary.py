@@ -26,7 +26,9 @@ from serving.registry.selection import (
     read_selection,
     write_selection,
 )
+from serving.registry.store import Store
 from serving.registry.trial import Trials
+from serving.registry.versions import Versions
 from serving.settings import Settings
 from tests.artefacts import edit_card, publish
 from tests.conftest import Service, Trained, running_service, running_with_key, wait_until
@@ -79,7 +81,7 @@ def load(trials: Trials) -> Load:
     return load
 
 
-def versions(repository: Repository) -> list[int]:
+def versions_of(repository: Repository) -> list[int]:
     return [repository.choose(episode=one).policy.version for one in EPISODES]
 
 
@@ -101,7 +103,7 @@ def test_each_canary_gets_its_share_of_the_episodes_and_the_served_version_the_r
     )
     say(models, "promote", "1", "--share", "0.25")
     repository = load(models)
-    answered = versions(repository)
+    answered = versions_of(repository)
     expect_share(answered, 4, 0.1)
     expect_share(answered, 1, 0.25)
     expect_share(answered, 2, 0.65)
@@ -117,7 +119,7 @@ def test_shares_may_leave_nothing_to_the_served_version(models: Path, load: Load
     select(models, (4, 0.7), (1, 0.1))
     publish(models / "cartpole" / "1", models / "cartpole" / "6")
     say(models, "promote", "6", "--share", "0.2")
-    assert {1, 4, 6} == set(versions(load(models)))
+    assert {1, 4, 6} == set(versions_of(load(models)))
     assert mistake(models, "promote", "6", "--share", "0.21") == (
         "the shares add up to more than 1: 0.7 of version 4, 0.1 of version 1, 0.21 of version 6"
     )
@@ -125,9 +127,9 @@ def test_shares_may_leave_nothing_to_the_served_version(models: Path, load: Load
 
 def test_a_canary_whose_share_grows_keeps_its_episodes(models: Path, load: Load) -> None:
     select(models, (4, 0.1))
-    before = versions(load(models))
+    before = versions_of(load(models))
     select(models, (4, 0.3))
-    after = versions(load(models))
+    after = versions_of(load(models))
     assert [new for old, new in zip(before, after, strict=True) if old == 4] == [4] * before.count(
         4
     )
@@ -189,7 +191,7 @@ def test_a_canary_that_cannot_answer_costs_no_answer_and_is_told(
     repository = load(models)
     # The other canary keeps its interval.
     expected = [4 if 0.5 <= n < 0.75 else 2 for n in map(number_of, EPISODES)]
-    assert versions(repository) == expected
+    assert versions_of(repository) == expected
     assert ": ".join(states(repository)[version]).startswith(reason)
     loaded = repository.loaded("cartpole")
     repository.refresh()
@@ -446,3 +448,42 @@ def test_loading_and_unloading_keep_the_canaries(models: Path, tmp_path: Path) -
         assert post("/v2/repository/models/cartpole/load").status == 200
         assert selected(models)["canaries"] == [{"version": 4, "share": 1.0}]
         assert post("/act", {"observation": ROW}).json()["model"]["version"] == 4
+
+
+def test_neither_the_served_version_nor_the_old_copy_waits_for_a_canary_to_be_examined(
+    models: Path, trained: Trained
+) -> None:
+    def publish_6(note: str) -> None:
+        publish(
+            trained.model_dir,
+            models / "cartpole" / "6",
+            lambda folder: edit_card(folder, lambda card: card.update(note=note)),
+        )
+
+    def answering() -> tuple[int, str]:
+        policy = versions.choose(None, None, "any").policy
+        return policy.version, policy.digest
+
+    def examine() -> str:
+        """Examine what the versions wait for; its digest."""
+        digest = versions.refresh()
+        assert digest is not None
+        before = answering() if versions.served else None
+        store.judge(digest, lambda _: None)
+        assert before == (answering() if versions.served else None)
+        return digest[:12]
+
+    select(models, (6, 1.0))
+    publish_6("first")
+    with Store() as store:
+        versions = Versions(models / "cartpole", Settings(models=models), Metrics(), store)
+        of_2, first = examine(), examine()
+        assert answering() == (2, of_2)
+        assert versions.refresh() is None
+        assert answering() == (6, first)
+        shutil.rmtree(models / "cartpole" / "6")
+        publish_6("second")
+        second = examine()
+        assert answering() == (6, first)
+        assert versions.refresh() is None
+        assert answering() == (6, second)
