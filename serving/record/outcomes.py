@@ -1,0 +1,229 @@
+"""What came of episodes: decisions and feedback, joined."""
+
+import math
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Literal, NamedTuple
+
+from serving.record.lines import Decision, Feedback
+from serving.schemas import ModelVersion
+
+ABANDONED_SECONDS = 3600.0
+
+
+class OutcomesError(Exception):
+    """A line cannot be used; the message says which and why."""
+
+
+class Episode(NamedTuple):
+    """An episode of one version under one selection.
+
+    Attributes:
+        name: that the client gave it.
+        model: that decided.
+        selection: digest of the version selection that chose the version.
+        began: time of the first decision, seconds since 1970 in UTC.
+        state: "finished" with a return; "abandoned" if an hour passed without a decision or
+            feedback before that; else "running".
+        return_: None unless it is finished.
+    """
+
+    name: str
+    model: ModelVersion
+    selection: str
+    began: float
+    state: Literal["finished", "abandoned", "running"]
+    return_: float | None
+
+
+class Outcomes(NamedTuple):
+    """The episodes of a log, and what its feedback was worth.
+
+    Attributes:
+        episodes: in the order in which they began.
+        spanning: names of episodes in which two versions, or two selections, decided.
+        late: feedback about an episode that was finished or abandoned before.
+        double: feedback with a reward of a step that has one already, or with a second return; the
+            first one counts.
+        unknown: feedback about an episode or request of which no decision is on record, and about
+            a request whose id another one has too.
+        without_episode: feedback about requests that name no episode.
+    """
+
+    episodes: list[Episode]
+    spanning: list[str]
+    late: int
+    double: int
+    unknown: int
+    without_episode: int
+
+
+class _Decider(NamedTuple):
+    model: ModelVersion
+    selection: str
+
+
+class _Part(NamedTuple):
+    """Feedback about an episode: rewards from a step on, or its return."""
+
+    rewards: list[float] | None
+    return_: float | None
+    step: int | None
+    ended: bool
+
+
+class _Target(NamedTuple):
+    """The episode and step that a request was about."""
+
+    episode: str | None
+    step: int | None
+
+
+# By time; decisions stand before feedback of the same time.
+_Event = tuple[float, int, _Decider | _Part]
+
+
+def join(lines: Iterable[Decision | Feedback]) -> Outcomes:
+    """Join decisions with feedback, by episode.
+
+    Lines are taken by their time: several workers wrote them. An episode is finished with the
+    first feedback that gives its return, or with which it has a reward for every step up to its
+    end. The return of an episode takes the place of rewards. Rewards without a step follow on
+    those before. Feedback about a request is about its episode from its step on, and the return of
+    a request is the reward of its step. What is decided after an episode is finished or abandoned
+    no longer belongs to it.
+
+    Raises:
+        OutcomesError: a reward or return is not finite, or a time is none.
+    """
+    events: dict[str, list[_Event]] = {}
+    targets: dict[str, _Target | None] = {}
+    deciders: dict[_Decider, _Decider] = {}
+    feedback: list[tuple[float, Feedback]] = []
+    newest = -math.inf
+    for line in lines:
+        time = _seconds(line)
+        newest = max(newest, time)
+        if isinstance(line, Feedback):
+            feedback.append((time, line))
+            continue
+        # Many lines have the same one: it is kept once.
+        decider = _Decider(line.model, line.selection)
+        decider = deciders.setdefault(decider, decider)
+        if line.episode is not None:
+            events.setdefault(line.episode, []).append((time, 0, decider))
+        is_taken = line.id in targets
+        targets[line.id] = None if is_taken else _Target(line.episode, line.step)
+    unknown = without_episode = 0
+    for time, line in feedback:
+        _require_finite(line)
+        target: _Target | None = _Target(line.episode, line.step)
+        if line.request is not None:
+            target = targets.get(line.request)
+        if target is None or (target.episode is not None and target.episode not in events):
+            unknown += 1
+        elif target.episode is None:
+            without_episode += 1
+        else:
+            events[target.episode].append((time, 1, _part(line, target)))
+    histories = [_History(name, sorted(found, key=_order)) for name, found in events.items()]
+    episodes = [history.episode(newest) for history in histories if len(history.deciders) == 1]
+    return Outcomes(
+        sorted(episodes, key=lambda episode: (episode.began, episode.name)),
+        sorted(history.name for history in histories if len(history.deciders) > 1),
+        sum(history.late for history in histories),
+        sum(history.double for history in histories),
+        unknown,
+        without_episode,
+    )
+
+
+class _History:
+    """One episode, from its events in the order of time."""
+
+    def __init__(self, name: str, events: list[_Event]) -> None:
+        self.name = name
+        self.deciders: set[_Decider] = set()
+        self.late = self.double = 0
+        self._began: float | None = None
+        self._last = events[0][0]
+        self._rewards: dict[int, float] = {}
+        self._next = 0  # step behind all of them
+        self._steps: int | None = None  # of the whole episode, once that is known
+        self._return: float | None = None
+        self._is_abandoned = False
+        for time, _, event in events:
+            if self._return is None and time - self._last > ABANDONED_SECONDS:
+                self._is_abandoned = True
+            self._last = time
+            is_over = self._is_abandoned or self._return is not None
+            if isinstance(event, _Part):
+                self._take(event, is_over)
+            elif not is_over or self._began is None:
+                self._began = time if self._began is None else self._began
+                self.deciders.add(event)
+
+    def episode(self, newest: float) -> Episode:
+        """What it is by the time of the newest line."""
+        (decider,) = self.deciders
+        assert self._began is not None
+        state: Literal["finished", "abandoned", "running"] = "running"
+        if self._return is not None:
+            state = "finished"
+        elif self._is_abandoned or newest - self._last > ABANDONED_SECONDS:
+            state = "abandoned"
+        return Episode(self.name, *decider, self._began, state, self._return)
+
+    def _take(self, part: _Part, is_over: bool) -> None:
+        first = self._next if part.step is None else part.step
+        rewards = dict(enumerate(part.rewards or [], first))
+        if part.return_ is not None:
+            is_double = self._return is not None
+        else:
+            is_double = bool(rewards.keys() & self._rewards.keys())
+        is_behind = self._steps is not None and any(step >= self._steps for step in rewards)
+        if is_double:
+            self.double += 1
+        elif is_over or is_behind:
+            self.late += 1
+        if is_over or is_behind:
+            return
+        if part.return_ is not None:
+            self._return = part.return_
+            return
+        for step, reward in rewards.items():
+            self._rewards.setdefault(step, reward)
+        self._next = max(self._next, first + len(rewards))
+        if part.ended and self._steps is None:
+            self._steps = first + len(rewards)
+        if self._steps is not None and len(self._rewards) >= self._steps:
+            # In the order of steps, whichever part came first: a sum of floats depends on it.
+            steps = sorted(step for step in self._rewards if step < self._steps)
+            if len(steps) == self._steps:
+                self._return = sum(self._rewards[step] for step in steps)
+
+
+def _order(event: _Event) -> tuple[float, int]:
+    return event[:2]
+
+
+def _part(line: Feedback, target: _Target) -> _Part:
+    if line.request is None:
+        return _Part(line.rewards, line.return_, line.step, line.ended)
+    rewards = line.rewards if line.return_ is None else [line.return_]
+    step = target.step if target.step is not None else line.step
+    return _Part(rewards, None, step, line.ended)
+
+
+def _require_finite(line: Feedback) -> None:
+    values = line.rewards or [] if line.return_ is None else [line.return_]
+    if not all(map(math.isfinite, values)):
+        what = "its rewards are" if line.return_ is None else "its return is"
+        raise OutcomesError(f"feedback {line.id} of {line.time}: {what} not finite")
+
+
+def _seconds(line: Decision | Feedback) -> float:
+    try:
+        return datetime.fromisoformat(line.time).timestamp()
+    except ValueError as error:
+        raise OutcomesError(f"line {line.number}: {line.time!r} is not a time") from error
