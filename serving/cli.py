@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 import serving
+from serving.compare_command import compare, log_option, require_better
 from serving.record_commands import prepare_log, replay
 from serving.settings import SECONDS, SOURCE, URL, Settings, finite, settings_options
 
@@ -27,6 +28,7 @@ def commands() -> None:
 
 
 commands.add_command(replay)
+commands.add_command(compare)
 
 
 def main() -> None:
@@ -144,8 +146,21 @@ def verify(model_dir: Path, trusted_keys: Path | None) -> None:
     callback=finite,
     help="Have it answer this share of the episodes, as a canary of the served one; 0 ends that.",
 )
+@click.option(
+    "--if-better",
+    is_flag=True,
+    help="Only if `compare` finds it better than the served version; else exit status 1.",
+)
+@log_option(required=False)
 @settings_options("models", "name", "min_return", "trusted_keys")
-def promote(version: str | None, label: str | None, share: float | None, **options: Any) -> None:
+def promote(
+    version: str | None,
+    label: str | None,
+    share: float | None,
+    if_better: bool,
+    log: Path | None,
+    **options: Any,
+) -> None:
     """Serve VERSION from now on, and after every restart; without VERSION always the newest.
 
     Running services follow within their --poll-seconds.
@@ -156,6 +171,8 @@ def promote(version: str | None, label: str | None, share: float | None, **optio
     from serving.registry.selection import SelectionError
 
     try:
+        if if_better:
+            require_better(settings, version, log)
         click.echo(promote(settings, version, label, share))
     except SelectionError as error:
         raise click.UsageError(str(error)) from error

@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"record_commands"},
+    {"record_commands", "compare_command"},
     {"server"},
     {"api"},
     {"service"},

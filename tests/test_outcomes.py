@@ -80,7 +80,7 @@ def test_rewards_in_parts_add_up_once_their_steps_are_complete_whatever_their_or
         decided(0, "a", step=0),
         fed(3, "a", [5.0], step=4, ended=True),
         fed(1, "a", [1.0, 2.0], step=0),
-        fed(2, "a", [3.0, 4.0]),  # follows on those before
+        fed(2, "a", [3.0, 4.0], step=2),
     ]
     for seed in range(10):
         random.Random(seed).shuffle(lines)

@@ -78,6 +78,8 @@ class Card(msgspec.Struct):
     solved: bool
     evaluation: Evaluations
     checksums: dict[str, str]  # SHA-256 of every file, by path
+    # The lowest and the highest possible return of an episode, where they are known.
+    return_bounds: tuple[float, float] | None = None
 
 
 class Golden(msgspec.Struct):

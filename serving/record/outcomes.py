@@ -87,11 +87,10 @@ def join(lines: Iterable[Decision | Feedback]) -> Outcomes:
     """Join decisions with feedback, by episode.
 
     Lines are taken by their time: several workers wrote them. An episode is finished with the
-    first feedback that gives its return, or with which it has a reward for every step up to its
-    end. The return of an episode takes the place of rewards. Rewards without a step follow on
-    those before. Feedback about a request is about its episode from its step on, and the return of
-    a request is the reward of its step. What is decided after an episode is finished or abandoned
-    no longer belongs to it.
+    first feedback that gives its return, or with which it has a reward for every step from 0 to
+    its end. The return of an episode is of all of it, and takes the place of rewards. Feedback
+    about a request is about its step of its episode, where a return is one reward. What is decided
+    after an episode is finished or abandoned no longer belongs to it.
 
     Raises:
         OutcomesError: a reward or return is not finite, or a time is none.
@@ -148,7 +147,6 @@ class _History:
         self._began: float | None = None
         self._last = events[0][0]
         self._rewards: dict[int, float] = {}
-        self._next = 0  # step behind all of them
         self._steps: int | None = None  # of the whole episode, once that is known
         self._return: float | None = None
         self._is_abandoned = False
@@ -175,7 +173,7 @@ class _History:
         return Episode(self.name, *decider, self._began, state, self._return)
 
     def _take(self, part: _Part, is_over: bool) -> None:
-        first = self._next if part.step is None else part.step
+        first = part.step or 0
         rewards = dict(enumerate(part.rewards or [], first))
         if part.return_ is not None:
             is_double = self._return is not None
@@ -193,7 +191,6 @@ class _History:
             return
         for step, reward in rewards.items():
             self._rewards.setdefault(step, reward)
-        self._next = max(self._next, first + len(rewards))
         if part.ended and self._steps is None:
             self._steps = first + len(rewards)
         if self._steps is not None and len(self._rewards) >= self._steps:

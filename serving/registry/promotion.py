@@ -130,6 +130,24 @@ def _served(
     return None
 
 
+def served_version(settings: Settings) -> int:
+    """The version of the model that is served.
+
+    Raises:
+        SelectionError: none is, or the selection cannot be read.
+    """
+    folder = settings.models / settings.name
+    selected = read_selection(folder).serve
+    if isinstance(selected, int):
+        return selected
+    if selected == "newest":
+        with Trials() as trials:
+            for number in _numbers(folder):
+                if not _fault(folder / str(number), settings, trials):
+                    return number
+    raise SelectionError(f"{settings.name}: no version is served")
+
+
 def _numbers(folder: Path) -> list[int]:
     try:
         return version_numbers(folder)
