@@ -132,15 +132,29 @@ def _report(compared: "Comparison", agreed: "Agreement") -> str:
         )
     lines.append(f"better?        {_answer(compared)}")
     out, faults = compared.left_out, compared.feedback
-    lines.append(
-        f"left out       {out.waiting} that began with or after one still running,"
-        f" {out.abandoned} abandoned, {out.spanning} of two versions or selections,"
-        f" {out.not_canary} where only one of the two was selected"
-    )
-    lines.append(
-        f"feedback       {faults.late} late, {faults.double} double, {faults.unknown} unknown,"
-        f" {faults.without_episode} without an episode"
-    )
+    for label, counts in (
+        (
+            "left out",
+            [
+                (out.waiting, "that began with or after one still running"),
+                (out.abandoned, "abandoned"),
+                (out.spanning, "of two versions or selections"),
+                (out.not_canary, "where only one of the two was selected"),
+            ],
+        ),
+        (
+            "feedback",
+            [
+                (faults.late, "late"),
+                (faults.double, "double"),
+                (faults.unknown, "unknown"),
+                (faults.without_episode, "without an episode"),
+            ],
+        ),
+    ):
+        told = ", ".join(f"{count:,} {what}" for count, what in counts if count)
+        if told:
+            lines.append(f"{label:<15}{told}")
     differ = "no observations on record"
     if agreed.greedy is not None:
         differ = (

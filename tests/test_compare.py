@@ -224,6 +224,9 @@ def test_only_episodes_of_one_version_of_a_canary_are_compared(
     assert found["champion"]["episodes"] + found["challenger"]["episodes"] == 20
     assert found["left_out"] == {"abandoned": 0, "waiting": 0, "spanning": 1, "not_canary": 1}
     assert found["feedback"] == {"late": 0, "double": 1, "unknown": 1, "without_episode": 0}
+    report = CliRunner().invoke(commands, arguments(models, tmp_path / "log")).stdout
+    left_out = "1 of two versions or selections, 1 where only one of the two was selected"
+    assert f"\nleft out       {left_out}\nfeedback       1 double, 1 unknown\n" in report
 
 
 def test_decisions_on_record_tell_how_often_the_two_differ(models: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Whether one version is better than another, by the decisions and feedback on record."""
 
+import gc
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -241,10 +242,14 @@ def _read_record(log: Path, name: str, versions: Sequence[OnDisk]) -> tuple[Outc
                     rows.add(line)
             yield line
 
+    # Millions of objects and no garbage: looking for some takes longer than reading.
+    gc.disable()
     try:
         outcomes = join(of_model())
     except (LogError, OutcomesError) as error:
         raise CompareError(str(error)) from error
+    finally:
+        gc.enable()
     if name not in models:
         listed = ", ".join(sorted(models)) or "none"
         raise CompareError(f"{log} has no decision of the model {name}; there are: {listed}")
