@@ -20,7 +20,7 @@ def log_option(*, required: bool) -> Callable[[FC], FC]:
     """The option `--log`, which may be set as that of the service is."""
     return click.option(
         "--log",
-        type=click.Path(path_type=Path),
+        type=click.Path(exists=required, path_type=Path),
         required=required,
         envvar="SERVING_DECISION_LOG",
         show_envvar=True,

@@ -13,14 +13,18 @@ import pytest
 from click.testing import CliRunner
 
 from serving.cli import commands
+from serving.client import PolicyClient
 from serving.policy.sampling import uniforms_of
 from serving.record import agreement
 from serving.record.lines import Block, Decision, Feedback, Head
+from serving.record.outcomes import join
+from serving.record.reader import read_lines
 from serving.registry.store import Store, find_files
 from serving.registry.trial import Trials
 from serving.schemas import ModelVersion
 from tests.artefacts import edit_card, publish
 from tests.conftest import run
+from tests.decision_logs import recording_service
 from tests.signatures import mistake_here
 from tests.test_outcomes import fed, time
 
@@ -373,3 +377,23 @@ def test_the_log_is_where_the_service_writes_it(
     monkeypatch.setenv("SERVING_DECISION_LOG", str(log))
     asked = ["promote", "2", "--if-better", "--models", str(models)]
     assert CliRunner().invoke(commands, asked).exit_code == 0
+
+
+def test_what_a_service_records_of_episodes_is_joined(models: Path, tmp_path: Path) -> None:
+    (models / "cartpole" / "serve.json").write_text('{"serve": 1}')
+    names = [f"e{number}" for number in range(5)]
+    with recording_service(models, tmp_path) as service, PolicyClient(service.url) as client:
+        for step in range(3):
+            for name in names:
+                client.act([ROWS[0].tolist()], episode=name, step=step)
+        for name in names[:-1]:
+            client.feedback(episode=name, episode_return=3.0)
+        client.feedback(episode=names[0], episode_return=4.0)
+        client.feedback(episode="nobody", episode_return=4.0)
+    outcomes = join(read_lines(tmp_path / "record"))
+    assert [one.name for one in outcomes.episodes] == names
+    assert [one.return_ for one in outcomes.episodes] == [3, 3, 3, 3, None]
+    assert (outcomes.double, outcomes.unknown) == (1, 1)
+    found = compared(models, tmp_path / "record")
+    assert found["left_out"]["not_canary"] == 5
+    assert found["decisions"]["rows"] == 15

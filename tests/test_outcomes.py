@@ -151,6 +151,8 @@ def test_feedback_on_what_was_not_decided_is_unknown() -> None:
     ]
     outcomes = join(lines)
     assert outcomes.unknown == 3
+    again: Lines = [decided(0, "a", request="same"), decided(1, "a", request="same")]
+    assert returns(join([*again, fed(2, request="same", rewards=[1.0], ended=True)])) == {"a": 1}
     assert returns(outcomes) == {"a": None, "b": None}
 
 

@@ -45,6 +45,8 @@ from tests.conftest import ENVIRONMENT, ROOT, Trained, run, running_service, wai
         (["pull", "--source", "http://[::1", "--models", "tests"], "http://[::1: invalid IPv6"),
         (["pull", "--source", "s3://bucket", "--models", "no/such/folder"], "no/such/folder"),
         (["pull", "--source", "s3://bucket", "--every", "0"], "--every"),
+        (["compare", "--champion", "3", "--challenger", "4"], "--log"),
+        (["compare", "--champion", "3", "--challenger", "4", "--log", "no/such"], "no/such"),
         (["no-such-command"], "No such command"),
         ([], "Missing command"),
     ],

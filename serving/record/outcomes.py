@@ -46,7 +46,7 @@ class Outcomes(NamedTuple):
         double: feedback with a reward of a step that has one already, or with a second return; the
             first one counts.
         unknown: feedback about an episode or request of which no decision is on record, and about
-            a request whose id another one has too.
+            a request whose id one of another episode or step has too.
         without_episode: feedback about requests that name no episode.
     """
 
@@ -111,12 +111,13 @@ def join(lines: Iterable[Decision | Feedback]) -> Outcomes:
         decider = deciders.setdefault(decider, decider)
         if line.episode is not None:
             events.setdefault(line.episode, []).append((time, 0, decider))
-        is_taken = line.id in targets
-        targets[line.id] = None if is_taken else _Target(line.episode, line.step)
+        target: _Target | None = _Target(line.episode, line.step)
+        # A client that asks again after an error may give the same id.
+        targets[line.id] = target if targets.get(line.id, target) == target else None
     unknown = without_episode = 0
     for time, line in feedback:
         _require_finite(line)
-        target: _Target | None = _Target(line.episode, line.step)
+        target = _Target(line.episode, line.step)
         if line.request is not None:
             target = targets.get(line.request)
         if target is None or (target.episode is not None and target.episode not in events):
