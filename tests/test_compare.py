@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+import urllib3
 from click.testing import CliRunner
 
 from serving.cli import commands
@@ -23,7 +24,7 @@ from serving.registry.store import Store, find_files
 from serving.registry.trial import Trials
 from serving.schemas import ModelVersion
 from tests.artefacts import edit_card, publish
-from tests.conftest import run
+from tests.conftest import run, wait_until
 from tests.decision_logs import recording_service
 from tests.signatures import mistake_here
 from tests.test_outcomes import fed, time
@@ -379,21 +380,34 @@ def test_the_log_is_where_the_service_writes_it(
     assert CliRunner().invoke(commands, asked).exit_code == 0
 
 
-def test_what_a_service_records_of_episodes_is_joined(models: Path, tmp_path: Path) -> None:
-    (models / "cartpole" / "serve.json").write_text('{"serve": 1}')
-    names = [f"e{number}" for number in range(5)]
-    with recording_service(models, tmp_path) as service, PolicyClient(service.url) as client:
+def test_what_a_canary_of_a_service_records_is_compared(models: Path, tmp_path: Path) -> None:
+    selection = {"serve": 1, "canaries": [{"version": 2, "share": 0.5}]}
+    (models / "cartpole" / "serve.json").write_text(json.dumps(selection))
+    names = [f"e{number}" for number in range(20)]
+    versions: dict[str, set[int]] = {name: set() for name in names}
+    with (
+        recording_service(models, tmp_path, workers=1) as service,
+        PolicyClient(service.url) as client,
+    ):
+        wait_until(
+            lambda: "canary" in urllib3.request("GET", f"{service.url}/models").data.decode()
+        )
         for step in range(3):
             for name in names:
-                client.act([ROWS[0].tolist()], episode=name, step=step)
+                answer = client.act([ROWS[0].tolist()], episode=name, step=step)
+                versions[name].add(answer.model.version)
         for name in names[:-1]:
-            client.feedback(episode=name, episode_return=3.0)
+            client.feedback(episode=name, episode_return=100.0 * min(versions[name]))
         client.feedback(episode=names[0], episode_return=4.0)
         client.feedback(episode="nobody", episode_return=4.0)
     outcomes = join(read_lines(tmp_path / "record"))
-    assert [one.name for one in outcomes.episodes] == names
-    assert [one.return_ for one in outcomes.episodes] == [3, 3, 3, 3, None]
-    assert (outcomes.double, outcomes.unknown) == (1, 1)
+    assert [{one.model.version} for one in outcomes.episodes] == list(versions.values())
+    assert outcomes.episodes[-1].return_ is None
     found = compared(models, tmp_path / "record")
-    assert found["left_out"]["not_canary"] == 5
-    assert found["decisions"]["rows"] == 15
+    counts = [found[key]["episodes"] for key in ("champion", "challenger")]
+    assert min(counts) > 0
+    assert sum(counts) == 19
+    assert found["difference"] == 100
+    assert found["left_out"] == {"abandoned": 0, "waiting": 1, "spanning": 0, "not_canary": 0}
+    assert (found["feedback"]["double"], found["feedback"]["unknown"]) == (1, 1)
+    assert found["decisions"]["rows"] == 60

@@ -137,15 +137,12 @@ def served_version(settings: Settings) -> int:
         SelectionError: none is, or the selection cannot be read.
     """
     folder = settings.models / settings.name
-    selected = read_selection(folder).serve
-    if isinstance(selected, int):
-        return selected
-    if selected == "newest":
-        with Trials() as trials:
-            for number in _numbers(folder):
-                if not _fault(folder / str(number), settings, trials):
-                    return number
-    raise SelectionError(f"{settings.name}: no version is served")
+    selection = read_selection(folder)
+    with Trials() as trials:
+        served = _served(folder, selection, settings, trials)
+    if served is None:
+        raise SelectionError(f"{settings.name}: no version is served")
+    return served[0]
 
 
 def _numbers(folder: Path) -> list[int]:
