@@ -127,7 +127,7 @@ class PolicyClient:
         rewards: Sequence[float] | None = None,
         episode_return: float | None = None,
         step: int = 0,
-        ended: bool = True,
+        ended: bool | None = None,
     ) -> FeedbackResponse:
         """Have the service record what came of an episode or a request, in its decision log.
 
@@ -137,7 +137,7 @@ class PolicyClient:
             rewards: one per step, from `step` on; either these or `episode_return`.
             episode_return: the sum of all rewards.
             step: of the first reward in its episode.
-            ended: whether the episode has ended with this; parts may follow where it has not.
+            ended: whether the episode has ended with this; by default, with feedback about it.
         """
         given = FeedbackRequest(
             episode=UNSET if episode is None else episode,
@@ -145,7 +145,7 @@ class PolicyClient:
             rewards=UNSET if rewards is None else [float(reward) for reward in rewards],
             return_=UNSET if episode_return is None else float(episode_return),
             step=step,
-            ended=ended,
+            ended=UNSET if ended is None else ended,
         )
         return self._request("/feedback", FeedbackResponse, msgspec.json.encode(given))
 

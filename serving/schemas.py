@@ -69,7 +69,7 @@ class FeedbackRequest(msgspec.Struct, forbid_unknown_fields=True):
     ] = UNSET
     ended: Annotated[
         bool | UnsetType,
-        Meta(description="Whether the episode has ended with this: true unless parts follow."),
+        Meta(description="Whether the episode has ended; by default after feedback about it."),
     ] = UNSET
 
 

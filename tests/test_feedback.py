@@ -50,7 +50,7 @@ def test_feedback_is_recorded_as_it_was_sent(trained: Trained, tmp_path: Path) -
         by_subject.setdefault(line.episode or line.request, []).append(what)
     assert sorted(by_subject.pop("e-1")) == [(0, [1, 0.5], None, False), (2, [-2.25], None, True)]
     assert by_subject.pop("e-2") == [(0, None, -12.5, True)]
-    assert by_subject.pop("abc") == [(0, [1.0], None, True)]
+    assert by_subject.pop("abc") == [(0, [1.0], None, False)]
     played_episodes = {line.episode for line in lines if isinstance(line, Decision)} - {"e-1"}
     assert by_subject.keys() == played_episodes
     for episode, of_episode in by_subject.items():

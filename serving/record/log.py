@@ -94,7 +94,7 @@ class DecisionLog:
                     step=None if given.step is UNSET else int(given.step),
                     rewards=None if given.rewards is UNSET else given.rewards,
                     return_=None if given.return_ is UNSET else given.return_,
-                    ended=given.ended is not False,
+                    ended=given.request is UNSET if given.ended is UNSET else given.ended,
                 )
                 self._take([msgspec.json.encode(line) + b"\n"])
 

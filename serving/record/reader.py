@@ -81,6 +81,8 @@ def read_lines(log: Path) -> Iterator[Decision | Feedback]:
 
 
 def _paths(log: Path) -> list[Path]:
+    if not log.exists():
+        raise LogError(f"{log} is not there")
     if not log.is_dir():
         return [log]
     return [path for kind in (OPEN, COMPLETE) for path in log.glob(f"*{kind}")]
