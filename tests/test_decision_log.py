@@ -204,6 +204,25 @@ def test_the_oldest_files_go_when_all_take_too_much_or_are_too_old(folder: Path)
     assert sorted(folder.iterdir()) == paths[-2:]
 
 
+def test_all_files_together_stay_within_the_limit(trained: Trained, folder: Path) -> None:
+    limit = 1024**2
+    settings = Settings(
+        models=trained.models, decision_log=folder, decision_log_bytes=limit, workers=1
+    )
+    log = DecisionLog(settings, Metrics(), None)
+    most = 0
+    for _ in range(30):
+        for _ in range(1000):
+            log.fed_back("a", RETURN)
+        time.sleep(0.06)
+        most = max(most, sum(path.stat().st_size for path in folder.iterdir()))
+    log.close()
+    assert limit / 2 < most <= limit
+    numbers = [line.number for line in read_lines(folder)]
+    assert numbers == list(range(numbers[0], 30_001))
+    assert numbers[0] > 1
+
+
 def test_a_share_of_whole_episodes_is_recorded_without_rows_where_asked(
     trained: Trained, tmp_path: Path
 ) -> None:

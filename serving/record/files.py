@@ -33,6 +33,9 @@ class Stream:
 
     Every method that writes raises `OSError` where that fails, and has then written nothing: the
     same block can be written later.
+
+    Attributes:
+        part: number of the file that is written, from 1.
     """
 
     def __init__(
@@ -42,7 +45,7 @@ class Stream:
         self._file_bytes = file_bytes
         self._sample, self._rows, self._sign = sample, rows, sign
         self._name = os.urandom(4).hex()
-        self._part = 0
+        self.part = 0
         self._number = 1  # of the next line
         self._sha256 = ""
         self._file: int | None = None  # descriptor
@@ -69,7 +72,7 @@ class Stream:
 
     def close(self) -> None:
         """Complete the last file."""
-        if self._part:
+        if self.part:
             if self._file is None:
                 self._open()
             self._write(b"", "stopped")
@@ -81,7 +84,7 @@ class Stream:
                 self._open()
 
     def _open(self) -> None:
-        part = self._part + 1
+        part = self.part + 1
         head = Head(
             stream=self._name,
             part=part,
@@ -101,14 +104,15 @@ class Stream:
             path.unlink()
             os.close(descriptor)
             raise
-        self._file, self._path, self._part = descriptor, path, part
+        self._file, self._path, self.part = descriptor, path, part
         self._has_lines, self._began = False, time.monotonic()
 
     def _write(self, lines: bytes, end: Literal["rotated", "stopped"] | None) -> None:
         assert self._file is not None
         self._append(self._file, self._bytes, lines, end)
         if end is not None:
-            _complete(self._file, self._path)
+            with suppress(OSError):  # `recover` does it later
+                _complete(self._file, self._path)
             os.close(self._file)
             self._file = None
 
@@ -159,8 +163,9 @@ def _recover(descriptor: int, path: Path, sign: Sign | None) -> None:
         path.unlink()
         return
     last = msgspec.json.decode(content[start:behind], type=Block)
-    block = chain(last.sha256, content[behind:], "recovered", sign)
-    _write_at(descriptor, len(content), msgspec.json.encode(block) + b"\n")
+    if last.end is None:
+        block = chain(last.sha256, content[behind:], "recovered", sign)
+        _write_at(descriptor, len(content), msgspec.json.encode(block) + b"\n")
     _complete(descriptor, path)
     logger.warning("%s was left by a worker that was killed, and is complete now", path.name)
 

@@ -126,12 +126,13 @@ class DecisionLog:
         while not ends:
             ends = self._ends.wait(BLOCK_SECONDS)
             try:
-                if time.monotonic() >= clean_up_at:
+                part = self._stream.part
+                while self._write() and ends:
+                    pass  # until nothing is left
+                self._stream.rotate()
+                if self._stream.part > part or time.monotonic() >= clean_up_at:
                     clean_up_at = time.monotonic() + _CLEAN_UP_SECONDS
                     self._clean_up()
-                while self._write():
-                    pass
-                self._stream.rotate()
                 if ends:
                     self._stream.close()
                 is_failing = False
