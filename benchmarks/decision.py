@@ -80,6 +80,7 @@ def parts(model_dir: Path) -> dict[str, Callable[[], object]]:
     from serving.policy.observations import to_array
     from serving.policy.sampling import uniforms_of
     from serving.record.drift import Drift
+    from serving.record.shadow import Shadows
     from serving.registry.repository import Repository
     from serving.registry.trial import Trials
     from serving.server.clock import Clock
@@ -98,7 +99,7 @@ def parts(model_dir: Path) -> dict[str, Callable[[], object]]:
     policy, names = repository.policy(), repository.policy().card.observations.names
     api = create_api(settings, repository, metrics, Keys([]))
     drift = Drift(metrics.statistics.arrays, repository)
-    service = DecisionService(settings.max_rows, metrics, drift)
+    service = DecisionService(settings.max_rows, metrics, drift, Shadows(repository, metrics))
     protocol = ActProtocol(repository, BodyReader(settings, api.budget, repository.widest))
 
     body, address = json_body(1), ("127.0.0.1", 1)

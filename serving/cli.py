@@ -152,6 +152,7 @@ def verify(model_dir: Path, trusted_keys: Path | None) -> None:
     help="Only if `compare` finds it better than the served version; else exit status 1.",
 )
 @log_option(required=False)
+@click.option("--shadow/--no-shadow", default=None, help="Compare it, unseen, with the served one.")
 @settings_options("models", "name", "min_return", "trusted_keys")
 def promote(
     version: str | None,
@@ -159,6 +160,7 @@ def promote(
     share: float | None,
     if_better: bool,
     log: Path | None,
+    shadow: bool | None,
     **options: Any,
 ) -> None:
     """Serve VERSION from now on, and after every restart; without VERSION always the newest.
@@ -173,7 +175,7 @@ def promote(
     try:
         if if_better:
             require_better(settings, version, log)
-        click.echo(promote(settings, version, label, share))
+        click.echo(promote(settings, version, label, share, shadow))
     except SelectionError as error:
         raise click.UsageError(str(error)) from error
 

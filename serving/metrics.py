@@ -12,7 +12,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from serving.prometheus_adapter import observe
-from serving.statistics import Statistics
+from serving.statistics import SharedArrays, Statistics
 
 _BATCH_ROWS = [1, 4, 16, 64, 256, 1024, 4096, 16384, 65536]
 _TINY = np.finfo(np.float32).tiny
@@ -27,10 +27,14 @@ class Metrics:
 
     Attributes:
         statistics: what each loaded version was asked, which is in no metric.
+        comparisons: what `serving/record/shadow.py` found, by model and the two versions.
     """
 
-    def __init__(self, statistics: Statistics | None = None) -> None:
+    def __init__(
+        self, statistics: Statistics | None = None, comparisons: SharedArrays | None = None
+    ) -> None:
         self.statistics = statistics or Statistics()
+        self.comparisons = comparisons or SharedArrays(dtype=np.float64)
         registry = self._registry = CollectorRegistry()
         self._collectors: list[Collector] = []
         counter = partial(Counter, registry=registry)
@@ -82,6 +86,18 @@ class Metrics:
         self.swaps = cache(counter("policy_swaps", meaning, model).labels)
         meaning = "Versions that were refused, in each worker."
         self.refusals = cache(counter("policy_refusals", meaning, model).labels)
+        meanings = {
+            "decisions": "Decisions of the served version that its shadow decided about too.",
+            "skipped": "Decisions that the shadow left out, as the worker was busy or it failed.",
+            "failures": "Calls of the shadow that failed.",
+            "agreements": "Decisions for which both prefer the same action.",
+            "kl_nats": "Sum of KL(served, shadow); divide by policy_shadow_decisions_total.",
+            "value_difference": "Sum of the absolute differences of both state values.",
+        }
+        self._shadow = {
+            name: cache(counter(f"policy_shadow_{name}", meaning, model).labels)
+            for name, meaning in meanings.items()
+        }
 
     def add_collector(self, collector: Collector) -> None:
         """Tell what a collector computes of all processes whenever the metrics are asked for."""
@@ -91,8 +107,14 @@ class Metrics:
     def add_model(self, model: str) -> None:
         """Begin with none served, and rare counts at 0: Prometheus sees no count's first value."""
         self.serves(model, -1, "0")
-        for counter in (self.swaps, self.refusals, self._out_of_range_rows):
+        of_shadow = self._shadow.values()
+        for counter in (self.swaps, self.refusals, self._out_of_range_rows, *of_shadow):
             counter(model)
+
+    def compared(self, model: str, **sums: float) -> None:
+        """Count what a shadow did: by its names, what to add to each metric."""
+        for name, value in sums.items():
+            self._shadow[name](model).inc(value)
 
     def serves(self, model: str, version: int, digest: str) -> None:
         """Tell the version that is served, and the hex digits of its digest: 48 bits at most."""

@@ -114,7 +114,7 @@ class VersionReport(msgspec.Struct, frozen=True):
     """One version on disk."""
 
     version: int
-    state: Literal["served", "canary", "labelled", "refused", "waiting"]
+    state: Literal["served", "canary", "shadow", "labelled", "refused", "waiting"]
     reason: Annotated[str, Meta(description="Why it is served, or why not.")]
     digest: Digest = ""
 
@@ -132,6 +132,40 @@ class ModelReport(msgspec.Struct, frozen=True):
             description="Digest of which version each episode gets; equal where all get the same."
         ),
     ]
+
+
+class ObservationComparison(msgspec.Struct, frozen=True):
+    """Where two policies part along one number of the observations, in ten equal bins."""
+
+    name: str
+    edges: Annotated[list[float], Meta(description="11 edges of the bins; both ends are open.")]
+    decisions: Annotated[list[int], Meta(description="Decisions in each bin.")]
+    disagreements: Annotated[
+        list[int], Meta(description="Those with another most probable action.")
+    ]
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    """The served version and its shadow, on what both decided about, in all workers."""
+
+    served: ModelVersion
+    shadow: ModelVersion
+    decisions: Annotated[int, Meta(description="Decisions that were compared.")]
+    skipped: Annotated[int, Meta(description="Decisions that were not, mostly while busy.")]
+    failures: Annotated[int, Meta(description="Calls of the shadow that failed.")]
+    agreement: Annotated[
+        float | None, Meta(description="Fraction with the same most probable action.")
+    ]
+    kl_divergence: Annotated[
+        float | None, Meta(description="Mean of KL(served || shadow), in nats.")
+    ]
+    value_difference: Annotated[
+        float | None, Meta(description="Mean of the shadow's state value minus the served one's.")
+    ]
+    absolute_value_difference: Annotated[
+        float | None, Meta(description="Mean of the absolute value of that difference.")
+    ]
+    observations: list[ObservationComparison]
 
 
 class ModelsReport(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from serving.metrics import Metrics
 from serving.policy.decide import ActResult, DecisionRequest, Results, decide_many
 from serving.record.drift import Drift
+from serving.record.shadow import Shadows
 from serving.statistics import Inferences
 
 if TYPE_CHECKING:
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
 class DecisionService:
     """Decides for many requests, those of one policy in one call, and counts them."""
 
-    def __init__(self, max_rows: int, metrics: Metrics, drift: Drift) -> None:
+    def __init__(self, max_rows: int, metrics: Metrics, drift: Drift, shadows: Shadows) -> None:
         self._max_rows = max_rows
         self._metrics = metrics
         self._drift = drift
+        self._shadows = shadows
 
     def decide_many(self, requests: Sequence[DecisionRequest]) -> Results:
         """Decide; each request gets its result or its error, in their order."""
@@ -48,6 +50,8 @@ class DecisionService:
             self._metrics.requested(policy.name, decisions.rows, decisions.out_of_range_rows)
             if decisions.sampled is not None:
                 self._drift.add(policy, decisions.sampled)
+            done = next(one for one in decisions.results if isinstance(one, ActResult))
+            self._shadows.offer(policy, done.observations, outputs)
         return decisions.results
 
     def count(

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -38,33 +38,39 @@ _SIZE = len(Inferences._fields)
 
 
 class SharedArrays:
-    """Arrays of whole numbers by name, one of each process, in a folder that all of them share.
+    """Arrays of numbers by name, one of each process, in a folder that all of them share.
 
     Each process writes its own files, by its `slot`, and goes on from those that its predecessor
     in that slot left. Without a folder the arrays are of this process alone.
     """
 
-    def __init__(self, folder: Path | None = None, slot: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path | None = None,
+        slot: int = 0,
+        dtype: type[np.int64 | np.float64] = np.int64,
+    ) -> None:
+        self._dtype = dtype
         self._folder = folder
         self._slot = slot
         self._lock = threading.Lock()  # one thread opens a file at a time
-        self._own: dict[str, npt.NDArray[np.int64]] = {}
+        self._own: dict[str, npt.NDArray[Any]] = {}
 
-    def own(self, name: str, size: int) -> npt.NDArray[np.int64]:
+    def own(self, name: str, size: int) -> npt.NDArray[Any]:
         """This process's array of that name and size, to be written in place; first of zeros."""
         with self._lock:
             if name not in self._own:
                 self._own[name] = self._open(name, size)
             return self._own[name]
 
-    def all(self, name: str, size: int) -> list[npt.NDArray[np.int64]]:
+    def all(self, name: str, size: int) -> list[npt.NDArray[Any]]:
         """The arrays of all processes as they are now."""
         if self._folder is None:
             return [self._own[name]] if name in self._own else []
         parts = []
         for path in (self._folder / name).glob("*"):
             with suppress(FileNotFoundError):  # its version was unloaded just now
-                parts.append(np.fromfile(path, np.int64))
+                parts.append(np.fromfile(path, self._dtype))
         return [part for part in parts if part.size == size]  # one may be in the making
 
     def forget(self, name: str) -> None:
@@ -76,8 +82,8 @@ class SharedArrays:
     def _path(self, folder: Path, name: str) -> Path:
         return folder / name / str(self._slot)
 
-    def _open(self, name: str, size: int) -> npt.NDArray[np.int64]:
-        zeros = np.zeros(size, np.int64)
+    def _open(self, name: str, size: int) -> npt.NDArray[Any]:
+        zeros = np.zeros(size, self._dtype)
         if self._folder is None:
             return zeros
         path = self._path(self._folder, name)
@@ -86,7 +92,7 @@ class SharedArrays:
             if not path.exists():
                 # Written, to allocate its space: without, a write through the map is a SIGBUS.
                 path.write_bytes(zeros.tobytes())
-            return np.asarray(np.memmap(path, np.int64, "r+", shape=(size,)))
+            return np.asarray(np.memmap(path, self._dtype, "r+", shape=(size,)))
         except (OSError, ValueError) as error:
             logger.error("from now on the statistics are of this worker alone: %s", error)
             with suppress(OSError):

@@ -227,11 +227,11 @@ def test_a_canary_is_ended_by_no_share_by_its_promotion_and_by_a_rollback(models
         (["4", "--share", "0.1", "--label", "a"], "--label and --share exclude each other"),
         (["--share", "0.1"], "a share needs a version"),
         (["4", "--share", "0"], "version 4 is no canary; there are: 1"),
-        (["2", "--share", "0.1"], "version 2 is served: a canary answers beside another one"),
+        (["2", "--share", "0.1"], "version 2 is served: a canary is beside another one"),
         (["3", "--share", "0.1"], "saved_model.pb is not the file whose checksum is on the card"),
         (["9", "--share", "0.1"], "cartpole has no version 9; there are: 6, 5, 4, 3, 2, 1;"),
         (["4", "--share", "0.6"], "more than 1: 0.5 of version 1, 0.6 of version 4"),
-        (["6", "--share", "0.1"], "its observations are not those of the served version, 2"),
+        (["6", "--share", "0.1"], "of the served version: version 2 is served"),
     ],
 )
 def test_what_cannot_be_a_canary_is_not_selected(

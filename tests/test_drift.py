@@ -21,6 +21,7 @@ from serving.policy.artefact import Histograms, read
 from serving.policy.decide import ActResult, DecisionRequest, SamplingSpec
 from serving.policy.savedmodel import Policy
 from serving.record.drift import BLOCKS, ROWS_AT_ONCE, Bins, Drift, LiveCounts, stability_index
+from serving.record.shadow import Shadows
 from serving.registry.repository import Repository
 from serving.registry.selection import Selection
 from serving.registry.trial import Trials
@@ -224,7 +225,11 @@ def played(trained: Trained, trials: Trials) -> Played:
     repository = Repository(Settings(models=trained.models), metrics, trials)
     repository.refresh()
     drift = Drift(metrics.statistics.arrays, repository)
-    return Played(repository.policy(), DecisionService(1_024, metrics, drift), drift)
+    return Played(
+        repository.policy(),
+        DecisionService(1_024, metrics, drift, Shadows(repository, metrics)),
+        drift,
+    )
 
 
 def test_a_thousand_episodes_raise_no_alert_and_a_shifted_sensor_does(played: Played) -> None:

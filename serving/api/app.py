@@ -22,6 +22,7 @@ from serving.api.tfserving.routes import CONVERTERS, TensorFlowServingRoutes
 from serving.metrics import Metrics
 from serving.record.drift import Drift
 from serving.record.log import DecisionLog
+from serving.record.shadow import Shadows
 from serving.registry.repository import Repository
 from serving.service import DecisionService
 from serving.settings import Settings
@@ -34,6 +35,7 @@ class Api(NamedTuple):
     decisions: DecisionRoutes
     exchange: Exchange
     budget: Budget
+    shadows: Shadows
 
 
 def create_api(
@@ -55,7 +57,8 @@ def create_api(
     table = {rule: protocol.decode for protocol in protocols for rule in protocol.rules}
     drift = Drift(metrics.statistics.arrays, repository)
     metrics.add_collector(drift)
-    service = DecisionService(settings.max_rows, metrics, drift)
+    shadows = Shadows(repository, metrics)
+    service = DecisionService(settings.max_rows, metrics, drift, shadows)
     decisions = DecisionRoutes(table, service, exchange, bodies, log)
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
@@ -66,10 +69,10 @@ def create_api(
     app.register_blueprint(docs_blueprint(repository, settings, keys_are_set=bool(keys)))
     app.register_blueprint(health_blueprint(repository, metrics))
     app.register_blueprint(feedback_blueprint(log, bodies))
-    app.register_blueprint(models_blueprint(repository))
+    app.register_blueprint(models_blueprint(repository, shadows))
     app.register_blueprint(
         InferenceProtocolRoutes(repository, settings, bodies, metrics.statistics).blueprint()
     )
     app.register_blueprint(page_blueprint())
     app.register_blueprint(TensorFlowServingRoutes(repository, bodies).blueprint())
-    return Api(app, decisions, exchange, budget)
+    return Api(app, decisions, exchange, budget, shadows)

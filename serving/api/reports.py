@@ -8,6 +8,7 @@ from serving.api.messages import json_response
 from serving.api.pages import asks_for_page, card_page
 from serving.errors import NotFoundError, NotReadyError
 from serving.metrics import Metrics
+from serving.record.shadow import Shadows
 from serving.registry.repository import Repository
 from serving.schemas import ModelsReport
 
@@ -32,8 +33,8 @@ def health_blueprint(repository: Repository, metrics: Metrics) -> Blueprint:
     return blueprint
 
 
-def models_blueprint(repository: Repository) -> Blueprint:
-    """`GET /models`, `GET /models/<name>` (for people a page) and the pictures on that page."""
+def models_blueprint(repository: Repository, shadows: Shadows) -> Blueprint:
+    """`GET /models`, `GET /models/<name>` (for people a page), its pictures and comparison."""
     blueprint = Blueprint("models", __name__, url_prefix="/models")
 
     @blueprint.get("")
@@ -53,6 +54,10 @@ def models_blueprint(repository: Repository) -> Blueprint:
         response = json_response({**msgspec.to_builtins(report), "policy": card})
         response.vary.add("Accept")
         return response
+
+    @blueprint.get("/<name>/comparison")
+    def comparison(name: str) -> Response:
+        return json_response(shadows.comparison(name))
 
     @blueprint.get("/<name>/learning_curve.png", defaults={"picture": "learning_curve.png"})
     @blueprint.get("/<name>/episode.gif", defaults={"picture": "episode.gif"})

@@ -6,7 +6,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from serving.policy.artefact import ArtefactError, Card, version_number, version_numbers
-from serving.registry.canary import difference
+from serving.registry.assignment import difference, shadow_difference
 from serving.registry.examination import examine_version
 from serving.registry.selection import (
     STABLE,
@@ -20,22 +20,29 @@ from serving.settings import Settings
 
 
 def promote(
-    settings: Settings, text: str | None, label: str | None, share: float | None = None
+    settings: Settings,
+    text: str | None,
+    label: str | None,
+    share: float | None = None,
+    shadow: bool | None = None,
 ) -> str:
     """Select a version of the model, or always the newest; return a report.
 
     With a label the version is only kept loaded; with a share it is a canary, or with 0 it no
-    longer is one. A selection that is invalid is replaced, with its labels and canaries.
+    longer is one; so it is with `shadow`, true or false. A selection that is invalid is replaced,
+    with its labels and canaries.
 
     Raises:
         SelectionError: the version is missing, would be refused or cannot be a canary, or writing
             failed.
     """
     folder = settings.models / settings.name
-    if label is not None and share is not None:
-        raise SelectionError("--label and --share exclude each other")
-    if text is None and (label is not None or share is not None):
-        raise SelectionError(f"a {'label' if share is None else 'share'} needs a version")
+    given = {"label": label, "share": share, "shadow": shadow}
+    roles = [role for role, value in given.items() if value is not None]
+    if len(roles) > 1:
+        raise SelectionError(f"--{roles[0]} and --{roles[1]} exclude each other")
+    if text is None and roles:
+        raise SelectionError(f"a {roles[0]} needs a version")
     if label == STABLE:
         raise SelectionError(f"{STABLE!r} is the label of the served version: omit --label")
     try:
@@ -47,14 +54,20 @@ def promote(
     if share == 0 and version not in canaries:
         listed = ", ".join(map(str, canaries)) or "none"
         raise SelectionError(f"version {text} is no canary; there are: {listed}")
-    if text is not None and share != 0:  # a canary that would be refused can be ended
-        _require_good(settings, text, selection if share else None)
+    if shadow is False and version != selection.shadow:
+        raise SelectionError(f"version {text} is not the shadow")
+    if text is not None and share != 0 and shadow is not False:  # what is refused can be ended
+        _require_good(settings, text, selection, "canary" if share else "shadow" if shadow else "")
     if version is None:
         selection = replace(selection, serve="newest")
         done = "the newest version is served from now on"
     elif label is not None:
         selection = replace(selection, labels={**selection.labels, label: version})
         done = f"version {version} is labelled {label}"
+    elif shadow is not None:
+        selection = replace(selection, shadow=version if shadow else None)
+        what = "the shadow from now on" if shadow else "no longer the shadow"
+        done = f"version {version} is {what}"
     elif share is not None:
         selection = selection.with_share(version, share)
         answers = f"answers {share:g} of the episodes from now on"
@@ -62,6 +75,8 @@ def promote(
     else:
         selection = replace(selection, serve=version).with_share(version, 0)
         ended = ", no longer as a canary" if version in canaries else ""
+        if version == selection.shadow:
+            selection, ended = replace(selection, shadow=None), f"{ended}, no longer as the shadow"
         done = f"version {version} is served from now on{ended}"
     write_selection(folder, selection)
     return f"{settings.name}: {done}{mended}"
@@ -90,8 +105,8 @@ def rollback(settings: Settings) -> str:
     return f"{settings.name}: version {previous} is served from now on instead of {current}{ended}"
 
 
-def _require_good(settings: Settings, text: str, beside: Selection | None) -> None:
-    """Examine a version that is to be served, or to answer beside what a selection serves.
+def _require_good(settings: Settings, text: str, selection: Selection, role: str) -> None:
+    """Examine a version that is to be served, or a canary or shadow beside what is selected.
 
     Raises:
         SelectionError: it is missing, would be refused, or cannot answer in the served one's place.
@@ -105,16 +120,17 @@ def _require_good(settings: Settings, text: str, beside: Selection | None) -> No
     with Trials() as trials:
         try:
             card = examine_version(folder / text, settings, trials).card
-            served = _served(folder, beside, settings, trials) if beside else None
+            served = _served(folder, selection, settings, trials) if role else None
         except ArtefactError as error:
             raise SelectionError(f"{folder / text}: {error}") from error
     if served is None:
         return
     number, served_card = served
     if str(number) == text:
-        raise SelectionError(f"version {text} is served: a canary answers beside another one")
-    if why := difference(card, served_card):
-        raise SelectionError(f"{folder / text}: {why}, {number}")
+        raise SelectionError(f"version {text} is served: a {role} is beside another one")
+    why = (difference if role == "canary" else shadow_difference)(card, served_card)
+    if why:
+        raise SelectionError(f"{folder / text}: {why}: version {number} is served")
 
 
 def _served(

@@ -11,7 +11,7 @@ import time
 from serving.errors import NotFoundError
 from serving.metrics import Metrics
 from serving.policy.savedmodel import Policy
-from serving.registry.canary import Choice
+from serving.registry.assignment import Choice
 from serving.registry.examination import examine
 from serving.registry.selection import Selection, read_selection, write_selection
 from serving.registry.store import Store
@@ -76,6 +76,11 @@ class Repository:
             NotFoundError, NotReadyError: as `choose` does.
         """
         return self.choose(name).policy
+
+    def shadow(self, policy: Policy) -> Policy | None:
+        """What decides too about what a policy decided, if anything does."""
+        versions = self._models.get(policy.name)
+        return versions.shadow(policy) if versions else None
 
     def report(self, name: str) -> ModelReport:
         """List a model's versions, and say which one is served and why."""

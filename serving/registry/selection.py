@@ -29,11 +29,13 @@ class Selection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         serve: a version, the newest that passes its checks, or nothing.
         labels: versions kept loaded beside the served one, by label.
         canaries: versions with a share of the episodes, in the order in which they were added.
+        shadow: a version that decides too, unseen by clients, to be compared with the served one.
     """
 
     serve: Version | Literal["newest", "nothing"] = "newest"
     labels: dict[Annotated[str, msgspec.Meta(pattern="^[a-zA-Z0-9_]+$")], Version] = {}
     canaries: tuple[Canary, ...] = ()
+    shadow: Version | None = None
 
     def __post_init__(self) -> None:
         """Check the canaries together.
@@ -86,8 +88,9 @@ def write_selection(folder: Path, selection: Selection) -> None:
         SelectionError: the selection is invalid, or the folder cannot be written.
     """
     content = msgspec.to_builtins(selection)
-    if not selection.canaries:
-        del content["canaries"]  # which earlier releases of the service do not know
+    for name in ("canaries", "shadow"):
+        if getattr(selection, name) in ((), None):
+            del content[name]  # which earlier releases of the service do not know
     try:
         msgspec.convert(content, Selection)
     except msgspec.ValidationError as error:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from serving.registry.canary import Assignment
+from serving.registry.assignment import Assignment
 from serving.registry.store import SHOWN_DIGITS
 from serving.schemas import VersionReport
 
@@ -29,6 +29,7 @@ def report_version(
     wanted: int | str,
     assignment: Assignment,
     share: float | None,
+    shadow: int | None,
     labels: Sequence[str],
     is_examined: bool,
 ) -> VersionReport:
@@ -40,6 +41,7 @@ def report_version(
         wanted: the version that is selected, "newest" or "nothing".
         assignment: what answers.
         share: that the version has of the episodes, where it is selected as a canary.
+        shadow: the version that is selected as the shadow.
         labels: that the version has.
         is_examined: whether it is being examined now.
     """
@@ -56,6 +58,12 @@ def report_version(
         reason = f"answers no episodes: {excluded}" if excluded else f"{share:g} of the episodes"
         reason = f"{reason}; {labelled}" if labels else reason
         return VersionReport(version, "canary", reason, digest)
+    if version == shadow and version in assignment.beside:
+        reason = assignment.shadow_fault and f"compares nothing: {assignment.shadow_fault}"
+        reason = reason or "decides about what the served version decides"
+        return VersionReport(
+            version, "shadow", f"{reason}; {labelled}" if labels else reason, digest
+        )
     if labels:
         return VersionReport(version, "labelled", labelled, digest)
     if known.reason:

@@ -3,6 +3,7 @@
 import gc
 import logging
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +11,7 @@ from serving.errors import NotFoundError, NotReadyError, first_line
 from serving.metrics import Metrics
 from serving.policy.artefact import ArtefactError, read, version_numbers
 from serving.policy.savedmodel import Policy
-from serving.registry.canary import Assignment, Choice
+from serving.registry.assignment import Assignment, Choice
 from serving.registry.selection import STABLE, SelectionError, read_selection
 from serving.registry.states import Known, report_version, why_none_is_served
 from serving.registry.store import SHOWN_DIGITS, Listing, Store, find_files
@@ -59,6 +60,11 @@ class Versions:
         """The version that answers requests which name no version and belong to no canary."""
         return self._assignment.served
 
+    def shadow(self, policy: Policy) -> Policy | None:
+        """What decides too about what a policy decided, if that is the served one."""
+        assignment = self._assignment
+        return assignment.shadow if policy is assignment.served else None
+
     def choose(self, version: int | None, label: str | None, episode: str | None) -> Choice:
         """The policy to answer with: of a version, else of a label, else of an episode.
 
@@ -88,7 +94,7 @@ class Versions:
     def loaded(self) -> list[Policy]:
         """The policies that can answer, the served one first."""
         assignment = self._assignment
-        beside = (*assignment.canaries.values(), *self._labelled.values())
+        beside = (*assignment.beside.values(), *self._labelled.values())
         return list(dict.fromkeys(filter(None, (assignment.served, *beside))))
 
     def digests(self) -> set[str]:
@@ -119,37 +125,38 @@ class Versions:
         served = next(filter(None, policies), None)
         selection = self._listing.selection
         # Before the one assignment, so that a worker which starts gives no episode another version.
-        canaries, unexamined = self._load_canaries(loaded)
-        self._serve(Assignment(self._name, served, selection.canaries, canaries))
+        chosen = [canary.version for canary in selection.canaries]
+        chosen += [] if selection.shadow is None else [selection.shadow]
+        beside, unexamined = self._load_beside(chosen, loaded)
+        self._serve(Assignment(self._name, served, selection.canaries, beside, selection.shadow))
         if unexamined:
             raise unexamined
         labels = selection.labels
         labelled = {label: self._load(number, loaded) for label, number in labels.items()}
         self._labelled = {label: policy for label, policy in labelled.items() if policy}
-        versions = (canary.version for canary in selection.canaries)
-        asked = {*self._numbers, *candidates, *labels.values(), *versions}
+        asked = {*self._numbers, *candidates, *labels.values(), *chosen}
         self._known = {n: known for n, known in self._known.items() if n in asked}
         digests = {n: known.digest for n, known in self._known.items() if known.digest}
         self._listing = Listing(selection, digests)
         self._store.remember(self._name, self._listing)
 
-    def _load_canaries(
-        self, loaded: dict[tuple[int, str], Policy]
+    def _load_beside(
+        self, chosen: Iterable[int], loaded: dict[tuple[int, str], Policy]
     ) -> tuple[dict[int, Policy], _UnexaminedError | None]:
-        """The canaries that can answer, by version, and that one must be examined first.
+        """Canaries and the shadow, by version, and that one of them must be examined first.
 
-        The served version does not wait for it; the copy that answered before goes on.
+        The served version does not wait for it; the copy that was loaded before goes on.
         """
-        canaries: dict[int, Policy] = {}
+        beside: dict[int, Policy] = {}
         unexamined = None
-        for version in (canary.version for canary in self._listing.selection.canaries):
+        for version in chosen:
             try:
                 policy = self._load(version, loaded)
             except _UnexaminedError as error:
-                policy, unexamined = self._assignment.canaries.get(version), error
+                policy, unexamined = self._assignment.beside.get(version), error
             if policy:
-                canaries[version] = policy
-        return canaries, unexamined
+                beside[version] = policy
+        return beside, unexamined
 
     def report(self, *, default: bool) -> ModelReport:
         """The state of every version on disk; `default` is whether `/act` uses this model."""
@@ -158,9 +165,11 @@ class Versions:
             self.refresh()
         assignment = self._assignment
         served = assignment.served.version if assignment.served else None
-        shares = {one.version: one.share for one in self._listing.selection.canaries}
-        # A canary that is missing too: its share has gone to the served version.
-        numbers = sorted({*self._numbers, *shares}, reverse=True)
+        selection = self._listing.selection
+        shares = {one.version: one.share for one in selection.canaries}
+        # Also what is missing though it is selected to be beside the served version.
+        beside = {*shares} if selection.shadow is None else {*shares, selection.shadow}
+        numbers = sorted({*self._numbers, *beside}, reverse=True)
         versions = [self._report(one, assignment, shares.get(one)) for one in numbers]
         return ModelReport(self._name, default, served, versions, assignment.selection)
 
@@ -258,6 +267,7 @@ class Versions:
             wanted=self._wanted(),
             assignment=assignment,
             share=share,
+            shadow=self._listing.selection.shadow,
             labels=[label for label, one in self._labelled.items() if one.version == version],
             is_examined=version == self._being_examined,
         )

@@ -93,15 +93,19 @@ class Server(BaseApplication):
 
     def load(self) -> Flask:
         """Make a worker's application; gunicorn calls it after the fork."""
+        import numpy as np
+
         from serving.api.app import create_api
         from serving.metrics import Metrics
         from serving.record.log import DecisionLog
         from serving.registry.repository import Repository
         from serving.registry.store import Store
-        from serving.statistics import Statistics
+        from serving.statistics import SharedArrays, Statistics
 
-        statistics = Statistics(Path(os.environ[METRICS_FOLDER], "statistics"), self.slot)
-        self.metrics = Metrics(statistics)
+        folder = Path(os.environ[METRICS_FOLDER])
+        statistics = Statistics(folder / "statistics", self.slot)
+        comparisons = SharedArrays(folder / "comparisons", self.slot, np.float64)
+        self.metrics = Metrics(statistics, comparisons)
         self.metrics.worker_starts.inc()
         store = Store(*self.versions_folders)
         repository = Repository(self.settings, self.metrics, self.trials, store)

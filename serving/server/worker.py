@@ -125,6 +125,9 @@ class Worker(BaseWorker):
         self._dispatch()
         if self._api.budget.is_exceeded():
             self._pool.relieve()
+        if self._api.shadows.is_due():
+            self._pool.poll(0)
+            self._api.shadows.run(is_busy=bool(self._pool.ready))
         self.iterations += 1
         if self._clock.now - self._last_housekeeping >= 1.0:
             self._last_housekeeping = self._clock.now

@@ -26,7 +26,7 @@ from serving.policy.decide import ActResult, DecisionRequest, SamplingSpec
 from serving.policy.observations import require_shape
 from serving.policy.outputs import PolicyOutputs
 from serving.policy.savedmodel import Policy
-from serving.registry.canary import Choice
+from serving.registry.assignment import Choice
 from serving.registry.repository import Repository
 
 _LENGTH_OF_JSON = "Inference-Header-Content-Length"

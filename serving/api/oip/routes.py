@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 _TF_DATATYPES = {"DT_FLOAT": "FP32", "DT_INT64": "INT64"}
 _PLATFORM = "tensorflow_savedmodel"
-_LOADED = ("served", "canary", "labelled")
+_LOADED = ("served", "canary", "shadow", "labelled")
 _LOAD_DECODER = msgspec.json.Decoder(LoadRequest)
 _INDEX_DECODER = msgspec.json.Decoder(IndexRequest)
 

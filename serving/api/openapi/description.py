@@ -36,6 +36,7 @@ from serving.policy.observations import FLOAT32_OVERFLOW
 from serving.schemas import (
     ActRequest,
     ActResponse,
+    Comparison,
     FeedbackRequest,
     FeedbackResponse,
     Health,
@@ -48,6 +49,7 @@ Schema = dict[str, Any]
 
 _TYPES = [ActRequest, ActResponse, FeedbackRequest, FeedbackResponse, Health, ModelsReport]
 _TYPES += [
+    Comparison,
     ModelCard,
     Problem,
     IndexRequest,

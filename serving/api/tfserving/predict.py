@@ -14,7 +14,7 @@ from serving.policy.artefact import version_number
 from serving.policy.columns import Columns
 from serving.policy.decide import ActResult, DecisionRequest, SamplingSpec
 from serving.policy.observations import require_shape
-from serving.registry.canary import Choice
+from serving.registry.assignment import Choice
 from serving.registry.repository import Repository
 
 if TYPE_CHECKING:

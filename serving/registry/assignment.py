@@ -1,4 +1,4 @@
-"""Which version answers which episode: the served one, or a canary with a share of the episodes."""
+"""Which of the loaded versions answers which episode, and which one decides unseen beside it."""
 
 import hashlib
 import math
@@ -39,7 +39,10 @@ class Assignment:
         served: the version that answers all other requests, if there is one.
         canaries: the policies of the loaded canaries, by version.
         excluded: why some of these answer no episodes, by version.
-        selection: digest of all of this, 12 hex digits, another one where any episode could have
+        beside: all that are loaded to be canaries or the shadow, by version.
+        shadow: decides too about what the served version decides, if it is loaded and can.
+        shadow_fault: why not, if the selected shadow is loaded.
+        selection: digest of what answers, 12 hex digits, another one where any episode could have
             another policy; empty where no version is served.
     """
 
@@ -49,17 +52,31 @@ class Assignment:
         served: "Policy | None" = None,
         canaries: Iterable[Canary] = (),
         loaded: Mapping[int, "Policy"] = MappingProxyType({}),
+        shadow: int | None = None,
     ) -> None:
         """Assign shares to the canaries that are `loaded`; the served version has the others'."""
         canaries = list(canaries)
         self.served = served
-        self.canaries = loaded
+        self.beside = loaded
+        self.shadow = None if shadow is None else loaded.get(shadow)
+        self.shadow_fault = ""
+        if self.shadow:
+            self.shadow_fault = (
+                shadow_difference(self.shadow.card, served.card)
+                if served
+                else "no version is served"
+            )
+        if self.shadow_fault or self.shadow is served:
+            self.shadow = None
+        self.canaries = {
+            one.version: loaded[one.version] for one in canaries if one.version in loaded
+        }
         excluded = {
             version: difference(policy.card, served.card) if served else "no version is served"
-            for version, policy in loaded.items()
+            for version, policy in self.canaries.items()
         }
         self.excluded = {version: why for version, why in excluded.items() if why}
-        answering = {n: policy for n, policy in loaded.items() if n not in self.excluded}
+        answering = {n: policy for n, policy in self.canaries.items() if n not in self.excluded}
         self.selection = _digest(model, served, canaries, answering) if served else ""
         self._prefix = f"{model}/".encode()
         if served:
@@ -99,6 +116,13 @@ def difference(card: Card, served: Card) -> str:
     if card.actions != served.actions:
         return "its actions are not those of the served version"
     return ""
+
+
+def shadow_difference(card: Card, served: Card) -> str:
+    """Why the decisions of two policies cannot be compared; empty if they can."""
+    if card.environment != served.environment:
+        return f"its environment is {card.environment}, and the served version's another"
+    return difference(card, served)
 
 
 def _digest(

@@ -1,0 +1,85 @@
+"""What a shadow costs clients: latency at half load with and without it, in turn.
+
+    python -m benchmarks.shadow_load --models models [--rounds 5] [--seconds 4]
+
+The newest version of cartpole serves, and a copy of it is its shadow in every second part of a
+round. Half load is half of what wrk gets at the same connections, without a shadow. The ratio is
+that of the 99th percentiles of one round; needs `wrk`.
+"""
+
+import json
+import shutil
+import statistics
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks.common import median_and_range, table
+from benchmarks.serving_load import full_load, json_body, paced_load, require_wrk
+from benchmarks.serving_services import newest_version, running
+
+CONNECTIONS = 16
+WORKERS = 2
+SETTLE_SECONDS = 3.0  # more than two looks of every worker at the models folder
+
+
+@click.command()
+@click.option("--models", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--rounds", default=5, show_default=True)
+@click.option("--seconds", default=4, show_default=True, help="Of each measurement.")
+def main(models: Path, rounds: int, seconds: int) -> None:
+    """Print the latency without and with a shadow, and what the shadow compared."""
+    require_wrk()
+    body = json_body(1)
+    with tempfile.TemporaryDirectory() as folder:
+        copies = Path(folder, "models")
+        for version in ("1", "2"):
+            shutil.copytree(newest_version(models), copies / "cartpole" / version)
+        selection = copies / "cartpole" / "serve.json"
+        selection.write_text('{"serve": 1}')
+        with running("ours", copies, WORKERS) as service:
+            service.wait_until_ready(body, WORKERS)
+            full = full_load(service.url, body, connections=CONNECTIONS, seconds=seconds)
+            rate = full.requests / full.seconds / 2
+            click.echo(f"half load: {rate:,.0f} requests/s over {CONNECTIONS} connections")
+            latencies: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
+            for _ in range(rounds):
+                for has_shadow in (False, True):
+                    select(selection, has_shadow=has_shadow)
+                    seen = paced_load(
+                        service.url, body, rate=rate, seconds=seconds, connections=CONNECTIONS
+                    )
+                    latencies[has_shadow].append((seen.p50_ms, seen.p99_ms))
+            compared = comparison(service.url)
+    rows = [["", "p50 in ms", "p99 in ms"]]
+    for has_shadow, seen_by_round in latencies.items():
+        columns = zip(*seen_by_round, strict=True)
+        name = "with a shadow" if has_shadow else "without"
+        rows.append([name, *(median_and_range(column, 3) for column in columns)])
+    click.echo(table(rows))
+    pairs = zip(latencies[True], latencies[False], strict=True)
+    ratio = statistics.median(one[1] / other[1] for one, other in pairs)
+    click.echo(f"ratio of the p99: median {ratio:.3f}; at most 1.1 is wanted")
+    click.echo(f"last round: {compared['decisions']} compared, {compared['skipped']} skipped")
+
+
+def select(selection: Path, *, has_shadow: bool) -> None:
+    """Have the service follow another selection."""
+    aside = selection.with_suffix(".aside")
+    aside.write_text(json.dumps({"serve": 1} | ({"shadow": 2} if has_shadow else {})))
+    aside.rename(selection)
+    time.sleep(SETTLE_SECONDS)
+
+
+def comparison(url: str) -> Any:
+    """What the service found."""
+    with urllib.request.urlopen(f"{url}/models/cartpole/comparison") as answer:  # noqa: S310
+        return json.load(answer)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""The shadow: a version that decides, after the answers are sent, about what was just decided.
+
+It runs in the worker's own loop, between answers: calls of policies from several threads are
+slower than one after the other. Clients see nothing of it but the time that it takes, so that is
+bounded; what does not fit is counted as skipped.
+"""
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from serving.errors import NotFoundError
+from serving.metrics import Metrics
+from serving.policy.observations import FloatArray
+from serving.policy.outputs import PolicyOutputs
+from serving.record.comparison import Sums, Table, compare, report
+from serving.registry.repository import Repository
+from serving.schemas import Comparison, ModelVersion
+
+if TYPE_CHECKING:
+    from serving.policy.savedmodel import Policy  # imports TensorFlow
+
+logger = logging.getLogger(__name__)
+
+# At most so much of a worker's time: fewer requests than one in 100 meet it, so that the 99th
+# percentile of their latency is what it was.
+TIME_SHARE = 0.005
+MAX_ROWS = 512  # that are kept until they are compared, in one call
+PUT_OFF_SECONDS = 60.0  # after a failure
+
+
+class _Batch(NamedTuple):
+    observations: FloatArray  # [B, O]
+    outputs: PolicyOutputs  # of the served version
+
+
+class _Pair:
+    """The served version of a model and its shadow."""
+
+    def __init__(self, served: "Policy", shadow: "Policy") -> None:
+        self.served, self.shadow = served, shadow
+        self.key = (
+            f"{served.name}/{served.version}-{served.digest}-{shadow.version}-{shadow.digest}"
+        )
+        self.batches: list[_Batch] = []
+        self.rows = 0  # of the batches
+        self.skipped = 0
+        self.rests_until = 0.0  # by `time.monotonic`, after a failure
+        self.has_failed = False
+
+    def size(self) -> int:
+        """Of the array that holds what is known of this pair."""
+        return Table.size(len(self.served.card.observations.names))
+
+
+class Shadows:
+    """Has the shadows of all models decide, and compares them with the served versions."""
+
+    def __init__(self, repository: Repository, metrics: Metrics) -> None:
+        self._repository = repository
+        self._metrics = metrics
+        self._lock = threading.Lock()  # decisions are offered by several threads
+        self._pairs: dict[str, _Pair] = {}  # by model
+        self._next = 0.0  # time at which a shadow may decide again
+
+    def offer(self, served: "Policy", observations: FloatArray, outputs: PolicyOutputs) -> None:
+        """Keep what a version has just decided about observations `[B, O]`, if it has a shadow."""
+        shadow = self._repository.shadow(served)
+        if shadow is None:
+            return
+        with self._lock:
+            pair = self._pairs.get(served.name)
+            if pair is None or (pair.served, pair.shadow) != (served, shadow):
+                if pair is not None:
+                    self._metrics.comparisons.forget(pair.key)
+                pair = self._pairs[served.name] = _Pair(served, shadow)
+            is_resting = pair.rests_until > time.monotonic()
+            room = 0 if is_resting else MAX_ROWS - pair.rows
+            rows = len(observations)
+            if rows > room:
+                observations = observations[:room]
+                outputs = PolicyOutputs._make(output[:room] for output in outputs)
+                pair.skipped += rows - room
+            if room:
+                pair.batches.append(_Batch(observations, outputs))
+                pair.rows += len(observations)
+
+    def is_due(self) -> bool:
+        """Whether there is something to do, and time for it."""
+        return bool(self._pairs) and time.monotonic() >= self._next
+
+    def run(self, *, is_busy: bool) -> None:
+        """Compare what was offered; the worker calls it when the answers are sent.
+
+        Args:
+            is_busy: whether requests are waiting; then it is only counted what was skipped.
+        """
+        started = time.monotonic()
+        for pair in list(self._pairs.values()):
+            with self._lock:
+                skipped, pair.skipped = pair.skipped, 0
+                batches: list[_Batch] = []
+                if not is_busy:
+                    batches, pair.batches, pair.rows = pair.batches, [], 0
+            if self._repository.shadow(pair.served) is not pair.shadow:
+                # The versions have changed, and their counts end with them.
+                with self._lock:
+                    if self._pairs.get(pair.served.name) is pair:
+                        del self._pairs[pair.served.name]
+                        self._metrics.comparisons.forget(pair.key)
+                continue
+            if skipped:
+                self._add(pair, _only(pair, Sums(skipped=skipped)))
+            if batches:
+                self._add(pair, self._decide(pair, batches))
+        ended = time.monotonic()
+        self._next = ended + (ended - started) / TIME_SHARE
+
+    def comparison(self, name: str) -> Comparison:
+        """What the workers have found of the served version of a model and its shadow.
+
+        Raises:
+            NotFoundError: there is no such model, or no shadow beside a served version.
+            NotReadyError: no version of the model is served.
+        """
+        served = self._repository.policy(name)
+        shadow = self._repository.shadow(served)
+        if shadow is None:
+            raise NotFoundError(f"no shadow of {name} is loaded: see promote VERSION --shadow")
+        pair = _Pair(served, shadow)
+        parts = self._metrics.comparisons.all(pair.key, pair.size())
+        table = Table.from_array(np.sum([np.zeros(pair.size()), *parts], axis=0))
+        return report(table, _identity(served), _identity(shadow), served.ranges)
+
+    def _decide(self, pair: _Pair, batches: list[_Batch]) -> Table:
+        """The comparison of batches; that nothing but a failure came of them if one is wrong."""
+        observations = np.concatenate([batch.observations for batch in batches])
+        served = PolicyOutputs._make(
+            map(np.concatenate, zip(*(batch.outputs for batch in batches), strict=True))
+        )
+        rows = len(observations)
+        try:
+            # Only the most probable actions and the logits are compared, which need no randomness.
+            decided = pair.shadow.act(
+                observations, np.zeros(rows, np.float32), np.ones(rows, np.bool_)
+            )
+            return compare(observations, served, decided, pair.served.ranges)
+        except Exception:  # whatever it is, it is the shadow's and hurts no client
+            if not pair.has_failed:
+                which = f"{pair.shadow.name} version {pair.shadow.version}"
+                seconds = PUT_OFF_SECONDS
+                logger.exception("the shadow %s failed, and rests for %g s", which, seconds)
+            pair.has_failed = True
+            pair.rests_until = time.monotonic() + PUT_OFF_SECONDS
+            return _only(pair, Sums(failures=1, skipped=rows))
+
+    def _add(self, pair: _Pair, table: Table) -> None:
+        own = self._metrics.comparisons.own(pair.key, pair.size())
+        own += table.to_array()
+        sums = table.sums
+        self._metrics.compared(
+            pair.served.name,
+            decisions=sums.decisions,
+            skipped=sums.skipped,
+            failures=sums.failures,
+            agreements=sums.agreements,
+            kl_nats=sums.kl_nats,
+            value_difference=sums.absolute_value_difference,
+        )
+
+
+def _only(pair: _Pair, sums: Sums) -> Table:
+    zeros = Table.from_array(np.zeros(pair.size()))
+    return zeros._replace(sums=sums)
+
+
+def _identity(policy: "Policy") -> ModelVersion:
+    return ModelVersion(policy.name, policy.version, policy.digest)

@@ -1,0 +1,320 @@
+"""The shadow: compared with the served version, at no cost that a client can see."""
+
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import urllib3
+
+from serving.client import PolicyClient
+from serving.metrics import Metrics
+from serving.policy.observations import Ranges
+from serving.policy.outputs import PolicyOutputs
+from serving.record.comparison import BINS, compare
+from serving.record.shadow import MAX_ROWS, PUT_OFF_SECONDS, Shadows
+from serving.registry.repository import Repository
+from serving.registry.selection import Selection, write_selection
+from serving.registry.trial import Trials
+from serving.schemas import Comparison
+from serving.settings import Settings
+from tests.artefacts import edit_card, publish
+from tests.conftest import Trained, run, running_service, wait_until
+from tests.test_act import ROW
+from tests.test_metrics_endpoint import Running
+from tests.test_promotion import (
+    _trials_of_the_session,  # noqa: F401  # a fixture
+    lay_out,
+    mistake,
+    say,
+    selected,
+)
+
+
+def ranges_of(low: list[float], high: list[float]) -> Ranges:
+    return Ranges(["x", "y"][: len(low)], np.array(low, np.float32), np.array(high, np.float32))
+
+
+def outputs(logits: list[list[float]], values: list[float]) -> PolicyOutputs:
+    array = np.array(logits, np.float32)
+    odds = np.exp(array)
+    greedy = array.argmax(axis=1)
+    zeros = np.zeros(len(values), np.float32)
+    probabilities = odds / odds.sum(axis=1, keepdims=True)
+    return PolicyOutputs(array, probabilities, greedy, greedy, zeros, np.array(values, np.float32))
+
+
+def test_a_comparison_worked_out_by_hand() -> None:
+    observations = np.array([[-9, 0], [-0.95, 5], [0.99, 10], [9, 99]], np.float32)
+    even, three_to_one = [0.0, 0.0], [math.log(3), 0.0]
+    served = outputs([even, three_to_one, three_to_one, [0.0, 1.0]], [1, 2, 3, 4])
+    shadow = outputs([three_to_one, even, three_to_one, [1.0, 0.0]], [2, 1, 3, 6])
+    table = compare(observations, served, shadow, ranges_of([-1, 0], [1, 10]))
+    # KL of (1/2, 1/2) from (3/4, 1/4), the contrary, and of softmax(0, 1) from softmax(1, 0)
+    kl_nats = 0.5 * math.log(4 / 3) + 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
+    kl_nats += math.tanh(0.5)
+    sums = table.sums
+    assert (sums.decisions, sums.agreements, sums.skipped, sums.failures) == (4, 3, 0, 0)
+    assert sums.kl_nats == pytest.approx(kl_nats, rel=1e-6)
+    assert (sums.value_difference, sums.absolute_value_difference) == (2, 4)
+    assert table.decisions.tolist() == [[2, *[0] * 8, 2], [1, 0, 0, 0, 0, 1, 0, 0, 0, 2]]
+    assert table.disagreements.tolist() == [[0] * 9 + [1]] * 2
+
+
+def test_a_number_that_never_varied_in_training_has_a_bin_at_each_end() -> None:
+    ranges = ranges_of([1], [1])
+    observations = np.array([[0], [1], [2]], np.float32)
+    one = outputs([[0.0, 1.0]] * 3, [0] * 3)
+    assert compare(observations, one, one, ranges).decisions.tolist() == [[2, *[0] * 8, 1]]
+
+
+@pytest.fixture
+def models(trained: Trained, tmp_path: Path) -> Path:
+    """Versions 1, 2 and 4 are good; 3 is damaged, 5 not solved; 2 is served, 4 is its shadow."""
+    models = lay_out(trained, tmp_path)
+    write_selection(models / "cartpole", Selection(2, shadow=4))
+    return models
+
+
+class Decided:
+    """A repository whose served version decides, and its shadow after it."""
+
+    def __init__(self, models: Path, trials: Trials) -> None:
+        self.metrics = Metrics()
+        self.repository = Repository(Settings(models=models), self.metrics, trials)
+        self.repository.refresh()
+        self.shadows = Shadows(self.repository, self.metrics)
+
+    def decide(self, rows: int) -> None:
+        policy = self.repository.policy()
+        observations = np.zeros((rows, 4), np.float32)
+        decided = policy.act(observations, np.zeros(rows, np.float32), np.ones(rows, np.bool_))
+        self.shadows.offer(policy, observations, decided)
+
+    def comparison(self) -> Comparison:
+        return self.shadows.comparison("cartpole")
+
+
+@pytest.fixture
+def decided(models: Path, trials: Trials) -> Decided:
+    return Decided(models, trials)
+
+
+def test_what_has_no_room_and_what_comes_while_busy_is_skipped_and_counted(
+    decided: Decided,
+) -> None:
+    decided.decide(3)
+    decided.decide(MAX_ROWS)
+    decided.decide(1)
+    decided.shadows.run(is_busy=True)
+    assert (decided.comparison().decisions, decided.comparison().skipped) == (0, 4)
+    assert decided.comparison().agreement is None
+    decided.shadows.run(is_busy=False)
+    found = decided.comparison()
+    assert (found.decisions, found.skipped, found.agreement) == (MAX_ROWS, 4, 1.0)
+    assert [sum(one.decisions) for one in found.observations] == [MAX_ROWS] * 4
+
+
+def test_a_shadow_that_fails_is_counted_logged_once_and_put_off(
+    decided: Decided, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shadow = decided.repository.shadow(decided.repository.policy())
+    assert shadow is not None
+    now = 1_000.0
+    monkeypatch.setattr("serving.record.shadow.time.monotonic", lambda: now)
+
+    def fail(*_: object) -> PolicyOutputs:
+        raise RuntimeError("broken")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(shadow, "act", fail)
+        for _ in range(2):
+            decided.decide(2)
+            decided.shadows.run(is_busy=False)
+            decided.decide(3)  # while it rests
+            decided.shadows.run(is_busy=False)
+            now += PUT_OFF_SECONDS
+    assert caplog.text.count("the shadow cartpole version 4 failed, and rests for 60 s") == 1
+    found = decided.comparison()
+    assert (found.decisions, found.skipped, found.failures) == (0, 10, 2)
+    decided.decide(2)
+    decided.shadows.run(is_busy=False)
+    assert decided.comparison().decisions == 2
+
+
+def test_the_counts_begin_anew_with_other_versions_and_nothing_is_kept_of_the_old(
+    decided: Decided, models: Path
+) -> None:
+    decided.decide(2)
+    decided.shadows.run(is_busy=False)
+    assert decided.comparison().decisions == 2
+    write_selection(models / "cartpole", Selection(2, shadow=1))
+    decided.repository.refresh()
+    assert decided.comparison().decisions == 0
+    decided.shadows.run(is_busy=False)
+    write_selection(models / "cartpole", Selection(2, shadow=4))
+    decided.repository.refresh()
+    assert decided.comparison().decisions == 0
+
+
+def test_a_shadow_is_selected_and_ended_by_commands(models: Path) -> None:
+    (models / "cartpole" / "serve.json").write_text('{"serve": 2}')
+    printed = say(models, "promote", "4", "--shadow")
+    assert printed == "cartpole: version 4 is the shadow from now on\n"
+    assert selected(models) == {"serve": 2, "labels": {}, "shadow": 4}
+    printed = say(models, "promote", "4", "--no-shadow")
+    assert printed == "cartpole: version 4 is no longer the shadow\n"
+    assert selected(models) == {"serve": 2, "labels": {}}
+    say(models, "promote", "4", "--shadow")
+    printed = say(models, "promote", "4")
+    assert printed == "cartpole: version 4 is served from now on, no longer as the shadow\n"
+    assert selected(models) == {"serve": 4, "labels": {}}
+
+
+def of_another_environment(model_dir: Path) -> None:
+    edit_card(model_dir, lambda card: card.update(environment="Acrobot-v1"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["6", "--shadow"], "its environment is Acrobot-v1, and the served version's another"),
+        (["3", "--shadow"], "saved_model.pb is not the file whose checksum is on the card"),
+        (["2", "--shadow"], "version 2 is served: a shadow is beside another one"),
+        (["4", "--shadow", "--share", "0.1"], "--share and --shadow exclude each other"),
+        (["--shadow"], "a shadow needs a version"),
+        (["1", "--no-shadow"], "version 1 is not the shadow"),
+    ],
+)
+def test_what_cannot_be_a_shadow_is_not_selected(
+    models: Path, trained: Trained, arguments: list[str], message: str
+) -> None:
+    publish(trained.model_dir, models / "cartpole" / "6", of_another_environment)
+    before = selected(models)
+    assert message in mistake(models, "promote", *arguments)
+    assert selected(models) == before
+
+
+def test_a_shadow_of_another_environment_in_the_file_compares_nothing_and_is_told(
+    models: Path, trained: Trained, trials: Trials
+) -> None:
+    publish(trained.model_dir, models / "cartpole" / "6", of_another_environment)
+    write_selection(models / "cartpole", Selection(2, shadow=6))
+    decided = Decided(models, trials)
+    assert decided.repository.shadow(decided.repository.policy()) is None
+    reports = {one.version: one for one in decided.repository.report("cartpole").versions}
+    assert reports[6].state == "shadow"
+    assert reports[6].reason.startswith("compares nothing: its environment is Acrobot-v1")
+
+
+def test_a_shadow_that_is_missing_is_told_and_costs_nothing(models: Path, trials: Trials) -> None:
+    write_selection(models / "cartpole", Selection(2, shadow=77))
+    decided = Decided(models, trials)
+    decided.decide(1)
+    assert not decided.shadows.is_due()
+    reports = {one.version: one for one in decided.repository.report("cartpole").versions}
+    assert (reports[77].state, reports[77].reason[:15]) == ("refused", "it is not there")
+
+
+@pytest.fixture(scope="module")
+def other_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy that was trained from another seed, and decides differently."""
+    folder = tmp_path_factory.mktemp("other")
+    where = ("--models", str(folder / "models"), "--run-dir", str(folder / "run"))
+    finished = run("training", "train", "--seed", "7", *where)
+    assert finished.returncode == 0, finished.stderr
+    return folder / "models" / "cartpole" / "1"
+
+
+@pytest.fixture(scope="module")
+def running(
+    trained: Trained, other_policy: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("shadow")
+    models = shutil.copytree(trained.models, folder / "models")
+    publish(other_policy, models / "cartpole" / "2")
+    write_selection(models / "cartpole", Selection(1, shadow=2))
+    with running_service(models, folder / "log", "--poll-seconds", "0.1") as service:
+        PolicyClient(service.url).wait_until_ready(60)
+        running = Running(service, models)
+        wait_until(lambda: states_of_2(running) == {"shadow"})
+        yield running
+
+
+def states_of_2(running: Running) -> set[str]:
+    """The state of version 2 in every worker."""
+    reports = [running.send("GET", "/models/cartpole").json()["versions"] for _ in range(10)]
+    return {one["state"] for versions in reports for one in versions if one["version"] == 2}
+
+
+def comparison(running: Running) -> dict[str, Any]:
+    answer = running.send("GET", "/models/cartpole/comparison")
+    assert answer.status == 200
+    found: dict[str, Any] = answer.json()
+    msgspec.convert(found, Comparison)
+    return found
+
+
+def test_both_workers_compare_what_they_decided_and_any_of_them_tells_the_sum(
+    running: Running, trained: Trained
+) -> None:
+    generator = np.random.default_rng(0)
+    card = json.loads((trained.model_dir / "assets.extra" / "policy.json").read_text())
+    low, high = (np.array(card["observations"][name]) for name in ("seen_low", "seen_high"))
+    rows = generator.uniform(low, high, (400, 4)).tolist()
+    before = running.scrape()
+    for row in rows:
+        answer = running.act([row])  # over new connections, so that both workers decide
+        assert answer["model"]["version"] == 1
+    wait_until(lambda: comparison(running)["decisions"] + comparison(running)["skipped"] == 400)
+    found = comparison(running)
+    assert found["decisions"] >= 200
+    assert 0.3 < found["agreement"] < 1
+    assert found["kl_divergence"] > 0
+    assert (found["served"]["version"], found["shadow"]["version"]) == (1, 2)
+    assert found["absolute_value_difference"] >= abs(found["value_difference"])
+    disagreements = round((1 - found["agreement"]) * found["decisions"])
+    for one, lowest, highest in zip(found["observations"], low, high, strict=True):
+        assert (sum(one["decisions"]), sum(one["disagreements"])) == (
+            found["decisions"],
+            disagreements,
+        )
+        assert one["edges"][0] == pytest.approx(lowest)
+        assert one["edges"][-1] == pytest.approx(highest)
+        assert len(one["edges"]) == BINS + 1
+    after = running.scrape()
+    key = ("policy_shadow_decisions_total", "model=cartpole")
+    assert after[key] - before.get(key, 0) == found["decisions"]
+
+
+def test_the_comparison_is_described_in_openapi(running: Running) -> None:
+    import jsonschema_rs
+
+    api = running.send("GET", "/openapi.json").json()
+    schema = {"$ref": "#/components/schemas/Comparison", "components": api["components"]}
+    jsonschema_rs.validate(schema, comparison(running))
+
+
+def test_without_a_shadow_there_is_no_comparison(running: Running) -> None:
+    assert running.send("GET", "/models/none/comparison").status == 404
+    states = {
+        one["version"]: one for one in running.send("GET", "/models/cartpole").json()["versions"]
+    }
+    assert states[2]["state"] == "shadow"
+    assert states[2]["reason"] == "decides about what the served version decides"
+    say(running.models, "promote", "2", "--no-shadow")
+
+    def statuses() -> set[int]:
+        path = "/models/cartpole/comparison"
+        return {running.send("GET", path).status for _ in range(10)}
+
+    wait_until(lambda: statuses() == {404})
+    assert (
+        urllib3.request("POST", f"{running.service.url}/act", json={"observation": ROW}).status
+        == 200
+    )
