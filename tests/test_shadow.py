@@ -200,6 +200,12 @@ def test_what_cannot_be_a_shadow_is_not_selected(
     assert selected(models) == before
 
 
+def test_what_is_no_version_ends_no_shadow_where_there_is_none(models: Path) -> None:
+    write_selection(models / "cartpole", Selection(2))
+    assert "version latest is not the shadow" in mistake(models, "promote", "latest", "--no-shadow")
+    assert selected(models)["serve"] == 2
+
+
 def test_a_shadow_of_another_environment_in_the_file_compares_nothing_and_is_told(
     models: Path, trained: Trained, trials: Trials
 ) -> None:

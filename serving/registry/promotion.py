@@ -33,8 +33,8 @@ def promote(
     with its labels and canaries.
 
     Raises:
-        SelectionError: the version is missing, would be refused or cannot be a canary, or writing
-            failed.
+        SelectionError: the version is missing, would be refused or cannot be what is asked for,
+            or writing failed.
     """
     folder = settings.models / settings.name
     given = {"label": label, "share": share, "shadow": shadow}
@@ -54,7 +54,7 @@ def promote(
     if share == 0 and version not in canaries:
         listed = ", ".join(map(str, canaries)) or "none"
         raise SelectionError(f"version {text} is no canary; there are: {listed}")
-    if shadow is False and version != selection.shadow:
+    if shadow is False and (version is None or version != selection.shadow):
         raise SelectionError(f"version {text} is not the shadow")
     if text is not None and share != 0 and shadow is not False:  # what is refused can be ended
         _require_good(settings, text, selection, "canary" if share else "shadow" if shadow else "")
