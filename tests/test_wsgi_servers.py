@@ -122,6 +122,7 @@ ASKED = [
     ),
     *(Ask(method, path) for method in ("PUT", "DELETE") for path in ("/v2", "/v2/", "/v1/models")),
     *(Ask("GET", path) for path in ("/models", "/models/cartpole", "/models/no")),
+    Ask("GET", "/models/cartpole/comparison"),
     Ask("GET", "/models/cartpole", headers={"Accept": "text/html"}),
     Ask("GET", "/models/cartpole/episode.gif"),
     Ask("GET", "/models/cartpole/learning_curve.png"),
