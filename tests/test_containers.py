@@ -104,7 +104,7 @@ def test_memory_and_processes_are_limited(project: Project) -> None:
 
 def test_every_setting_of_the_service_can_be_a_variable_of_compose(project: Project) -> None:
     # The others are given by the image, or name files that would have to be mounted.
-    others = {"models", "host", "port", "trusted_keys", "api_keys_file"}
+    others = {"models", "host", "port", "trusted_keys", "api_keys_file", "decision_log_key"}
     expected = {f"SERVING_{setting.name.upper()}" for setting in fields(Settings)}
     expected -= {f"SERVING_{name.upper()}" for name in others}
     shown = project.run(
@@ -119,12 +119,16 @@ def test_containers_are_unprivileged_and_the_models_read_only(project: Project) 
     assert service["Config"]["User"] == "10001:0"
     assert service["HostConfig"]["ReadonlyRootfs"]
     assert service["HostConfig"]["CapDrop"] == ["ALL"]
-    (mount,) = service["Mounts"]
-    assert not mount["RW"]
+    assert {mount["Destination"]: mount["RW"] for mount in service["Mounts"]} == {
+        "/app/models": False,
+        "/app/record": True,
+    }
     user = project.run("exec", "-T", "serve", "id", "-u")
     assert user.stdout.strip() == "10001"
     written = project.run("exec", "-T", "serve", "touch", "/app/models/x")
     assert written.returncode != 0
+    written = project.run("exec", "-T", "serve", "touch", "/app/record/x")
+    assert written.returncode == 0
 
 
 def test_train_takes_options_and_its_version_is_served(project: Project) -> None:

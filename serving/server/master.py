@@ -167,9 +167,10 @@ def require_threads(settings: Settings) -> None:
     cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):  # of Linux
         cores = len(os.sched_getaffinity(0))
-    # Each has six besides, one of them a process, and two of TensorFlow's for each core; a
-    # version that is tried takes six.
-    count = settings.workers * (settings.threads + 6 + 2 * cores) + 6
+    # Each has five besides, one of them a process, two of TensorFlow's for each core, and one that
+    # writes the decision log; a version that is tried takes six.
+    besides = 5 + 2 * cores + (settings.decision_log is not None)
+    count = settings.workers * (settings.threads + besides) + 6
     barrier = threading.Barrier(count)
     with ThreadPoolExecutor(count) as executor:
         try:

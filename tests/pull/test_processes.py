@@ -192,7 +192,8 @@ def test_the_compose_profile_adds_pull_with_the_limits_of_what_writes_the_models
     assert pulling["build"]["target"] == "pull"
     assert pulling["environment"]["SERVING_SOURCE"] == SOURCE
     # Everything else is the same: hardened, with limits, and the models can be written.
-    own = {"build", "command", "environment", "profiles", "restart"}
+    assert pulling["volumes"] == operate["volumes"][:1]
+    own = {"build", "command", "environment", "profiles", "restart", "volumes"}
     assert {k: v for k, v in pulling.items() if k not in own} == {
         k: v for k, v in operate.items() if k not in own
     }
