@@ -344,11 +344,11 @@ class Fleet:
         self.services = services
 
     def selections(self) -> set[str]:
-        return {
-            service.send("GET", "/models/cartpole").json()["selection"]
-            for service in self.services
-            for _ in range(10)  # new connections, so that both workers answer
-        }
+        # New connections, so that both workers answer.
+        asked = [service for service in self.services for _ in range(10)]
+        answers = [service.send("GET", "/models/cartpole") for service in asked]
+        assert [answer.data for answer in answers if answer.status != 200] == []
+        return {answer.json()["selection"] for answer in answers}
 
     def select(self, *arguments: str) -> None:
         """Change the selection and wait until every worker has it."""
