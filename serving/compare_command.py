@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.decorators import FC
 
-from serving.schemas import ModelVersion
 from serving.settings import Settings, settings_options
 
 if TYPE_CHECKING:
@@ -57,6 +56,7 @@ def compare(champion: int, challenger: int, log: Path, as_json: bool, **options:
     from serving.record.policies import Policies
     from serving.registry.store import Store
     from serving.registry.trial import Trials
+    from serving.schemas import ModelVersion
 
     # Trials before this process runs TensorFlow.
     with Trials() as trials, Policies(settings.models, None, trials) as policies, Store() as store:

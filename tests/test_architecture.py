@@ -19,6 +19,7 @@ from tests.conftest import ROOT
 LAYERS = [
     {"__main__"},
     {"cli"},
+    {"version_commands"},
     {"record_commands", "compare_command"},
     {"server"},
     {"api"},
