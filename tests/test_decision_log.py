@@ -15,8 +15,8 @@ import urllib3
 
 from serving.metrics import Metrics
 from serving.record import log as decision_log
-from serving.record.files import Stream, delete_old
-from serving.record.lines import Block, Decision, Head, Lost
+from serving.record.files import Stream, delete_old, recover
+from serving.record.lines import Block, Decision, Feedback, Head, Lost
 from serving.record.log import DecisionLog
 from serving.record.reader import LogError, read_lines, read_sections
 from serving.schemas import FeedbackRequest
@@ -202,6 +202,31 @@ def test_the_oldest_files_go_when_all_take_too_much_or_are_too_old(folder: Path)
     assert [line.number for line in read_lines(folder)] == [4, 5]
     delete_old(folder, days=3, total_bytes=sum(sizes[-2:]), file_bytes=0)
     assert sorted(folder.iterdir()) == paths[-2:]
+
+
+def test_what_a_killed_worker_left_is_completed_and_what_another_begins_is_left_alone(
+    folder: Path,
+) -> None:
+    killed = stream(folder)
+    killed.write(numbered(1, 2), 3)
+    (path,) = folder.iterdir()
+    content = path.read_bytes() + numbered(3, 1)[0] + numbered(4, 1)[0][:20]
+    left = path.with_name(path.name.replace("-000001", "0-000001"))
+    left.write_bytes(content)
+    begun, forgotten = (folder / f"1-{name}-000001.jsonl.open" for name in ("ab", "cd"))
+    begun.touch()
+    forgotten.touch()
+    os.utime(forgotten, (0, 0))
+    recover(folder, None)
+    assert path.exists()  # its worker lives: it holds the lock
+    assert begun.exists()
+    assert not forgotten.exists()
+    completed = lines_of(left.with_suffix(""))
+    assert [line.number for line in completed if isinstance(line, Feedback)] == [1, 2, 3]
+    assert isinstance(completed[-1], Block)
+    assert completed[-1].end == "recovered"
+    recover(folder, None)
+    assert not left.exists()
 
 
 def test_all_files_together_stay_within_the_limit(trained: Trained, folder: Path) -> None:

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 FILE_SECONDS = 3600.0
 MAX_FILE_BYTES = 64 * 1024 * 1024
+_MAKING_SECONDS = 60.0
 _BLOCK_START = b'{"type":"block"'
 
 Sign = Callable[[str], str]  # the signature of a hash
@@ -159,8 +160,9 @@ def _recover(descriptor: int, path: Path, sign: Sign | None) -> None:
     content = content[: content.rfind(b"\n") + 1]
     start = content.rfind(_BLOCK_START)
     behind = content.find(b"\n", start) + 1
-    if start == -1:  # not even its head was written
-        path.unlink()
+    if start == -1:  # another worker makes it just now, or was killed before its head was written
+        if time.time() - os.fstat(descriptor).st_mtime > _MAKING_SECONDS:
+            path.unlink()
         return
     last = msgspec.json.decode(content[start:behind], type=Block)
     if last.end is None:
