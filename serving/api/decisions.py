@@ -154,7 +154,8 @@ class DecisionRoutes:
                     if columns is None:
                         columns = by_batch[id(result.batch)] = Columns(result)
                     answers[index] = encode(result, columns)
-                    decided.append(Decided(calls[index].id, decision, result, columns))
+                    if self._log is not None:
+                        decided.append(Decided(calls[index].id, decision, result, columns))
             is_encoded = time.perf_counter_ns()
             self._service.count(requests, results, (started, is_decoded, is_decided, is_encoded))
             if self._log is not None:
