@@ -137,7 +137,7 @@ def test_prometheus_scrapes_the_real_service_and_the_dashboard_shows_it(
                     data = query_api(url, "query", query=query)
                     if "changes(" not in expression:  # no version was swapped
                         assert data["result"], expression
-                wait_until(lambda: healths(url) == ["ok"] * 13)
+                wait_until(lambda: healths(url) == ["ok"] * 14)
                 alerts = query_api(url, "alerts")["alerts"]
                 assert [alert for alert in alerts if alert["state"] == "firing"] == []
         scraped = urllib3.request(

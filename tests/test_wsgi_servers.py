@@ -100,6 +100,7 @@ ASKED = [
         },
     ),
     Ask("POST", "/v2/models/cartpole/infer", INFER, key=None),
+    Ask("POST", "/feedback", {"episode": "e", "return": 1.0}),
     Ask("GET", "/v2/models/cartpole/config"),
     Ask("GET", "/v2/models/cartpole/versions/1/config"),
     Ask("GET", "/v2/models/no/stats"),

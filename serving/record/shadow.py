@@ -17,11 +17,11 @@ from serving.metrics import Metrics
 from serving.policy.observations import FloatArray
 from serving.policy.outputs import PolicyOutputs
 from serving.record.comparison import Sums, Table, compare, report
-from serving.registry.repository import Repository
 from serving.schemas import Comparison, ModelVersion
 
 if TYPE_CHECKING:
     from serving.policy.savedmodel import Policy  # imports TensorFlow
+    from serving.registry.repository import Repository  # does too
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class _Pair:
 class Shadows:
     """Has the shadows of all models decide, and compares them with the served versions."""
 
-    def __init__(self, repository: Repository, metrics: Metrics) -> None:
+    def __init__(self, repository: "Repository", metrics: Metrics) -> None:
         self._repository = repository
         self._metrics = metrics
         self._lock = threading.Lock()  # decisions are offered by several threads

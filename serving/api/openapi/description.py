@@ -227,7 +227,7 @@ def _feedback_requests(schema: Schema, max_rows: int) -> Schema:
             schemas[name] = schema | {
                 "title": name,
                 "description": f"A {content} by its {subject}.",
-                "properties": {key: properties[key] for key in properties.keys() - excluded},
+                "properties": {k: v for k, v in properties.items() if k not in excluded},
                 "required": [subject, content],
             }
     one_of = [_reference("schemas", name) for name in schemas]
