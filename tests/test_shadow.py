@@ -248,7 +248,9 @@ def running(
     with running_service(models, folder / "log", "--poll-seconds", "0.1") as service:
         PolicyClient(service.url).wait_until_ready(60)
         running = Running(service, models)
-        wait_until(lambda: states_of_2(running) == {"shadow"})
+        loaded = "shadow of cartpole: version 2"
+        wait_until(lambda: service.log.read_text().count(loaded) == 2)  # of both workers
+        assert states_of_2(running) == {"shadow"}
         yield running
 
 

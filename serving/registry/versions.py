@@ -247,6 +247,9 @@ class Versions:
         self._assignment = assignment
         if assignment.selection != earlier.selection and (assignment.canaries or earlier.canaries):
             logger.info("canaries of %s: %s", self._name, assignment.describe())
+        if assignment.shadow is not earlier.shadow:
+            which = f"version {assignment.shadow.version}" if assignment.shadow else "none"
+            logger.info("shadow of %s: %s", self._name, which)
         del earlier  # and its policies
         if policy is before:
             return
