@@ -385,6 +385,7 @@ def ask(pool: urllib3.PoolManager, url: str, episode: str | None) -> int:
     return version
 
 
+@pytest.mark.long
 def test_every_worker_of_every_replica_gives_an_episode_the_same_version(fleet: Fleet) -> None:
     fleet.select("4", "--share", str(SHARE))
     episodes = EPISODES[:1_000]
@@ -399,6 +400,7 @@ def test_every_worker_of_every_replica_gives_an_episode_the_same_version(fleet: 
                     assert ask(fresh, service.service.url, episode) == version
 
 
+@pytest.mark.long
 def test_a_growing_and_an_ending_canary_is_followed_without_an_error(fleet: Fleet) -> None:
     fleet.select("4", "--share", "0.3")
     for service in fleet.services:
@@ -416,6 +418,7 @@ def test_a_growing_and_an_ending_canary_is_followed_without_an_error(fleet: Flee
         }
 
 
+@pytest.mark.long
 def test_a_canary_that_breaks_while_it_answers_costs_no_answer(fleet: Fleet) -> None:
     fleet.select("1", "--share", "0.5")
     canary = next(one for one in EPISODES if number_of(one) < 0.5)
@@ -431,6 +434,7 @@ def test_a_canary_that_breaks_while_it_answers_costs_no_answer(fleet: Fleet) -> 
     assert of_1["reason"].endswith("; the served version answers its 0.5 of the episodes")
 
 
+@pytest.mark.long
 def test_loading_and_unloading_keep_the_canaries(models: Path, tmp_path: Path) -> None:
     select(models, (4, 1.0))
     (models / "cartpole").chmod(0o777)

@@ -112,6 +112,7 @@ def test_the_interval_has_all_differences_that_no_bet_disproved() -> None:
     assert found.low < 80 < found.high
 
 
+@pytest.mark.long
 def test_the_interval_only_gets_narrower_and_an_answer_stays(
     returns: dict[int, DoubleArray],
 ) -> None:
@@ -129,6 +130,7 @@ def test_the_interval_only_gets_narrower_and_an_answer_stays(
     assert first == episodes_to_better(stream)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("mean", "share"), [(480, 0.5), (480, 0.1), (260, 0.5), (260, 0.1)])
 def test_equal_policies_have_an_answer_in_at_most_5_percent_however_often_one_looks(
     returns: dict[int, DoubleArray], mean: int, share: float
@@ -136,6 +138,7 @@ def test_equal_policies_have_an_answer_in_at_most_5_percent_however_often_one_lo
     assert wrong_answers(returns[mean], share, 400, 1_000, seed=4) <= 20
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("share", [0.5, 0.1])
 def test_a_policy_that_is_20_returns_better_is_found(
     returns: dict[int, DoubleArray], share: float
@@ -150,6 +153,7 @@ def test_a_policy_that_is_20_returns_better_is_found(
     assert found.low < -20 < found.high < 0
 
 
+@pytest.mark.long
 def test_what_is_left_to_do_is_estimated_within_a_factor_of_three(
     returns: dict[int, DoubleArray],
 ) -> None:

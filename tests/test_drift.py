@@ -317,6 +317,7 @@ def test_a_card_without_histograms_has_no_index(
     assert "policy_observation_psi{" not in client.get("/metrics").text
 
 
+@pytest.mark.long
 def test_a_real_service_tells_one_index_a_number_until_another_version_is_served(
     trained: Trained, tmp_path: Path
 ) -> None:

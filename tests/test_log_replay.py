@@ -67,6 +67,7 @@ def recorded(
         yield Recorded(folder / "record", policies)
 
 
+@pytest.mark.long
 def test_the_command_proves_a_log_and_says_what_is_wrong(
     recorded: Recorded, signed: Path, key: Key, tmp_path: Path
 ) -> None:

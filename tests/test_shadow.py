@@ -268,6 +268,7 @@ def comparison(running: Running) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.long
 def test_both_workers_compare_what_they_decided_and_any_of_them_tells_the_sum(
     running: Running, trained: Trained
 ) -> None:
@@ -300,6 +301,7 @@ def test_both_workers_compare_what_they_decided_and_any_of_them_tells_the_sum(
     assert after[key] - before.get(key, 0) == found["decisions"]
 
 
+@pytest.mark.long
 def test_the_comparison_is_described_in_openapi(running: Running) -> None:
     import jsonschema_rs
 
@@ -308,6 +310,7 @@ def test_the_comparison_is_described_in_openapi(running: Running) -> None:
     jsonschema_rs.validate(schema, comparison(running))
 
 
+@pytest.mark.long
 def test_without_a_shadow_there_is_no_comparison(running: Running) -> None:
     assert running.send("GET", "/models/none/comparison").status == 404
     states = {
