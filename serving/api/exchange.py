@@ -12,8 +12,8 @@ from flask import Flask, Response, g, request
 from serving.api.forwarding import client_address, traceparent
 from serving.api.keys import Key, Keys
 from serving.api.messages import PLAIN_WORD
-from serving.api.pages import asks_for_page, card_page
-from serving.errors import InsufficientRightError, NotReadyError, UnauthorizedError
+from serving.api.pages import page_without_key
+from serving.errors import InsufficientRightError, MissingKeyError, NotReadyError
 from serving.metrics import Metrics
 from serving.settings import Settings
 
@@ -127,10 +127,9 @@ class Exchange:
                 return Response(status=HTTPStatus.NO_CONTENT, headers=_PREFLIGHT)
             try:
                 g.key = self.admit(request.path, request.headers.get("Authorization"))
-            except UnauthorizedError:
-                if request.endpoint == "models.model" and asks_for_page():
-                    # The same for every name: it tells nobody which models there are.
-                    return card_page()
+            except MissingKeyError:
+                if (page := page_without_key(request.endpoint)) is not None:
+                    return page
                 raise
             if self.is_ending and request.path in _READINESS:
                 raise NotReadyError("the service is ending")

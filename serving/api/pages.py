@@ -1,9 +1,9 @@
-"""The live page and the page of a policy card: static files, which ask the API like any client."""
+"""The pages: the same files for everybody, which ask the API for their data like any client."""
 
 from functools import cache
 from pathlib import Path
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, render_template, request
 
 from serving.errors import NotFoundError
 
@@ -14,8 +14,9 @@ CONTENT_SECURITY_POLICY = (
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
+_WEB = Path(__file__).parent.parent / "web"
+
 _CONTENT_TYPES = {
-    ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
@@ -25,24 +26,23 @@ _CONTENT_TYPES = {
 @cache
 def _files() -> dict[str, bytes]:
     """The folder `web`, read once: a request's path is only ever looked up in this dict."""
-    paths = (Path(__file__).parent.parent / "web").iterdir()
+    paths = _WEB.iterdir()
     return {path.name: path.read_bytes() for path in paths if path.suffix in _CONTENT_TYPES}
 
 
 def page_blueprint() -> Blueprint:
     """`GET /` and `GET /web/<file>`."""
-    blueprint = Blueprint("page", __name__)
+    blueprint = Blueprint("page", __name__, template_folder=str(_WEB))
 
     @blueprint.get("/")
     def page() -> Response:
-        return _answer("index.html")
+        return _page("index.html", root="", page="live")
 
     @blueprint.get("/web/<name>")
     def part(name: str) -> Response:
-        # The pages have addresses of their own, which their relative links count from.
-        if name not in _files() or name.endswith(".html"):
+        if name not in _files():
             raise NotFoundError(f"there is no file {name!r} in /web")
-        return _answer(name)
+        return _answer(_files()[name], _CONTENT_TYPES[Path(name).suffix])
 
     return blueprint
 
@@ -53,15 +53,35 @@ def asks_for_page() -> bool:
     return request.accept_mimetypes.best_match(kinds) == "text/html"
 
 
-def card_page() -> Response:
-    """The page that shows the policy card at its own address, asked for there with `text/html`."""
-    response = _answer("card.html")
+def page_without_key(endpoint: str | None) -> Response | None:
+    """The page that asks a browser for the key that this route wants, if there is one.
+
+    It is the same for every model: it tells nobody which models there are.
+    """
+    if endpoint not in ("models.model", "docs.docs") or not asks_for_page():
+        return None
+    if endpoint == "models.model":
+        return card_page()
+    response = _page("docs-key.html", root="", page="docs")
     response.vary.add("Accept")
     return response
 
 
-def _answer(name: str) -> Response:
-    response = Response(_files()[name], content_type=_CONTENT_TYPES[Path(name).suffix])
+def card_page() -> Response:
+    """The page that shows the policy card at its own address, asked for there with `text/html`."""
+    response = _page("card.html", root="../", page="card")
+    response.vary.add("Accept")
+    return response
+
+
+def _page(template: str, *, root: str, page: str) -> Response:
+    """A page; `root` leads from its address to the service's, so that links are relative."""
+    html = render_template(template, root=root, page=page)
+    return _answer(html.encode(), "text/html; charset=utf-8")
+
+
+def _answer(content: bytes, content_type: str) -> Response:
+    response = Response(content, content_type=content_type)
     response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
     response.headers["Referrer-Policy"] = "no-referrer"
     # Kept, but asked about each time: a page never runs with parts of another release.

@@ -4,6 +4,7 @@ import { Carts, move, observations } from "./carts.js";
 import { UnavailableError, RefusedError, ServiceClient } from "./client.js";
 import { connect, held, settings, showPaused } from "./controls.js";
 import { find, setText } from "./dom.js";
+import { linkCard, showServed } from "./header.js";
 import { announce, showProblem, showUncaughtErrors, untilAnswered } from "./notices.js";
 import { STEPS_PER_SECOND } from "./physics.js";
 import { Readouts } from "./readouts.js";
@@ -140,9 +141,7 @@ function showModel({ name, version }) {
   if (model !== null && model.name === name && model.version === version) return;
   if (model !== null) announce(`Now served: ${name} version ${version}.`);
   model = { name, version };
-  const link = find("model");
-  link.href = `models/${encodeURIComponent(name)}`;
-  setText(link, `${name} version ${version}`);
+  showServed(name, version);
 }
 
 function showWarnings(warnings) {
@@ -151,6 +150,7 @@ function showWarnings(warnings) {
   warnedAt = performance.now();
   const more = warnings.length > 1 ? ` (and ${warnings.length - 1} more)` : "";
   setText(find("warnings"), `The service warns: ${warnings[0]}${more}`);
+  find("warnings").title = warnings.join("\n");
 }
 
 /** Whether the served policy is for CartPole, which is all that this page can draw. */
@@ -158,6 +158,7 @@ async function servesCartPole() {
   const { environment } = await untilAnswered(client, async () => {
     const { models } = await client.json("models");
     const [{ name }] = models; // the default one
+    linkCard(name);
     const { policy } = await client.json(`models/${encodeURIComponent(name)}`);
     if (policy === null) throw new UnavailableError(`no version of ${name} is loaded yet`);
     return policy;

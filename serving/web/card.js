@@ -3,6 +3,7 @@
 import { drawHeatMap } from "./charts.js";
 import { RefusedError, ServiceClient } from "./client.js";
 import { find } from "./dom.js";
+import { linkCard, showServed } from "./header.js";
 import { showProblem, showUncaughtErrors, untilAnswered } from "./notices.js";
 import { ANGLE_LIMIT } from "./physics.js";
 import { pageColors } from "./stage.js";
@@ -113,9 +114,13 @@ function across(limit) {
   return Array.from({ length: HEAT_CELLS }, (_, i) => limit * ((2 * i) / (HEAT_CELLS - 1) - 1));
 }
 
-async function showHeatMap(version, { names, seen_low, seen_high }) {
-  const [angle, velocity] = ["pole_angle", "pole_angular_velocity"].map((n) => names.indexOf(n));
-  if (angle < 0 || velocity < 0) return;
+/** The columns of the pole's angle and its angular velocity; null if there are none. */
+function heatColumns({ names }) {
+  const columns = ["pole_angle", "pole_angular_velocity"].map((name) => names.indexOf(name));
+  return columns.includes(-1) ? null : columns;
+}
+
+async function showHeatMap(version, [angle, velocity], { names, seen_low, seen_high }) {
   const velocityLimit = Math.max(-seen_low[velocity], seen_high[velocity]);
   const [angles, velocities] = [across(ANGLE_LIMIT), across(velocityLimit)];
   const rows = velocities.flatMap((speed) =>
@@ -130,7 +135,7 @@ async function showHeatMap(version, { names, seen_low, seen_high }) {
   if (!right.every(Number.isFinite)) {
     throw new RefusedError("a probability of the action right is not a number");
   }
-  find("heat-section").hidden = false;
+  find("heat-section").classList.remove("pending");
   const ends = { angle: ANGLE_LIMIT, velocity: velocityLimit };
   for (const [axis, limit] of Object.entries(ends)) {
     find(`${axis}-low`).textContent = (-limit).toFixed(2);
@@ -152,32 +157,45 @@ function showHeatTable(map, angles, velocities) {
   find("heat-rows").replaceChildren(...rows.filter(some).reverse());
 }
 
-/** The card lists every file of the artefact, and so whether the pictures were exported. */
-async function showPictures({ checksums }) {
-  const figures = { "learning_curve.png": "learning-curve", "episode.gif": "episode" };
-  for (const [file, id] of Object.entries(figures)) {
-    if (!(`assets.extra/${file}` in checksums)) continue;
+/** The pictures of this version by the place for each: the card lists all files of the artefact. */
+function pictures({ checksums }) {
+  const places = { "learning_curve.png": "learning-curve", "episode.gif": "episode" };
+  return Object.entries(places).filter(([file]) => `assets.extra/${file}` in checksums);
+}
+
+async function showPictures(all) {
+  for (const [file, id] of all) {
     const url = await untilAnswered(client, () => client.picture(`${here}/${file}`));
     find(id).querySelector("img").src = url;
-    find(id).hidden = find("pictures").hidden = false;
   }
+}
+
+/** Make room for what comes with later answers, so that they move nothing. */
+function reserve(heat, all) {
+  find("heat-section").hidden = heat === null;
+  find("pictures").hidden = all.length === 0;
+  for (const [, id] of all) find(id).hidden = false;
   find("episode").open = !matchMedia("(prefers-reduced-motion: reduce)").matches;
 }
 
 async function show() {
   const { version, versions, policy } = await untilAnswered(client, () => client.json(here));
+  linkCard(name);
   find("card").hidden = false;
   showVersions(versions);
   if (policy === null) {
     showProblem(`No version of ${name} is served.`);
     return;
   }
+  showServed(name, version);
   showOrigin(version, policy);
   showEvaluations(policy);
   showRanges(policy.observations);
   find("json").textContent = JSON.stringify(policy, null, 2);
-  await showPictures(policy);
-  await showHeatMap(version, policy.observations);
+  const [heat, all] = [heatColumns(policy.observations), pictures(policy)];
+  reserve(heat, all);
+  await showPictures(all);
+  if (heat !== null) await showHeatMap(version, heat, policy.observations);
 }
 
 showUncaughtErrors();

@@ -1,7 +1,9 @@
 /** Requests to the service that this page comes from. */
 
-const SERVICE = new URL("../", import.meta.url);
+export const SERVICE = new URL("../", import.meta.url);
 const TIMEOUT_MS = 10_000;
+/** By path: other services of this origin have other keys. */
+const STORED_KEY = `api-key ${SERVICE.pathname}`;
 
 /** No response, 429 or 5xx: worth a retry. */
 export class UnavailableError extends Error {
@@ -17,12 +19,13 @@ export class KeyError extends Error {}
 /** An error that a retry will not change. */
 export class RefusedError extends Error {}
 
-/** Sends requests; keeps the API key only in memory. */
+/** Sends requests; all pages in this tab share the API key, until it is closed. */
 export class ServiceClient {
-  #key = "";
+  #key = storedKey();
 
   set key(key) {
     this.#key = key;
+    storeKey(key);
   }
 
   /** Get actions for rows of observations; `path` selects the model, by default the default one. */
@@ -39,11 +42,17 @@ export class ServiceClient {
     return decision;
   }
 
+  /** Get text. */
+  async text(path, accept, options = {}) {
+    const response = await this.#request(path, accept, options);
+    return inTime(response.text());
+  }
+
   /** Get JSON. */
   async json(path, options = {}) {
-    const response = await this.#request(path, "application/json", options);
+    const text = await this.text(path, "application/json", options);
     try {
-      return JSON.parse(await inTime(response.text()));
+      return JSON.parse(text);
     } catch (error) {
       if (!(error instanceof SyntaxError)) throw error;
       throw new RefusedError(`The response to ${path} is not JSON: ${error.message}`);
@@ -74,6 +83,23 @@ export class ServiceClient {
     );
     if (!response.ok) throw await problem(response);
     return response;
+  }
+}
+
+// Where a browser forbids storage, even to name it raises: the key is then kept in memory only.
+function storedKey() {
+  try {
+    return sessionStorage.getItem(STORED_KEY) ?? "";
+  } catch {
+    return "";
+  }
+}
+
+function storeKey(key) {
+  try {
+    sessionStorage.setItem(STORED_KEY, key);
+  } catch {
+    // The next page asks again.
   }
 }
 

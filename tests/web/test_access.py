@@ -11,7 +11,7 @@ from tests.conftest import Service
 from tests.web.conftest import Visit
 from tests.web.test_live_page import acts_on, number, wait_for
 
-PAGES = ["/", "/models/cartpole"]
+PAGES = ["/", "/models/cartpole", "/docs"]
 
 
 def tab_to(page: Page, selector: str) -> None:
@@ -45,7 +45,7 @@ def test_everything_works_by_keyboard(service: Service, visit: Visit) -> None:
     page.keyboard.press("ArrowRight")
     expect(page.get_by_label("16", exact=True)).to_be_checked()
     tab_to(page, "#spread")
-    tab_to(page, "#model")  # wraps around to the link to the card
+    tab_to(page, "#card-link")  # wraps around to the link to the card
     tab_to(page, "#pause")
     with page.expect_request(acts_on(16, deterministic=True)):
         page.keyboard.press("Space")
@@ -125,8 +125,10 @@ def test_axe_finds_no_serious_violation(
 def settle(page: Page, path: str) -> None:
     """Wait until the page is complete, and pause the carts."""
     if path == "/":
-        expect(page.locator("#model")).to_be_visible()
+        expect(page.locator("#served-model")).to_have_text("cartpole version 1")
         page.get_by_role("button", name="Pause").click()
+    elif path == "/docs":
+        expect(page.get_by_role("heading", name="POST /act", exact=True)).to_be_visible()
     else:
         expect(page.locator("#heat-section")).to_be_visible()
         page.evaluate("document.querySelectorAll('details').forEach((d) => (d.open = true))")

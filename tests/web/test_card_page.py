@@ -118,12 +118,6 @@ def test_pictures_are_shown_if_they_were_exported(page: Page, trained: Trained) 
             expect(picture).to_be_hidden()
 
 
-def test_the_two_pages_link_to_each_other(page: Page, service: Service) -> None:
-    page.get_by_role("link", name="Live policy").click()
-    page.get_by_role("link", name="cartpole version 1").click()
-    expect(page).to_have_url(f"{service.url}/models/cartpole")
-
-
 @pytest.mark.parametrize(("name", "path"), [("page", "/"), ("card", "/models/cartpole")])
 def test_screenshots(name: str, path: str, service: Service, visit: Visit) -> None:
     page = visit(service.url + path, viewport={"width": 1200, "height": 900})

@@ -58,7 +58,7 @@ def test_it_shows_the_policy_outputs(still: Page) -> None:
     with still.expect_response("**/act") as answered:
         still.get_by_role("button", name="Step").click()
     decision = answered.value.json()
-    expect(still.locator("#model")).to_have_text("cartpole version 1")
+    expect(still.locator("#served-model")).to_have_text("cartpole version 1")
     probabilities, logits = decision["action_probabilities"][0], decision["action_logits"][0]
     expect(still.locator("#probability-left")).to_have_text(f"{100 * probabilities[0]:.1f} %")
     expect(still.locator("#probability-right")).to_have_text(f"{100 * probabilities[1]:.1f} %")

@@ -1,6 +1,7 @@
 """`GET /openapi.json`, and the same for people at `GET /docs`."""
 
 from contextlib import suppress
+from urllib.parse import quote
 
 from flask import Blueprint, Response, render_template
 
@@ -12,7 +13,9 @@ from serving.registry.repository import Repository
 from serving.settings import Settings
 
 # The page is plain HTML made here: it needs no script, and nothing from another host.
-POLICY = "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+POLICY = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
 
 
 def docs_blueprint(repository: Repository, settings: Settings, *, keys_are_set: bool) -> Blueprint:
@@ -33,8 +36,26 @@ def docs_blueprint(repository: Repository, settings: Settings, *, keys_are_set: 
     @blueprint.get("/docs")
     def docs() -> Response:
         page = render_template(
-            "docs.html", api=description(), to_json=to_json, name_in=referenced_name
+            "docs.html",
+            api=description(),
+            to_json=to_json,
+            name_in=referenced_name,
+            root="",
+            page="docs",
+            **_served_by_default(repository),
         )
         return Response(page, headers={"Content-Security-Policy": POLICY})
 
     return blueprint
+
+
+def _served_by_default(repository: Repository) -> dict[str, str]:
+    """What the header of the page says of the default model, and the address of its card."""
+    try:
+        policy = repository.policy()
+    except NotReadyError:
+        return {}
+    return {
+        "served": f"{policy.name} version {policy.version}",
+        "card": f"models/{quote(policy.name, safe='')}",
+    }
