@@ -1,6 +1,6 @@
 /** The live page: the service selects the carts' actions, one request in flight at a time. */
 
-import { Carts, move, observations } from "./carts.js";
+import { Carts, driveByUser, move, observations } from "./carts.js";
 import { UnavailableError, RefusedError, ServiceClient } from "./client.js";
 import { connect, held, settings, showPaused } from "./controls.js";
 import { find, setText } from "./dom.js";
@@ -14,6 +14,12 @@ import { Pacer } from "./timing.js";
 const WRITE_EVERY_MS = 100;
 const DESCRIBE_EVERY_MS = 2000;
 const WARNING_STAYS_MS = 2000;
+const DRIVERS = {
+  policy: "Driven by the policy",
+  user: "Driven by you",
+  both: "Driven by you and by the policy, so that it counts for neither",
+  nobody: "You did not steer",
+};
 
 const darkness = matchMedia("(prefers-color-scheme: dark)");
 
@@ -49,7 +55,7 @@ function write() {
 
 function describe() {
   const [position, , angle] = carts.watched.state;
-  const many = carts.all.length > 1 ? `${carts.all.length} carts. The framed one: ` : "";
+  const many = carts.all.length > 1 ? `${carts.all.length} carts. The first: ` : "";
   const degrees = (angle * 180) / Math.PI;
   find("stage").setAttribute(
     "aria-label",
@@ -119,11 +125,9 @@ async function frame(single) {
 
 function moveCart(cart, policyAction) {
   let action = policyAction;
-  if (settings.byHand && cart === carts.watched) {
-    cart.byHand = true;
-    // CartPole has no action without a push: alternate while no direction is held.
-    action = held.direction === 0 ? cart.steps % 2 : Number(held.direction > 0);
-    readouts.droveByHand(action);
+  if (settings.byUser && cart === carts.watched) {
+    action = driveByUser(cart, held.direction);
+    if (held.direction !== 0) readouts.steered(action);
   }
   if (action !== 0 && action !== 1) {
     throw new RefusedError(`The response has the action ${action}, which is neither 0 nor 1.`);
@@ -131,9 +135,8 @@ function moveCart(cart, policyAction) {
   if (!move(cart, action)) return;
   readouts.ended(cart);
   if (cart === carts.watched) {
-    const who = cart.byHand ? "Driven by you" : "Driven by the policy";
     const end = cart.fell ? "it fell" : "the time limit";
-    setText(find("last-episode"), `${who}: ${cart.steps} steps, then ${end}.`);
+    setText(find("last-episode"), `${DRIVERS[cart.driver]}: ${cart.steps} steps, then ${end}.`);
   }
 }
 

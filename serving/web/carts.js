@@ -14,13 +14,21 @@ class Cart {
     this.state = startState(spread);
     this.steps = 0;
     this.action = null;
-    this.byHand = false;
+    this.stepsByUser = 0;
+    this.steered = false;
     this.rest = 0;
     this.fell = false;
   }
 
   get ended() {
     return this.rest > 0;
+  }
+
+  /** Whose episode this is: an episode of which the user drove only a part is nobody's best. */
+  get driver() {
+    if (this.stepsByUser === 0) return "policy";
+    if (this.stepsByUser < this.steps) return "both";
+    return this.steered ? "user" : "nobody";
   }
 }
 
@@ -59,6 +67,18 @@ export class Carts {
 /** The observations of carts, one row each. */
 export function observations(carts) {
   return carts.map((cart) => observe(cart.state));
+}
+
+/**
+ * The user's action for a cart; `direction` is -1, 0 or 1.
+ *
+ * CartPole has no action without a push: alternate while no direction is held.
+ */
+export function driveByUser(cart, direction) {
+  cart.stepsByUser += 1;
+  if (direction === 0) return cart.steps % 2;
+  cart.steered = true;
+  return Number(direction > 0);
 }
 
 /** Step one cart; returns whether its episode has ended. */

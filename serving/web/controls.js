@@ -13,8 +13,8 @@ export const settings = {
   get greedy() {
     return checked("actions") === "greedy";
   },
-  get byHand() {
-    return checked("driver") === "hand";
+  get byUser() {
+    return checked("driver") === "user";
   },
   get count() {
     return Number(checked("count"));
@@ -50,7 +50,7 @@ export function connect(actions) {
   nameDriveButtons();
 
   const push = (direction) => {
-    if (settings.byHand) held.direction = direction;
+    if (settings.byUser) held.direction = direction;
     else actions.strike({ cart: direction * CART_BLOW });
   };
   const hit = (direction) => actions.strike({ tip: direction * TIP_BLOW });
@@ -68,7 +68,7 @@ export function showPaused(paused) {
 }
 
 function nameDriveButtons() {
-  const verb = settings.byHand ? "Drive" : "Push";
+  const verb = settings.byUser ? "Drive" : "Push";
   find("cart-left").textContent = `${verb} cart left`;
   find("cart-right").textContent = `${verb} cart right`;
   held.direction = 0;
@@ -79,10 +79,10 @@ function connectButtons(push, hit) {
     find(`pole-${side}`).addEventListener("click", () => hit(direction));
     const drive = find(`cart-${side}`);
     // A click pushes once; driving lasts while the button is held.
-    drive.addEventListener("click", () => settings.byHand || push(direction));
-    drive.addEventListener("pointerdown", () => settings.byHand && push(direction));
+    drive.addEventListener("click", () => settings.byUser || push(direction));
+    drive.addEventListener("pointerdown", () => settings.byUser && push(direction));
     drive.addEventListener("keydown", (event) => {
-      if (settings.byHand && (event.key === " " || event.key === "Enter")) push(direction);
+      if (settings.byUser && (event.key === " " || event.key === "Enter")) push(direction);
     });
     drive.addEventListener("keyup", () => (held.direction = 0));
   }
@@ -123,12 +123,12 @@ function connectPointer(push, hit, actions) {
   };
   // A push comes from the pointer's side; a driven cart follows the pointer.
   canvas.addEventListener("click", (event) => {
-    if (settings.byHand) return;
+    if (settings.byUser) return;
     const { high, side } = sideOf(event);
     if (high) hit(-side);
     else push(-side);
   });
   canvas.addEventListener("pointerdown", (event) => {
-    if (settings.byHand) push(sideOf(event).side);
+    if (settings.byUser) push(sideOf(event).side);
   });
 }

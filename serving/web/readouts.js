@@ -30,10 +30,10 @@ function fixed(number, digits, unit = "") {
 /** The measurements made while the carts run. */
 export class Readouts {
   values = [];
+  /** Of the policy's latest episodes. */
   returns = [];
-  best = { policy: null, hand: null };
-  episodes = 0;
-  byHand = { steps: 0, agreed: 0 };
+  best = { policy: null, user: null };
+  byUser = { steps: 0, same: 0 };
   decisions = new Rate();
   steps = new Rate();
   roundTrips = new RoundTrips();
@@ -56,18 +56,17 @@ export class Readouts {
   }
 
   /** Compare an action of the user with the policy's most probable one. */
-  droveByHand(action) {
+  steered(action) {
     const [left, right] = this.decision.probabilities;
-    this.byHand.steps += 1;
-    if (action === Number(right > left)) this.byHand.agreed += 1;
+    this.byUser.steps += 1;
+    if (action === Number(right > left)) this.byUser.same += 1;
   }
 
   /** Record a finished episode. */
-  ended(cart) {
-    const driver = cart.byHand ? "hand" : "policy";
-    this.best[driver] = Math.max(this.best[driver] ?? 0, cart.steps);
-    this.episodes += 1;
-    this.returns.push(cart.steps);
+  ended({ driver, steps }) {
+    if (driver in this.best) this.best[driver] = Math.max(this.best[driver] ?? 0, steps);
+    if (driver !== "policy") return;
+    this.returns.push(steps);
     if (this.returns.length > RETURNS_KEPT) this.returns.shift();
   }
 
@@ -75,13 +74,13 @@ export class Readouts {
   write(watched, wanted) {
     if (this.decision !== null) this.#writeDecision(this.decision);
     show("steps", watched.steps);
-    show("return", watched.steps);
     show("best", this.best.policy ?? "–");
-    show("best-by-hand", this.best.hand ?? "–");
-    const { steps, agreed } = this.byHand;
-    show("agreement", steps ? `${Math.round((100 * agreed) / steps)} % of ${steps}` : "–");
-    const mean = this.returns.reduce((sum, value) => sum + value, 0) / this.returns.length;
-    show("episodes", this.episodes ? `${this.episodes}, ${fixed(mean, 1)}` : "–");
+    show("best-by-user", this.best.user ?? "–");
+    const { steps, same } = this.byUser;
+    show("agreement", steps ? `${Math.round((100 * same) / steps)} % of ${steps}` : "–");
+    const { length } = this.returns;
+    const mean = this.returns.reduce((sum, value) => sum + value, 0) / length;
+    show("mean", length ? `${fixed(mean, 1)} of ${length}` : "–");
     observe(watched.state).forEach((number, i) => {
       show(STATE_IDS[i], fixed(number, 4, STATE_UNITS[i]));
     });

@@ -28,7 +28,7 @@ export function prepare(canvas) {
   return { context, width, height };
 }
 
-/** Draw carts; of several, the first is framed. */
+/** Draw carts; of several, the first has a frame. */
 export function drawCarts(canvas, carts, colors) {
   const { context, width, height } = prepare(canvas);
   const columns = Math.ceil(Math.sqrt(carts.length));

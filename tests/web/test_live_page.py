@@ -10,6 +10,9 @@ from playwright.sync_api import Page, Request, Route, expect
 from tests.conftest import Service
 from tests.web.conftest import Visit
 
+# What a readout shows before there is a number.
+NONE_YET = "\N{EN DASH}"
+
 
 def number(page: Page, name: str) -> float:
     """The number of a readout, without its unit."""
@@ -160,8 +163,32 @@ def test_a_user_can_drive_to_compare(still: Page) -> None:
     expect(still.locator("#last-episode")).to_contain_text("Driven by you")
     wait_for(still, "cart-velocity", "n > 0.3")
     drive.dispatch_event("pointerup")
-    wait_for(still, "best-by-hand", "n >= 8")
+    wait_for(still, "best-by-user", "n >= 8")
     expect(still.locator("#agreement")).to_contain_text("% of")
+
+
+def test_an_episode_that_both_drove_is_the_longest_of_neither(still: Page) -> None:
+    still.get_by_label("Speed").select_option("0.1")  # its end is shown for six seconds
+    still.get_by_role("button", name="Step").click()
+    expect(still.locator("#steps")).to_have_text("1")
+    still.get_by_label("you", exact=True).check()
+    still.get_by_role("button", name="Drive cart right").dispatch_event("pointerdown")
+    still.get_by_role("button", name="Play").press("Enter")
+    expect(still.locator("#last-episode")).to_contain_text("Driven by you and by the policy")
+    still.keyboard.press("Space")  # on the same button
+    expect(still.locator("#agreement")).to_contain_text("% of")
+    for longest in ("best", "best-by-user", "mean"):
+        expect(still.locator(f"#{longest}")).to_have_text(NONE_YET)
+
+
+def test_an_episode_without_a_key_press_is_nobodys(still: Page) -> None:
+    still.get_by_label("you", exact=True).check()
+    still.get_by_label("Speed").select_option("unlimited")
+    still.get_by_role("button", name="Play").click()
+    expect(still.locator("#last-episode")).to_contain_text("You did not steer")
+    still.get_by_role("button", name="Pause").click()
+    for number_of in ("best", "best-by-user", "mean", "agreement"):
+        expect(still.locator(f"#{number_of}")).to_have_text(NONE_YET)
 
 
 def test_slow_responses_are_shown(page: Page) -> None:
