@@ -2,35 +2,56 @@
 
 import { prepare } from "./stage.js";
 
-/** A line chart of the latest numbers, scaled from their minimum to their maximum. */
-export function drawHistory(canvas, numbers, kept, colors) {
-  const { context, width, height } = prepare(canvas);
-  const finite = numbers.filter(Number.isFinite);
-  if (finite.length < 2) return;
-  const [low, high] = [Math.min(...finite), Math.max(...finite)];
-  const range = high - low || 1;
-  const inset = 4;
-  context.strokeStyle = colors.right;
-  context.lineWidth = 1.5;
-  context.lineJoin = "round";
-  context.beginPath();
-  let drawing = false;
-  numbers.forEach((number, index) => {
-    if (!Number.isFinite(number)) {
-      drawing = false;
-      return;
-    }
-    const x = (width * (index + kept - numbers.length)) / (kept - 1);
-    const y = height - inset - ((height - 2 * inset) * (number - low)) / range;
-    if (drawing) context.lineTo(x, y);
-    else context.moveTo(x, y);
-    drawing = true;
+const ROUND = [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10];
+
+/** The least round number that is no less than a positive one. */
+function roundUp(number) {
+  const power = 10 ** Math.floor(Math.log10(number));
+  return power * ROUND.find((factor) => factor * power >= number);
+}
+
+/** Where runs of finite numbers begin and end. */
+function runs(numbers) {
+  const found = [];
+  numbers.forEach((number, i) => {
+    if (!Number.isFinite(number)) return;
+    if (found.at(-1)?.[1] === i) found.at(-1)[1] = i + 1;
+    else found.push([i, i + 1]);
   });
-  context.stroke();
+  return found;
+}
+
+/**
+ * A line chart of the latest numbers, of which there is room for `kept`.
+ *
+ * Its scale has 0 in it and ends at round numbers beyond `low` and `high`, so that what hardly
+ * changes is a flat line.
+ */
+export function drawHistory(canvas, numbers, kept, { low, high }, colors) {
+  const { context, width, height } = prepare(canvas);
+  const top = high > 0 ? roundUp(high) : 0;
+  const bottom = low < 0 ? -roundUp(-low) : 0;
+  if (top === bottom) return;
+  const inset = 4;
+  const y = (number) => inset + ((height - 2 * inset) * (top - number)) / (top - bottom);
+  const x = (index) => (width * (index + kept - numbers.length)) / (kept - 1);
+  context.strokeStyle = context.fillStyle = colors.value;
+  context.lineWidth = 2;
+  context.lineJoin = "round";
+  for (const [first, end] of runs(numbers)) {
+    context.beginPath();
+    for (let i = first; i < end; i += 1) context.lineTo(x(i), y(numbers[i]));
+    context.stroke();
+    context.lineTo(x(end - 1), y(0));
+    context.lineTo(x(first), y(0));
+    context.globalAlpha = 0.12;
+    context.fill();
+    context.globalAlpha = 1;
+  }
   context.fillStyle = colors.muted;
   context.font = "11px system-ui, sans-serif";
-  context.fillText(high.toFixed(1), 2, 11);
-  context.fillText(low.toFixed(1), 2, height - 3);
+  context.fillText(top, 4, 13);
+  context.fillText(bottom, 4, height - 5);
 }
 
 /**

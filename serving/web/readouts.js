@@ -30,6 +30,8 @@ function fixed(number, digits, unit = "") {
 /** The measurements made while the carts run. */
 export class Readouts {
   values = [];
+  /** The extremes of all values so far: a scale that followed the latest ones would be restless. */
+  range = { low: 0, high: 0 };
   /** Of the policy's latest episodes. */
   returns = [];
   best = { policy: null, user: null };
@@ -51,8 +53,15 @@ export class Readouts {
       logits: pair(decision.action_logits),
       value: numberOf(decision.state_values?.[row]),
     };
-    this.values.push(this.decision.value);
+    this.#addValue(this.decision.value);
+  }
+
+  #addValue(value) {
+    this.values.push(value);
     if (this.values.length > VALUES_KEPT) this.values.shift();
+    if (!Number.isFinite(value)) return;
+    this.range.low = Math.min(this.range.low, value);
+    this.range.high = Math.max(this.range.high, value);
   }
 
   /** Compare an action of the user with the policy's most probable one. */
@@ -89,7 +98,7 @@ export class Readouts {
   }
 
   draw(colors) {
-    drawHistory(find("value-history"), this.values, VALUES_KEPT, colors);
+    drawHistory(find("value-history"), this.values, VALUES_KEPT, this.range, colors);
   }
 
   #writeDecision({ probabilities, logits, value }) {

@@ -12,7 +12,7 @@ const CART_HEIGHT = 0.25;
 /** The current colours of the style sheet. */
 export function pageColors() {
   const style = getComputedStyle(document.documentElement);
-  const names = ["surface", "ink", "muted", "line", "left", "right", "pole", "bad"];
+  const names = ["surface", "ink", "muted", "line", "left", "right", "pole", "bad", "value"];
   return Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`)]));
 }
 
