@@ -44,7 +44,7 @@ function redraw() {
   requestAnimationFrame(() => {
     drawing = false;
     drawCarts(find("stage"), carts.all, colors);
-    readouts.draw(colors);
+    readouts.draw(carts.watched, colors);
   });
 }
 
@@ -73,6 +73,7 @@ function setPaused(value) {
 
 function reset() {
   carts = new Carts(settings.count, () => settings.spread);
+  readouts.trail.clear();
   write();
   redraw();
 }
@@ -132,6 +133,7 @@ function moveCart(cart, policyAction) {
   if (action !== 0 && action !== 1) {
     throw new RefusedError(`The response has the action ${action}, which is neither 0 nor 1.`);
   }
+  if (cart === carts.watched) readouts.trail.add(cart, action);
   if (!move(cart, action)) return;
   readouts.ended(cart);
   if (cart === carts.watched) {

@@ -2,6 +2,7 @@
 
 import { drawHistory } from "./charts.js";
 import { find } from "./dom.js";
+import { drawPhase, Trail } from "./phase.js";
 import { observe, STEPS_PER_SECOND } from "./physics.js";
 import { Rate, RoundTrips } from "./timing.js";
 
@@ -38,6 +39,7 @@ export class Readouts {
   byUser = { steps: 0, same: 0 };
   decisions = new Rate();
   steps = new Rate();
+  trail = new Trail();
   roundTrips = new RoundTrips();
   decision = null;
   inTime = performance.now();
@@ -97,7 +99,8 @@ export class Readouts {
     this.#writePace(wanted);
   }
 
-  draw(colors) {
+  draw(watched, colors) {
+    drawPhase(find("phase"), this.trail, watched, colors);
     drawHistory(find("value-history"), this.values, VALUES_KEPT, this.range, colors);
   }
 

@@ -213,43 +213,6 @@ def test_other_speeds_are_kept(still: Page) -> None:
     wait_for(still, "rate", "n >= 1 && n < 30")
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "share"), [(92.0, 92.4, 0.0), (12.0, 92.0, 0.8), (-20.0, 40.0, 0.9)]
-)
-def test_the_chart_of_values_shows_changes_as_large_as_they_are(
-    service: Service, visit: Visit, low: float, high: float, share: float
-) -> None:
-    page = visit(service.url, reduced_motion="reduce")
-    values: list[float] = []
-
-    def answer(route: Route) -> None:
-        row = {"action_logits": [[0.0, 0.0]], "action_probabilities": [[0.5, 0.5]]}
-        model = {"name": "cartpole", "version": 1}
-        values.append(high if len(values) % 2 else low)
-        route.fulfill(json={"actions": [1], "state_values": values[-1:], "model": model, **row})
-
-    page.get_by_label("Speed").select_option("unlimited")
-    page.route("**/act", answer)
-    page.get_by_role("button", name="Play").click()
-    while len(values) < 30:  # more than its last tenth has
-        page.wait_for_timeout(50)
-    # The share of the chart's height that the line takes, in its newest tenth.
-    drawn = page.evaluate(
-        """() => {
-            const { width, height } = document.getElementById("value-history");
-            const context = document.getElementById("value-history").getContext("2d");
-            const x = Math.floor(0.9 * width);
-            const { data } = context.getImageData(x, 0, width - x, height);
-            const rows = [];
-            for (let i = 3; i < data.length; i += 4) {
-                if (data[i] > 127) rows.push(Math.floor(i / 4 / (width - x)));
-            }
-            return (Math.max(...rows) - Math.min(...rows)) / height;
-        }"""
-    )
-    assert drawn == pytest.approx(share, abs=0.08)
-
-
 def test_a_missing_number_is_shown_as_not_a_number(service: Service, visit: Visit) -> None:
     page = visit(service.url)
     answer = {

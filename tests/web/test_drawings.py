@@ -1,0 +1,104 @@
+"""What the live page draws, by its pixels."""
+
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+from tests.conftest import Service
+from tests.web.conftest import Visit
+from tests.web.test_live_page import wait_for
+
+
+@pytest.fixture
+def still(service: Service, visit: Visit) -> Page:
+    """The page with reduced motion: paused before the first step."""
+    return visit(service.url, reduced_motion="reduce")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "share"), [(92.0, 92.4, 0.0), (12.0, 92.0, 0.8), (-20.0, 40.0, 0.9)]
+)
+def test_the_chart_of_values_shows_changes_as_large_as_they_are(
+    service: Service, visit: Visit, low: float, high: float, share: float
+) -> None:
+    page = visit(service.url, reduced_motion="reduce")
+    values: list[float] = []
+
+    def answer(route: Route) -> None:
+        row = {"action_logits": [[0.0, 0.0]], "action_probabilities": [[0.5, 0.5]]}
+        model = {"name": "cartpole", "version": 1}
+        values.append(high if len(values) % 2 else low)
+        route.fulfill(json={"actions": [1], "state_values": values[-1:], "model": model, **row})
+
+    page.get_by_label("Speed").select_option("unlimited")
+    page.route("**/act", answer)
+    page.get_by_role("button", name="Play").click()
+    while len(values) < 30:  # more than its last tenth has
+        page.wait_for_timeout(50)
+    # The share of the chart's height that the line takes, in its newest tenth.
+    drawn = page.evaluate(
+        """() => {
+            const canvas = document.getElementById("value-history");
+            const { width, height } = canvas;
+            const context = new OffscreenCanvas(width, height)
+                .getContext("2d", { willReadFrequently: true });
+            context.drawImage(canvas, 0, 0);
+            const x = Math.floor(0.9 * width);
+            const { data } = context.getImageData(x, 0, width - x, height);
+            const rows = [];
+            for (let i = 3; i < data.length; i += 4) {
+                if (data[i] > 127) rows.push(Math.floor(i / 4 / (width - x)));
+            }
+            return (Math.max(...rows) - Math.min(...rows)) / height;
+        }"""
+    )
+    assert drawn == pytest.approx(share, abs=0.08)
+
+
+# Pixels of the phase plane in each colour of the style sheet, by their mean height (0 to 1).
+PLANE = """async () => {
+    const { pageColors } = await import("/web/stage.js");
+    const canvas = document.getElementById("phase");
+    const { width, height } = canvas;
+    const copy = new OffscreenCanvas(width, height)
+        .getContext("2d", { willReadFrequently: true });
+    copy.drawImage(canvas, 0, 0);
+    const { data } = copy.getImageData(0, 0, width, height);
+    const near = (i, color) => data[i + 3] > 200 && [1, 3, 5].every((at, k) =>
+        Math.abs(data[i + k] - parseInt(color.trim().slice(at, at + 2), 16)) < 12);
+    return Object.fromEntries(["ink", "left", "right"].map((name) => {
+        const rows = [];
+        for (let i = 0; i < data.length; i += 4) {
+            if (near(i, pageColors()[name])) rows.push(1 - Math.floor(i / 4 / width) / height);
+        }
+        return [name, rows.reduce((sum, row) => sum + row, 0) / rows.length || null];
+    }));
+}"""
+
+
+def test_the_phase_plane_has_the_state_as_a_point(still: Page) -> None:
+    wait_for(still, "pole-angular-velocity", "n > -0.1")
+    for button, low, high in (("Hit pole right", 0.55, 0.95), ("Hit pole left", 0.4, 0.6)):
+        still.get_by_role("button", name=button).click()
+        still.evaluate("new Promise(requestAnimationFrame)")
+        assert low < still.evaluate(PLANE)["ink"] < high
+
+
+@pytest.mark.parametrize(("action", "taken", "other"), [(0, "left", "right"), (1, "right", "left")])
+def test_the_phase_plane_shows_which_action_was_taken_where(
+    still: Page, action: int, taken: str, other: str
+) -> None:
+    answer = {
+        "actions": [action],
+        "action_logits": [[0.0, 0.0]],
+        "action_probabilities": [[0.5, 0.5]],
+        "state_values": [50.0],
+        "model": {"name": "cartpole", "version": 1},
+    }
+    still.route("**/act", lambda route: route.fulfill(json=answer))
+    for steps in ("1", "2", "3", "4"):
+        still.get_by_role("button", name="Step").click()
+        expect(still.locator("#steps")).to_have_text(steps)
+    still.evaluate("new Promise(requestAnimationFrame)")
+    drawn = still.evaluate(PLANE)
+    assert drawn[taken] is not None
+    assert drawn[other] is None
