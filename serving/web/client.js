@@ -23,6 +23,10 @@ export class RefusedError extends Error {}
 export class ServiceClient {
   #key = storedKey();
 
+  get hasKey() {
+    return this.#key !== "";
+  }
+
   set key(key) {
     this.#key = key;
     storeKey(key);

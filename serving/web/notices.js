@@ -30,7 +30,9 @@ export async function untilAnswered(client, ask) {
       return answer;
     } catch (error) {
       if (error instanceof KeyError) {
-        client.key = await enteredKey(error.message);
+        client.key = await enteredKey(
+          client.hasKey ? "The service does not accept this key." : "This service needs an API key.",
+        );
       } else if (error instanceof UnavailableError) {
         setText(find("unavailable"), `The service is unavailable (${error.message}). Retrying.`);
         await pause(Math.max(wait, 1000 * error.retryAfterSeconds));

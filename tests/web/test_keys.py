@@ -67,10 +67,10 @@ def test_a_wrong_key_is_named_as_such_and_asked_for_again(
     path: str, keyed: Service, visit: Visit
 ) -> None:
     page = visit(keyed.url + path, forgive=UNAUTHORIZED)
-    expect(page.locator("#key-reason")).to_contain_text("an API key is needed")
+    expect(page.locator("#key-reason")).to_contain_text("needs an API key")
     expect(page.get_by_label("API key")).to_be_focused()
     enter(page, "a-key-of-another-service")
-    expect(page.locator("#key-reason")).to_contain_text("none of this service's")
+    expect(page.locator("#key-reason")).to_contain_text("does not accept this key")
     enter(page, KEY)
     expect_content(page, path)
 
