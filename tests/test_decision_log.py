@@ -107,17 +107,18 @@ def test_a_killed_worker_loses_little_and_leaves_files_that_can_be_read(
         for thread in threads:
             thread.start()
         time.sleep(1.0)
+        left = len(list(log.glob("*.open")))  # of workers that have decided
         children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children")
         killed = time.monotonic()
         for child in children.read_text().split():
             os.kill(int(child), signal.SIGKILL)
-        wait_until(lambda: len(list(log.glob("*.jsonl"))) == 2, 20)  # their successors'
-        wait_until(lambda: len(list(log.glob("*.open"))) >= 1, 20)
+        wait_until(lambda: len(list(log.glob("*.jsonl"))) == left)  # their successors'
+        wait_until(lambda: len(list(log.glob("*.open"))) >= 1)
         stop.set()
         for thread in threads:
             thread.join()
     ends = [lines_of(path)[-1] for path in log.iterdir()]
-    assert [getattr(end, "end", None) for end in ends].count("recovered") == 2
+    assert [getattr(end, "end", None) for end in ends].count("recovered") == left > 0
     on_record = {one.id for one in read_lines(log)}
     lost = {own_id: when for own_id, when in answered.items() if own_id not in on_record}
     assert len(on_record) > 100
