@@ -135,7 +135,7 @@ class ModelReport(msgspec.Struct, frozen=True):
 
 
 class ObservationComparison(msgspec.Struct, frozen=True):
-    """Where two policies part along one number of the observations, in ten equal bins."""
+    """Where two policies differ along one number of the observations, in ten equal bins."""
 
     name: str
     edges: Annotated[list[float], Meta(description="11 edges of the bins; both ends are open.")]

@@ -22,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serving.client import PolicyClient
 from serving.metrics import Metrics
+from serving.registry.selection import Selection, write_selection
 from tests.artefacts import edit_card, publish, small_window
 from tests.conftest import ROOT, Service, Trained, running_service, wait_until
 from tests.test_act import ROW
@@ -271,13 +272,15 @@ def test_the_documentation_has_every_metric_with_its_type_labels_and_help(
 ) -> None:
     publish(running.models / "cartpole" / "1", running.models / "cartpole" / "99")
     wait_until(lambda: list(running.versions().values()) == [99, 99])
+    write_selection(running.models / "cartpole", Selection(shadow=1))
 
-    def drift_is_known() -> bool:
+    def drift_and_shadow_are_known() -> bool:
         for _ in range(20):
             running.act([ROW] * 64)
-        return "policy_observation_psi" in {key[0] for key in running.scrape()}
+        known = {key[0] for key in running.scrape()}
+        return {"policy_observation_psi", "policy_shadow_disagreement"} <= known
 
-    wait_until(drift_is_known)
+    wait_until(drift_and_shadow_are_known)
     answer = running.send("GET", "/metrics")
     assert answer.headers["Content-Type"].startswith("text/plain; version=")
     rows = set()

@@ -14,7 +14,8 @@ import pytest
 import urllib3
 
 from serving.client import PolicyClient
-from tests.artefacts import edit_card, small_window
+from serving.registry.selection import Selection, write_selection
+from tests.artefacts import edit_card, publish, small_window
 from tests.conftest import ROOT, Trained, running_service, wait_until
 from tests.test_act import ROW
 from tests.tools import require_program, skip_outside_ci
@@ -105,6 +106,8 @@ def test_prometheus_scrapes_the_real_service_and_the_dashboard_shows_it(
     options = ("--api-keys-file", str(tmp_path / "keys"))
     models = shutil.copytree(trained.models, tmp_path / "models")
     edit_card(models / "cartpole" / "1", small_window)
+    publish(models / "cartpole" / "1", models / "cartpole" / "2")
+    write_selection(models / "cartpole", Selection(1, shadow=2))
     with running_service(models, tmp_path / "service.log", *options) as service:
         with PolicyClient(service.url, api_key=key) as client:
             client.wait_until_ready(60)

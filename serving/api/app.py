@@ -56,8 +56,9 @@ def create_api(
     )
     table = {rule: protocol.decode for protocol in protocols for rule in protocol.rules}
     drift = Drift(metrics.statistics.arrays, repository)
-    metrics.add_collector(drift)
     shadows = Shadows(repository, metrics)
+    for collector in (drift, shadows):
+        metrics.add_collector(collector)
     service = DecisionService(settings.max_rows, metrics, drift, shadows)
     decisions = DecisionRoutes(table, service, exchange, bodies, log)
     app = Flask(__name__, static_folder=None)

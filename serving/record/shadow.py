@@ -8,11 +8,15 @@ bounded; what does not fit is counted as skipped.
 import logging
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
-from serving.errors import NotFoundError
+from serving.errors import NotFoundError, NotReadyError
 from serving.metrics import Metrics
 from serving.policy.observations import FloatArray
 from serving.policy.outputs import PolicyOutputs
@@ -56,7 +60,7 @@ class _Pair:
         return Table.size(len(self.served.card.observations.names))
 
 
-class Shadows:
+class Shadows(Collector):
     """Has the shadows of all models decide, and compares them with the served versions."""
 
     def __init__(self, repository: "Repository", metrics: Metrics) -> None:
@@ -134,6 +138,21 @@ class Shadows:
         parts = self._metrics.comparisons.all(pair.key, pair.size())
         table = Table.from_array(np.sum([np.zeros(pair.size()), *parts], axis=0))
         return report(table, _identity(served), _identity(shadow), served.ranges)
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Where shadows differ, as prometheus_client asks for it."""
+        meaning = "Fraction of decisions in this bin for which the shadow prefers another action."
+        labels = ["model", "observation", "bin"]
+        family = GaugeMetricFamily("policy_shadow_disagreement", meaning, labels=labels)
+        for model in self._repository.names():
+            with suppress(NotFoundError, NotReadyError):
+                for one in self.comparison(model).observations:
+                    counts = zip(one.decisions, one.disagreements, strict=True)
+                    for index, (decisions, disagreements) in enumerate(counts):
+                        if decisions:
+                            where = [model, one.name, str(index)]
+                            family.add_metric(where, disagreements / decisions)
+        yield family
 
     def _decide(self, pair: _Pair, batches: list[_Batch]) -> Table:
         """The comparison of batches; that nothing but a failure came of them if one is wrong."""
