@@ -179,6 +179,7 @@ def test_the_go_client_works(keyed: str, tmp_path: Path) -> None:
     expect_the_action_and_refusals(keyed, str(tmp_path / "ask"))
 
 
+@pytest.mark.long
 def test_the_notebook_runs_from_its_first_cell_to_its_last(tmp_path: Path) -> None:
     notebook = json.loads((ROOT / "notebooks" / "cartpole.ipynb").read_text())
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]

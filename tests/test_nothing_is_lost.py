@@ -103,6 +103,7 @@ def test_a_bad_number_ends_the_run_in_one_line_and_keeps_its_checkpoint(own: Pat
     assert rows.count("\n") > 3
 
 
+@pytest.mark.long
 def test_a_signal_ends_an_evaluation_at_once(own: Path) -> None:
     options = ("--evaluation-interval", "1", "--max-episode-steps", "100000")
     arguments = training(own, "own:Slow-v0", *options, "--evaluation-episodes", "400")

@@ -164,6 +164,7 @@ def test_sigkill_while_exporting_leaves_one_whole_version(
     assert outcome(folder, models) == never_stopped.outcome
 
 
+@pytest.mark.long
 def test_a_signal_stops_with_a_checkpoint_to_go_on_from(
     never_stopped: NeverStopped, tmp_path: Path
 ) -> None:

@@ -205,6 +205,7 @@ def answers(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SERVERS)
 def test_every_answer_is_that_of_our_own_service(
     answers: dict[str, list[Answer]], name: str

@@ -174,6 +174,7 @@ def test_the_script_name_of_a_client_is_ignored(single: Service) -> None:
     assert ask(single, request).status == 200
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kept", [False, True])
 def test_idle_connections_give_way_kept_or_new(
     trained: Trained, tmp_path: Path, kept: bool

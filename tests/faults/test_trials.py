@@ -48,6 +48,7 @@ def test_verify_refuses_what_takes_more_than_the_limits(hostile: dict[str, Path]
     assert finished.stderr == ""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "kinds", [["terabyte"], pytest.param([*REASONS], marks=pytest.mark.long)], ids=len
 )

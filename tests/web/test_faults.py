@@ -4,6 +4,7 @@ import random
 import socket
 from pathlib import Path
 
+import pytest
 import urllib3
 from playwright.sync_api import expect
 
@@ -36,6 +37,7 @@ def wait_until_live(url: str) -> None:
     assert urllib3.request("GET", f"{url}/health/live", retries=tries).status == 200
 
 
+@pytest.mark.long
 def test_the_page_recovers_when_the_service_returns(
     trained: Trained, visit: Visit, tmp_path: Path
 ) -> None:
@@ -53,6 +55,7 @@ def test_the_page_recovers_when_the_service_returns(
         page.close()
 
 
+@pytest.mark.long
 def test_the_page_waits_for_a_model_and_shows_its_swap(
     trained: Trained, visit: Visit, tmp_path: Path
 ) -> None:
