@@ -78,6 +78,14 @@ def test_an_episode_that_is_no_plain_word_is_refused(service: Service, episode: 
     assert "episode" in refused.json()["detail"]
 
 
+def test_a_header_that_is_no_plain_word_is_refused_beside_a_good_field(service: Service) -> None:
+    body = {"observation": ROW, "episode": "good"}
+    headers = {"X-Episode-ID": "a,b"}
+    refused = urllib3.request("POST", f"{service.url}/act", json=body, headers=headers)
+    assert refused.status == 422
+    assert "X-Episode-ID" in refused.json()["detail"]
+
+
 def send_until(stop: threading.Event, url: str, sent: dict[str, float]) -> None:
     """Ask for decisions one after the other, and note when each was answered."""
     with urllib3.PoolManager(headers=JSON, retries=False) as pool:

@@ -42,13 +42,14 @@ def episode_id(request: Request, given: str | None = None) -> str | None:
     """The episode that a request is about, by its body (`given`) or else its header.
 
     Raises:
-        InvalidRequestError: it is not a plain word.
+        InvalidRequestError: one of them is not a plain word.
     """
-    episode = request.headers.get("x-episode-id") if given is None else given
-    if episode is not None and not PLAIN_WORD.fullmatch(episode):
-        expected = "1 to 128 letters, digits, '.', '_' and '-'"
-        raise InvalidRequestError(f"episode, or X-Episode-ID: expected {expected}")
-    return episode
+    in_header = request.headers.get("x-episode-id")
+    for episode in (given, in_header):
+        if episode is not None and not PLAIN_WORD.fullmatch(episode):
+            expected = "1 to 128 letters, digits, '.', '_' and '-'"
+            raise InvalidRequestError(f"episode, or X-Episode-ID: expected {expected}")
+    return in_header if given is None else given
 
 
 def from_flask(request: FlaskRequest) -> Request:
