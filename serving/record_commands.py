@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from serving.settings import Settings, settings_options
+from serving.version_commands import require_keys
 
 if TYPE_CHECKING:
     from serving.record.files import Sign
-    from serving.record.reader import IsSigned
 
 
 def prepare_log(settings: Settings) -> "Sign | None":
@@ -51,7 +51,12 @@ def replay(log: Path, models: Path, trusted_keys: Path | None, as_json: bool) ->
 
     Exit status 1 names the first line that is not what was written or decided.
     """
-    is_signed = _verifier(trusted_keys)
+    require_keys(trusted_keys)
+    is_signed = None
+    if trusted_keys is not None:
+        from serving.record.signing import read_verifier
+
+        is_signed = read_verifier(trusted_keys)
     from serving.policy.tensorflow_import import import_tensorflow
     from serving.record.policies import Policies
     from serving.record.reader import LogError, read_sections
@@ -79,18 +84,3 @@ def replay(log: Path, models: Path, trusted_keys: Path | None, as_json: bool) ->
     ]:
         if count:
             click.echo(f"{label:<14} {count} {what}")
-
-
-def _verifier(folder: Path | None) -> "IsSigned | None":
-    """What checks signatures with the keys in a folder, where there is one."""
-    if folder is None:
-        return None
-    try:
-        from serving.policy.signature import TrustedKeysError
-        from serving.record.signing import read_verifier
-    except ModuleNotFoundError as error:
-        raise click.UsageError(f"--trusted-keys needs actor-critic[sign]: {error}") from error
-    try:
-        return read_verifier(folder)
-    except TrustedKeysError as error:
-        raise click.UsageError(str(error)) from error

@@ -16,8 +16,9 @@ Digest = Annotated[
 ]
 Row = list[float] | dict[str, float]
 Seed = Annotated[int, Meta(ge=0, le=MAX_SEED)]
-# What a client calls a request or an episode.
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
+# What a client may call a request or an episode, which is logged: as a whole, without a line's end.
+PLAIN_WORD = r"[A-Za-z0-9._-]{1,128}"
+Name = Annotated[str, Meta(pattern=f"^{PLAIN_WORD}$")]
 # JSON has one number type: some languages write 7 as 7.0.
 WholeFloat = Annotated[float, Meta(ge=0, le=MAX_SEED, multiple_of=1)]
 

@@ -19,8 +19,9 @@ from tests.conftest import ROOT
 LAYERS = [
     {"__main__"},
     {"cli"},
+    {"record_commands"},
     {"version_commands"},
-    {"record_commands", "compare_command"},
+    {"compare_command"},
     {"server"},
     {"api"},
     {"service"},
@@ -28,7 +29,7 @@ LAYERS = [
     {"registry"},
     {"policy"},
     {"schemas", "settings", "logs", "metrics"},
-    {"prometheus_adapter", "statistics"},  # beside the metrics
+    {"prometheus_adapter", "statistics", "collection"},
     {"errors"},
 ]
 # What talks to a running service may know how requests and answers look, and no more.

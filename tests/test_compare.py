@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,13 @@ from serving.cli import commands
 from serving.client import PolicyClient
 from serving.policy.sampling import uniforms_of
 from serving.record import agreement
-from serving.record.lines import Block, Decision, Feedback, Head
+from serving.record.lines import Block, Decision, Feedback
 from serving.record.outcomes import join
 from serving.record.reader import read_lines
-from serving.registry.store import Store, find_files
 from serving.registry.trial import Trials
 from serving.schemas import ModelVersion
 from tests.artefacts import edit_card, publish
+from tests.comparisons import Lines, canary, decided, write_log
 from tests.conftest import run, wait_until
 from tests.decision_logs import recording_service
 from tests.signatures import mistake_here
@@ -32,7 +32,6 @@ from tests.test_outcomes import fed, time
 # Both let the pole fall soon: they are evaluated in little time.
 CHAMPION, CHALLENGER = np.array([[0, 0, 2, 0], [0.3, 0, 1, 0]], np.float32)
 ROWS = np.random.default_rng(0).uniform(-0.2, 0.2, (300, 4)).astype(np.float32)
-Lines = list[Decision | Feedback]
 
 
 def pushes_along(weights: Any) -> Callable[[Any], tuple[Any, Any]]:
@@ -81,61 +80,6 @@ def _trials_of_the_session(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> N
     """Commands in this process, which has run TensorFlow, take the fork server of before."""
     for module in ("serving.registry.promotion", "serving.registry.trial"):
         monkeypatch.setattr(f"{module}.Trials", lambda: nullcontext(trials))
-
-
-def digest_of(models: Path, version: int) -> str:
-    with Store() as store:
-        model_dir = models / "cartpole" / str(version)
-        return store.copy(model_dir, find_files(model_dir).paths)[:12]
-
-
-def decided(
-    models: Path, seconds: float, episode: str, version: int, selection: str = "s", **fields: Any
-) -> Decision:
-    columns: dict[str, Any] = {
-        "actions": [0],
-        "log_probabilities": [-0.1],
-        "state_values": [1.0],
-    }
-    return Decision(
-        number=1,
-        id=f"{episode}-{seconds}",
-        time=time(seconds),
-        model=ModelVersion("cartpole", version, digest_of(models, version)),
-        selection=selection,
-        episode=episode,
-        milliseconds=1,
-        **(columns | fields),
-    )
-
-
-def canary(
-    models: Path, better: float, episodes: int = 300, share: float = 0.5, version: int = 2
-) -> Lines:
-    """Episodes of version 1 and another one, which is better by so many returns on average."""
-    rng = np.random.default_rng(1)
-    lines: Lines = []
-    one, other = (decided(models, 0, "e", number) for number in (1, version))
-    for index in range(episodes):
-        is_challenger = rng.random() < share
-        value = round(rng.uniform(150, 250) + better * is_challenger, 3)
-        which = other if is_challenger else one
-        named = {"episode": f"e{index}", "time": time(index), "id": f"d{index}"}
-        lines.append(msgspec.structs.replace(which, **named))
-        # Longer episodes end later, among those of others.
-        lines.append(fed(index + value / 10, f"e{index}", whole=value, ended=True))
-    return lines
-
-
-def write_log(folder: Path, lines: Iterable[Decision | Feedback]) -> Path:
-    """One file of one worker that has stopped."""
-    folder.mkdir()
-    head = Head(stream="0a", part=1, number=1, previous="", time=time(0), sample=1.0, rows=True)
-    numbered = [msgspec.structs.replace(line, number=n) for n, line in enumerate(lines, 1)]
-    content = b"".join(msgspec.json.encode(line) + b"\n" for line in [head, *numbered])
-    block = Block(sha256=hashlib.sha256(content).hexdigest(), end="stopped")
-    (folder / "w-0a-1.jsonl").write_bytes(content + msgspec.json.encode(block) + b"\n")
-    return folder
 
 
 def arguments(models: Path, log: Path, champion: int = 1, challenger: int = 2) -> list[str]:

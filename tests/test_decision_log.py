@@ -222,13 +222,13 @@ def test_what_a_killed_worker_left_is_completed_and_what_another_begins_is_left_
     content = path.read_bytes() + numbered(3, 1)[0] + numbered(4, 1)[0][:20]
     left = path.with_name(path.name.replace("-000001", "0-000001"))
     left.write_bytes(content)
-    begun, forgotten = (folder / f"1-{name}-000001.jsonl.open" for name in ("ab", "cd"))
-    begun.touch()
+    new_file, forgotten = (folder / f"1-{name}-000001.jsonl.open" for name in ("ab", "cd"))
+    new_file.touch()
     forgotten.touch()
     os.utime(forgotten, (0, 0))
     recover(folder, None)
     assert path.exists()  # its worker lives: it holds the lock
-    assert begun.exists()
+    assert new_file.exists()
     assert not forgotten.exists()
     completed = lines_of(left.with_suffix(""))
     assert [line.number for line in completed if isinstance(line, Feedback)] == [1, 2, 3]

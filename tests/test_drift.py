@@ -30,7 +30,6 @@ from serving.settings import Settings
 from serving.statistics import SharedArrays, Statistics
 from tests.artefacts import edit_card, publish, small_window
 from tests.conftest import ROOT, Trained, running_service, wait_until
-from training.histograms import MAX_NUMBERS, MIN_EPISODES, KeptSteps, histograms
 from training.types import FloatArray
 
 POLE_ANGLE = 2
@@ -47,74 +46,6 @@ def test_the_stability_index_by_hand() -> None:
     # An empty bin counts as a share of 1e-4: twice (1 - 1e-4) ln(1 / 1e-4).
     assert stability_index([1, 0], [0, 1]) == pytest.approx(2 * 0.9999 * math.log(10_000))
     assert stability_index([1, 0, 0], [1, 0, 0]) == 0
-
-
-def histograms_of(column: list[float]) -> Histograms:
-    kept = KeptSteps(MIN_EPISODES)
-    kept.add(0, np.array(column, np.float32)[:, np.newaxis])
-    found = histograms([kept], MIN_EPISODES, len(column))
-    assert found is not None
-    return Histograms(**found._asdict())
-
-
-def test_edges_are_deciles_and_shares_what_is_between_them() -> None:
-    found = histograms_of([*range(1, 21)])
-    # The deciles are 2, 4, ... 18; a value that is an edge is in the bin above it.
-    assert found.edges == [[2, 4, 6, 8, 10, 12, 14, 16, 18]]
-    assert found.shares == [pytest.approx([0.05, *[0.1] * 8, 0.15])]
-    assert found.rows == 20
-
-
-@pytest.mark.parametrize(
-    ("column", "shares"),
-    [
-        ([7.0] * 20, [0, 1, 0]),
-        ([0.0] * 19 + [1.0], [0, 0.95, 0.05]),
-        ([0.0] * 10 + [1.0] * 10, [0, 0.5, 0, 0.5, 0]),
-        ([3.4028234663852886e38] * 20, [0, 1]),  # nothing finite is larger
-    ],
-)
-def test_a_value_that_is_many_rows_has_a_bin_of_its_own(
-    column: list[float], shares: list[float]
-) -> None:
-    found = histograms_of(column)
-    assert found.shares == [pytest.approx(shares)]
-    bins = Bins(found)
-    counts = bins.count(np.array([column], np.float32))
-    np.testing.assert_allclose(counts / len(column), shares)
-
-
-def test_another_constant_value_is_told_from_the_one_that_was_seen() -> None:
-    bins = Bins(histograms_of([7.0] * 20))
-    assert bins.count(np.array([[6.9, 7.0, 7.1, 7.1]], np.float32)).tolist() == [1, 1, 2]
-
-
-def test_an_evaluation_that_would_tell_nothing_or_too_much_has_no_histograms() -> None:
-    kept, wide = KeptSteps(MIN_EPISODES), KeptSteps(MIN_EPISODES)
-    kept.add(0, np.zeros((1, 1), np.float32))
-    wide.add(0, np.zeros((1, MAX_NUMBERS + 1), np.float32))
-    assert histograms([kept], MIN_EPISODES - 1, 1) is None
-    assert histograms([wide], MIN_EPISODES, 1) is None
-
-
-def test_steps_are_left_out_evenly_and_alike_in_every_share(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("training.histograms.MAX_ROWS", 4 * MIN_EPISODES)
-
-    def kept(lengths: list[int]) -> KeptSteps:
-        steps = KeptSteps(MIN_EPISODES)
-        for step in range(max(lengths)):
-            running = [length for length in lengths if length > step]
-            steps.add(step, np.full((len(running), 1), step, np.float32))
-        return steps
-
-    lengths = [3, 9, 5, 30]
-    together, shares = kept(lengths), [kept(lengths[:2]), kept(lengths[2:])]
-    assert [one.interval for one in (together, *shares)] == [8, 4, 8]
-    assert histograms([together], MIN_EPISODES, 47) == histograms(shares, MIN_EPISODES, 47)
-    rows = np.concatenate([one.rows(8) for one in shares])
-    assert sorted(rows[:, 0]) == [0, 0, 0, 0, 8, 8, 16, 24]
 
 
 def test_the_card_has_histograms_of_the_sampled_evaluation(trained: Trained) -> None:
@@ -236,7 +167,7 @@ def test_a_thousand_episodes_raise_no_alert_and_a_shifted_sensor_does(played: Pl
     unchanged = [index for seed in range(20) for index in played.play(50, seed=seed)]
     assert len(unchanged) > 150
     assert max(unchanged) < LIMIT
-    # The sensor is 0.05 rad (3 degrees) off from now on: told before half the window is such.
+    # The sensor is 0.05 rad (3 degrees) off from now on: found before half the window is such.
     half = BLOCKS * ROWS_AT_ONCE * 7 // 2
     shifted = [index for seed in (20, 21) for index in played.play(50, shift=0.05, seed=seed)]
     assert max(shifted[: half // 50 // 50]) > LIMIT
@@ -324,7 +255,7 @@ def test_a_real_service_tells_one_index_a_number_until_another_version_is_served
     models = shutil.copytree(trained.models, tmp_path / "models")
     edit_card(models / "cartpole" / "1", small_window)
 
-    def told(url: str) -> dict[str, float]:
+    def indices(url: str) -> dict[str, float]:
         with urllib3.PoolManager(retries=False) as fresh:  # so that either worker may answer
             text = fresh.request("GET", f"{url}/metrics").data.decode()
         found = re.findall(r"^policy_observation_psi\{(.*)\} (\S+)$", text, re.MULTILINE)
@@ -333,7 +264,7 @@ def test_a_real_service_tells_one_index_a_number_until_another_version_is_served
 
     with running_service(models, tmp_path / "log", "--poll-seconds", "0.1") as service:
         PolicyClient(service.url).wait_until_ready(60)
-        assert told(service.url) == {}
+        assert indices(service.url) == {}
         tilted = [[0.0, 0.0, 1.0, 0.0]] * 64
 
         def is_told() -> bool:
@@ -341,10 +272,10 @@ def test_a_real_service_tells_one_index_a_number_until_another_version_is_served
                 with urllib3.PoolManager(retries=False) as fresh:
                     content = {"observations": tilted}
                     assert fresh.request("POST", f"{service.url}/act", json=content).status == 200
-            return bool(told(service.url))
+            return bool(indices(service.url))
 
         wait_until(is_told)
-        first = told(service.url)
+        first = indices(service.url)
         expected = [f'model="cartpole",observation="{name}"' for name in NAMES]
         assert sorted(first) == sorted(expected)
         known = read(models / "cartpole" / "1").card.observations.histograms
@@ -354,6 +285,6 @@ def test_a_real_service_tells_one_index_a_number_until_another_version_is_served
             live = np.zeros(len(shares))
             live[np.searchsorted(np.array(edges, np.float32), value, side="right")] = 1
             assert first[label] == pytest.approx(stability_index(shares, live))
-        assert all(told(service.url) == first for _ in range(10))
+        assert all(indices(service.url) == first for _ in range(10))
         publish(trained.model_dir, models / "cartpole" / "2", without_histograms)
-        wait_until(lambda: not any(told(service.url) for _ in range(4)))
+        wait_until(lambda: not any(indices(service.url) for _ in range(4)))

@@ -191,14 +191,14 @@ def test_what_is_decided_after_the_end_changes_nothing() -> None:
 
 
 def test_an_hour_without_a_line_abandons_an_episode() -> None:
-    begun: Lines = [decided(0, "a"), fed(10, "a", [1.0], step=0)]
-    assert states(join([*begun, decided(3610, "b")])) == {"a": "running", "b": "running"}
-    assert states(join([*begun, decided(3611, "b")])) == {"a": "abandoned", "b": "running"}
+    started: Lines = [decided(0, "a"), fed(10, "a", [1.0], step=0)]
+    assert states(join([*started, decided(3610, "b")])) == {"a": "running", "b": "running"}
+    assert states(join([*started, decided(3611, "b")])) == {"a": "abandoned", "b": "running"}
     # What comes after that is late: earlier answers without the episode stay true.
-    outcomes = join([*begun, fed(3611, "a", [1.0], step=1, ended=True)])
+    outcomes = join([*started, fed(3611, "a", [1.0], step=1, ended=True)])
     assert states(outcomes) == {"a": "abandoned"}
     assert outcomes.late == 1
-    in_time = join([*begun, decided(3609, "a"), fed(7000, "a", [1.0], step=1, ended=True)])
+    in_time = join([*started, decided(3609, "a"), fed(7000, "a", [1.0], step=1, ended=True)])
     assert returns(in_time) == {"a": 2}
 
 

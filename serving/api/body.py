@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import msgspec
 from werkzeug.http import parse_options_header
 
-from serving.api.budget import Budget, collection
+from serving.api.budget import Budget
 from serving.api.messages import Request
+from serving.collection import collection
 from serving.errors import (
     InvalidRequestError,
     NotJsonError,

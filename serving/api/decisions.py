@@ -14,11 +14,11 @@ from flask import Flask, Response, g
 from flask import request as flask_request
 
 from serving.api.body import LARGE_BYTES, BodyReader
-from serving.api.budget import collection
 from serving.api.exchange import Exchange, Finished
 from serving.api.forwarding import traceparent
 from serving.api.messages import Answer, Request, from_flask, to_flask
 from serving.api.problems import from_error
+from serving.collection import collection
 from serving.errors import ProblemError, UnexpectedError
 from serving.policy.columns import Columns
 from serving.policy.decide import ActResult, DecisionRequest

@@ -11,7 +11,7 @@ from flask import Flask, Response, g, request
 
 from serving.api.forwarding import client_address, traceparent
 from serving.api.keys import Key, Keys
-from serving.api.messages import PLAIN_WORD
+from serving.api.messages import is_plain_word
 from serving.api.pages import page_without_key
 from serving.errors import InsufficientRightError, MissingKeyError, NotReadyError
 from serving.metrics import Metrics
@@ -157,4 +157,4 @@ class Exchange:
 
 def request_id(given: str | None) -> str:
     """The client's own id where it is a plain word, which can be logged, else a new one."""
-    return given if given is not None and PLAIN_WORD.fullmatch(given) else os.urandom(8).hex()
+    return given if given is not None and is_plain_word(given) else os.urandom(8).hex()

@@ -7,7 +7,7 @@ from flask import Blueprint, Response, g, request
 from msgspec import UNSET
 
 from serving.api.body import BodyReader, decode, require_unique_keys
-from serving.api.messages import from_flask, json_answer, to_flask
+from serving.api.messages import from_flask, json_answer, require_plain_word, to_flask
 from serving.errors import ConflictError, InvalidRequestError
 from serving.record.log import DecisionLog
 from serving.schemas import FeedbackRequest, FeedbackResponse
@@ -43,6 +43,8 @@ def _require_valid(given: FeedbackRequest) -> None:
         raise InvalidRequestError("expected exactly one of 'episode' and 'request'")
     if (given.rewards is UNSET) == (given.return_ is UNSET):
         raise InvalidRequestError("expected exactly one of 'rewards' and 'return'")
+    for what, name in (("episode", given.episode), ("request", given.request)):
+        require_plain_word(what, None if name is UNSET else name)
 
 
 def _count_strings(given: FeedbackRequest) -> Iterator[int]:

@@ -12,9 +12,9 @@ from werkzeug.routing import Rule
 
 from serving.errors import InvalidRequestError
 from serving.policy.columns import encode
+from serving.schemas import PLAIN_WORD
 
-# What clients may choose as the name of a request or an episode, which is logged.
-PLAIN_WORD = re.compile(r"[A-Za-z0-9._-]{1,128}")
+is_plain_word = re.compile(PLAIN_WORD).fullmatch
 
 
 @dataclass(slots=True)
@@ -45,11 +45,15 @@ def episode_id(request: Request, given: str | None = None) -> str | None:
         InvalidRequestError: one of them is not a plain word.
     """
     in_header = request.headers.get("x-episode-id")
-    for episode in (given, in_header):
-        if episode is not None and not PLAIN_WORD.fullmatch(episode):
-            expected = "1 to 128 letters, digits, '.', '_' and '-'"
-            raise InvalidRequestError(f"episode, or X-Episode-ID: expected {expected}")
+    require_plain_word("X-Episode-ID", in_header)
+    require_plain_word("episode", given)
     return in_header if given is None else given
+
+
+def require_plain_word(what: str, name: str | None) -> None:
+    """Raise `InvalidRequestError` if a client calls something by what is not a plain word."""
+    if name is not None and not is_plain_word(name):
+        raise InvalidRequestError(f"{what}: expected 1 to 128 letters, digits, '.', '_' and '-'")
 
 
 def from_flask(request: FlaskRequest) -> Request:

@@ -1,12 +1,12 @@
 """Whether one version is better than another, by the decisions and feedback on record."""
 
-import gc
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
+from serving.collection import collection
 from serving.policy.artefact import Artefact, ArtefactError, read
 from serving.record.agreement import NewestRows
 from serving.record.confidence import CONFIDENCE, Answer, difference
@@ -242,14 +242,11 @@ def _read_record(log: Path, name: str, versions: Sequence[OnDisk]) -> tuple[Outc
                     rows.add(line)
             yield line
 
-    # Millions of objects and no garbage: looking for some takes longer than reading.
-    gc.disable()
     try:
-        outcomes = join(of_model())
+        with collection.paused():  # millions of lines are kept
+            outcomes = join(of_model())
     except (LogError, OutcomesError) as error:
         raise CompareError(str(error)) from error
-    finally:
-        gc.enable()
     if name not in models:
         listed = ", ".join(sorted(models)) or "none"
         raise CompareError(f"{log} has no decision of the model {name}; there are: {listed}")

@@ -2,9 +2,8 @@
 
 The population stability index of a number is the sum over its bins of (live - expected) *
 ln(live / expected), of the shares of rows in each. Up to 0.1 is usually taken for no change and
-from 0.25 for a major one (Siddiqi 2006, Credit Risk Scorecards, chapter 10). For two samples of
-one distribution it is about chi-squared times 1/n + 1/m (Yurdakul 2018, Statistical Properties of
-Population Stability Index) for n and m independent rows; those of an episode are not independent.
+from 0.25 for a major one (Siddiqi 2006, Credit Risk Scorecards; du Pisanie et al. 2023,
+arXiv:2303.01227, review it). Rows of an episode are not independent: episodes count, not rows.
 """
 
 import math
@@ -78,7 +77,7 @@ class Bins:
             arrays: `[size]`, of each process.
         """
         blocks = np.concatenate([np.empty(0, np.int64), *arrays]).reshape(-1, 1 + self._ends[-1])
-        # The counts of a block that is not full, or begun anew while it is read, add up to less.
+        # The counts of a block that is not full, or is cleared while it is read, add up to less.
         rows = blocks[:, 1:].sum(axis=1)
         full = blocks[rows == self.block_rows * len(self._edges)]
         if len(full) < BLOCKS:
@@ -91,7 +90,7 @@ class Bins:
 
 
 class LiveCounts:
-    """Counts of this process's observations in the latest blocks, each begun over the oldest."""
+    """Counts of this process's observations in its latest blocks: a new one replaces the oldest."""
 
     def __init__(self, name: str, bins: Bins, array: Counts, numbers: int) -> None:
         """Count in the array `[size]` of this name, which a predecessor may have written."""

@@ -37,7 +37,6 @@ class Located(NamedTuple):
 class Section(NamedTuple):
     """Lines between two blocks."""
 
-    head: Head  # of the file
     lines: list[Located]
     damage: str  # why they are not what was written, "" where they are
 
@@ -118,7 +117,7 @@ class _Part:
         is_open = self.path.name.endswith(OPEN)
         if is_open and lines and not lines[-1].endswith(b"\n"):
             lines.pop()  # it is being written
-        head = self._begin(lines)
+        self._begin(lines)
         found: list[Located] = []
         first = start = 0
         for self._index, text in enumerate(lines[1:], 2):
@@ -126,7 +125,7 @@ class _Part:
             if isinstance(line, Block):
                 written = chain(self.sha256, b"".join(lines[start : self._index - 1]))
                 damage = "" if written.sha256 == line.sha256 else self._damage(first + 1)
-                yield Section(head, found, damage)
+                yield Section(found, damage)
                 if damage:
                     return
                 self.sha256, self.end = line.sha256, line.end
@@ -141,7 +140,7 @@ class _Part:
         if not is_open and self.end is None:
             raise LogError(f"{self.path.name} is cut off: its last line does not say that it ends")
 
-    def _begin(self, lines: list[bytes]) -> Head:
+    def _begin(self, lines: list[bytes]) -> None:
         self._index = 1
         head = self._decode(lines[0]) if lines else None
         if not isinstance(head, Head):
@@ -158,7 +157,6 @@ class _Part:
             if (head.previous, head.number) != (before.sha256, before.number):
                 raise self._error(f"does not follow the last line of {before.path.name}")
         self.sha256, self.number = head.previous, head.number
-        return head
 
     def _decode(self, text: bytes) -> Line:
         try:

@@ -11,7 +11,7 @@ import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication
@@ -19,11 +19,13 @@ from gunicorn.workers.base import Worker
 
 from serving.api.keys import Keys, KeysError, read_keys
 from serving.policy.tensorflow_import import import_tensorflow
-from serving.record.files import Sign
 from serving.registry.trial import Trials
 from serving.server.balancing import ConnectionBalancer
 from serving.server.gunicorn_adapter import WORKER_BOOT_ERROR, Arbiter, living_workers
 from serving.settings import Settings
+
+if TYPE_CHECKING:
+    from serving.record.files import Sign
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +48,7 @@ class Server(BaseApplication):
     slot: int  # of this worker
 
     def __init__(
-        self, settings: Settings, listener: socket.socket, keys: Keys, sign: Sign | None
+        self, settings: Settings, listener: socket.socket, keys: Keys, sign: "Sign | None"
     ) -> None:
         """Serve on a socket; `sign` signs the files of the decision log."""
         self.settings = settings
