@@ -214,6 +214,7 @@ def test_every_answer_is_that_of_our_own_service(
         assert own == other, asked
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["ours", *SERVERS])
 def test_what_is_asked_is_decided_and_counted(answers: dict[str, list[Answer]], name: str) -> None:
     by_path: dict[str, list[int]] = {}

@@ -87,6 +87,7 @@ def test_a_folder_that_may_not_be_read_is_told_and_hurts_no_other(
     assert "Traceback" not in log.read_text()
 
 
+@pytest.mark.long
 def test_a_pause_is_not_counted_against_a_request(models: Path, tmp_path: Path) -> None:
     options = ("--workers", "1", "--request-timeout", "4", "--client-timeout", "5")
     with running_service(models, tmp_path / "log", *options) as service:

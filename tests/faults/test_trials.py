@@ -39,6 +39,7 @@ def hostile(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return versions
 
 
+@pytest.mark.long
 def test_verify_refuses_what_takes_more_than_the_limits(hostile: dict[str, Path]) -> None:
     finished = run("serving", "verify", str(hostile["gigabytes"]))
     assert finished.returncode == 1, finished.stderr
