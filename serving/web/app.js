@@ -1,67 +1,74 @@
 /** The live page: the service selects the carts' actions, one request in flight at a time. */
 
-import { Carts, driveByUser, move, observations } from "./carts.js";
-import { UnavailableError, RefusedError, ServiceClient } from "./client.js";
-import { connect, held, settings, showPaused } from "./controls.js";
+import { offerVersions, writeTraffic } from "./beside.js";
+import { RefusedError, ServiceClient, UnavailableError } from "./client.js";
+import { connect, showPaused } from "./controls.js";
 import { find, setText } from "./dom.js";
-import { linkCard, showServed } from "./header.js";
+import { linkCard } from "./header.js";
+import { readLink, showLink, showReplay } from "./link.js";
 import { announce, showProblem, showUncaughtErrors, untilAnswered } from "./notices.js";
 import { STEPS_PER_SECOND } from "./physics.js";
-import { Readouts } from "./readouts.js";
+import { drawPlane } from "./plane.js";
+import { newSeed } from "./seeds.js";
+import { settings } from "./settings.js";
+import { Simulation } from "./simulation.js";
 import { drawCarts, pageColors } from "./stage.js";
-import { Pacer } from "./timing.js";
+import { describe, hideOldWarnings } from "./status.js";
+import { Interval, Pacer } from "./timing.js";
+import { PinnedVersion, ServedVersion } from "./versions.js";
 
 const WRITE_EVERY_MS = 100;
 const DESCRIBE_EVERY_MS = 2000;
-const WARNING_STAYS_MS = 2000;
-const DRIVERS = {
-  policy: "Driven by the policy",
-  user: "Driven by you",
-  both: "Driven by you and by the policy, so that it counts for neither",
-  nobody: "You did not steer",
-};
 
 const darkness = matchMedia("(prefers-color-scheme: dark)");
-
 const client = new ServiceClient();
-const readouts = new Readouts();
 const pacer = new Pacer();
+const mapInterval = new Interval(250);
+const reportInterval = new Interval(10_000);
+const trafficInterval = new Interval(5_000);
 
-let carts = new Carts(settings.count, () => settings.spread);
-let model = null;
+let link = { model: null, replay: null };
+let first = new ServedVersion(client, null);
+let report = null;
 // With reduced motion, nothing moves until the user starts it.
 let paused = matchMedia("(prefers-reduced-motion: reduce)").matches;
 let stepsWanted = 0;
+let lookWanted = true;
 let wakeLoop = () => {};
 let colors = pageColors();
 let drawing = false;
-let warnedAt = -Infinity;
+
+const nextStart = () => link.replay ?? { seed: newSeed(), spread: settings.spread };
+const simulation = new Simulation(client, [first], settings.count, nextStart);
 
 /** Draw the current state in the browser's next frame. */
 function redraw() {
   if (drawing) return;
   drawing = true;
   requestAnimationFrame(() => {
+    const { carts, map, trail, readouts } = simulation;
     drawing = false;
     drawCarts(find("stage"), carts.all, colors);
-    readouts.draw(carts.watched, colors);
+    drawPlane(find("plane"), map, trail, carts.all, colors);
+    readouts.draw(colors);
   });
 }
 
 function write() {
-  readouts.write(carts.watched, paused ? 0 : settings.speed * STEPS_PER_SECOND);
-  if (performance.now() - warnedAt > WARNING_STAYS_MS) setText(find("warnings"), "");
+  const { carts, model, readouts, recovery, sideBySide } = simulation;
+  readouts.write(carts, paused ? 0 : settings.speed * STEPS_PER_SECOND);
+  find("last-push").textContent = recovery.text;
+  showLink(model, carts, settings.greedy);
+  if (carts.versions.length > 1) sideBySide.write(carts.all);
+  hideOldWarnings();
 }
 
-function describe() {
-  const [position, , angle] = carts.watched.state;
-  const many = carts.all.length > 1 ? `${carts.all.length} carts. The first: ` : "";
-  const degrees = (angle * 180) / Math.PI;
-  find("stage").setAttribute(
-    "aria-label",
-    `${many}Cart at ${position.toFixed(2)} m, pole leaning ${degrees.toFixed(1)} degrees, ` +
-      `step ${carts.watched.steps}`,
-  );
+/** The carts are elsewhere: show it, and what the policy makes of it even while paused. */
+function changed() {
+  lookWanted = true;
+  wakeLoop();
+  write();
+  redraw();
 }
 
 function setPaused(value) {
@@ -72,13 +79,18 @@ function setPaused(value) {
 }
 
 function reset() {
-  carts = new Carts(settings.count, () => settings.spread);
-  readouts.trail.clear();
-  write();
-  redraw();
+  const beside = report?.versions.find(({ version }) => version === settings.beside);
+  const isPair = beside !== undefined;
+  const versions = [first];
+  if (isPair) versions.push(new PinnedVersion(client, report.name, beside));
+  find("count").disabled = isPair || link.replay !== null;
+  find("side-by-side").hidden = !isPair;
+  setText(find("traffic"), "");
+  simulation.reset(versions, isPair ? 1 : settings.count, nextStart);
+  changed();
 }
 
-connect({
+const actions = {
   pause: () => setPaused(!paused),
   step: () => {
     if (!paused) setPaused(true);
@@ -88,100 +100,66 @@ connect({
   reset,
   changed: write,
   strike: (blow) => {
-    carts.strike(blow);
-    write();
-    redraw();
+    simulation.strike(blow);
+    changed();
   },
-  cart: () => carts.watched,
-});
+  drag: (place) => {
+    simulation.drag(place);
+    changed();
+  },
+  drop: () => simulation.drop(),
+  carts: () => simulation.carts,
+};
 
-/** Resolves as soon as the carts may move. */
-async function untilRunning() {
-  while (document.hidden || (paused && stepsWanted === 0)) {
-    await new Promise((resolve) => (wakeLoop = resolve));
-  }
-}
-
-/** Get the actions of all running carts with one request, and step each cart. */
-async function frame(single) {
-  carts.wake(single);
-  readouts.steps.add(1);
-  const current = carts;
-  const playing = carts.playing();
-  if (playing.length === 0) return;
-  let milliseconds = NaN;
-  const response = await untilAnswered(client, async () => {
-    const started = performance.now();
-    const answer = await client.act(observations(playing), settings.greedy);
-    milliseconds = performance.now() - started;
-    return answer;
-  });
-  // Meanwhile the carts may have been replaced, or paused.
-  if (carts !== current || (paused && !single)) return;
-  readouts.recordResponse(response, playing.indexOf(carts.watched), milliseconds, playing.length);
-  showModel(response.model);
-  showWarnings(response.warnings);
-  playing.forEach((cart, row) => moveCart(cart, response.actions[row]));
-}
-
-function moveCart(cart, policyAction) {
-  let action = policyAction;
-  if (settings.byUser && cart === carts.watched) {
-    action = driveByUser(cart, held.direction);
-    if (held.direction !== 0) readouts.steered(action);
-  }
-  if (action !== 0 && action !== 1) {
-    throw new RefusedError(`The response has the action ${action}, which is neither 0 nor 1.`);
-  }
-  if (cart === carts.watched) readouts.trail.add(cart, action);
-  if (!move(cart, action)) return;
-  readouts.ended(cart);
-  if (cart === carts.watched) {
-    const end = cart.fell ? "it fell" : "the time limit";
-    setText(find("last-episode"), `${DRIVERS[cart.driver]}: ${cart.steps} steps, then ${end}.`);
-  }
-}
-
-function showModel({ name, version }) {
-  if (model !== null && model.name === name && model.version === version) return;
-  if (model !== null) announce(`Now served: ${name} version ${version}.`);
-  model = { name, version };
-  showServed(name, version);
-}
-
-function showWarnings(warnings) {
-  if (!warnings?.length) return;
-  if (find("warnings").hidden) announce("The service warns: outside the ranges that training saw.");
-  warnedAt = performance.now();
-  const more = warnings.length > 1 ? ` (and ${warnings.length - 1} more)` : "";
-  setText(find("warnings"), `The service warns: ${warnings[0]}${more}`);
-  find("warnings").title = warnings.join("\n");
-}
-
-/** Whether the served policy is for CartPole, which is all that this page can draw. */
-async function servesCartPole() {
-  const { environment } = await untilAnswered(client, async () => {
+/** Get the report on the model of this page, with its policy card. */
+function modelAndCard() {
+  return untilAnswered(client, async () => {
     const { models } = await client.json("models");
-    const [{ name }] = models; // the default one
+    const name = link.model ?? models[0].name; // the default one
     linkCard(name);
-    const { policy } = await client.json(`models/${encodeURIComponent(name)}`);
-    if (policy === null) throw new UnavailableError(`no version of ${name} is loaded yet`);
-    return policy;
+    const found = await client.json(`models/${encodeURIComponent(name)}`);
+    if (found.policy === null) throw new UnavailableError(`no version of ${name} is loaded yet`);
+    return found;
   });
-  if (environment.startsWith("CartPole-")) return true;
-  showProblem(`This page draws CartPole, but the served policy is for ${environment}.`);
-  return false;
+}
+
+/** Ask for what changes by itself: the loaded versions, and how a shadow compares. */
+async function askReports() {
+  if (reportInterval.take() && document.activeElement !== find("beside")) {
+    const { models } = await untilAnswered(client, () => client.json("models"));
+    report = models.find(({ name }) => name === report.name) ?? report;
+    offerVersions(report);
+  }
+  const isShadow = ({ version, state }) => version === settings.beside && state === "shadow";
+  if (report.versions.some(isShadow) && trafficInterval.take()) {
+    const path = `models/${encodeURIComponent(report.name)}/comparison`;
+    writeTraffic(await untilAnswered(client, () => client.json(path)));
+  }
+}
+
+/** One iteration: the carts move, a step was asked for, or paused carts were pushed or dragged. */
+async function runOnce() {
+  const atOnce = stepsWanted > 0;
+  if (atOnce) stepsWanted -= 1;
+  else if (!paused) {
+    await pacer.next(settings.speed * STEPS_PER_SECOND);
+    if (paused) return;
+  }
+  const isLook = paused && !atOnce;
+  lookWanted = false;
+  if (isLook) await simulation.look();
+  else await simulation.step({ atOnce, isOff: () => paused && !atOnce });
+  if (mapInterval.take() || paused) await simulation.askMap();
+  await askReports();
 }
 
 async function run() {
   for (;;) {
-    await untilRunning();
-    const single = stepsWanted > 0;
-    if (single) stepsWanted -= 1;
-    else await pacer.next(settings.speed * STEPS_PER_SECOND);
-    if (paused && !single) continue;
+    while (document.hidden || (paused && stepsWanted === 0 && !lookWanted)) {
+      await new Promise((resolve) => (wakeLoop = resolve));
+    }
     try {
-      await frame(single);
+      await runOnce();
       showProblem("");
     } catch (error) {
       if (!(error instanceof RefusedError)) throw error;
@@ -192,8 +170,28 @@ async function run() {
   }
 }
 
+async function start() {
+  link = readLink(location.search);
+  report = await modelAndCard();
+  if (!report.policy.environment.startsWith("CartPole-")) {
+    location.replace(find("card-link").href);
+    return;
+  }
+  offerVersions(report);
+  reportInterval.take();
+  if (link.model !== null) first = new ServedVersion(client, link.model);
+  if (link.replay !== null) {
+    const loaded = showReplay(report, link.replay);
+    if (loaded === undefined) return;
+    first = new PinnedVersion(client, report.name, loaded);
+  }
+  reset();
+  await run();
+}
+
 showUncaughtErrors();
 showPaused(paused);
+connect(actions);
 if (paused) announce("Paused, because your system prefers reduced motion. Play starts it.");
 darkness.addEventListener("change", () => {
   colors = pageColors();
@@ -202,7 +200,12 @@ darkness.addEventListener("change", () => {
 document.addEventListener("visibilitychange", () => wakeLoop());
 new ResizeObserver(redraw).observe(find("stage"));
 write();
-describe();
+describe(simulation.carts);
 setInterval(write, WRITE_EVERY_MS);
-setInterval(describe, DESCRIBE_EVERY_MS);
-if (await servesCartPole()) await run();
+setInterval(() => describe(simulation.carts), DESCRIBE_EVERY_MS);
+try {
+  await start();
+} catch (error) {
+  if (!(error instanceof RefusedError)) throw error;
+  showProblem(`Cannot show this page: ${error.message}`);
+}

@@ -6,7 +6,7 @@ import { find } from "./dom.js";
 import { linkCard, showServed } from "./header.js";
 import { showProblem, showUncaughtErrors, untilAnswered } from "./notices.js";
 import { ANGLE_LIMIT } from "./physics.js";
-import { pageColors } from "./stage.js";
+import { pageColors, prepare } from "./stage.js";
 
 const HEAT_CELLS = 41;
 /** Every fifth of the cells is a column or a row of the table. */
@@ -128,7 +128,7 @@ async function showHeatMap(version, [angle, velocity], { names, seen_low, seen_h
       names.map((_, i) => (i === angle ? lean : i === velocity ? speed : 0)),
     ),
   );
-  const decision = await untilAnswered(client, () => client.act(rows, true, `${here}/act`));
+  const decision = await untilAnswered(client, () => client.act(rows, true, { path: `${here}/act` }));
   if (decision.model.version !== version) location.reload(); // swapped since the card was sent
   const right = decision.action_probabilities.map((probabilities) => probabilities[1]);
   const map = velocities.map((_, i) => right.slice(i * HEAT_CELLS, (i + 1) * HEAT_CELLS));
@@ -141,7 +141,7 @@ async function showHeatMap(version, [angle, velocity], { names, seen_low, seen_h
     find(`${axis}-low`).textContent = (-limit).toFixed(2);
     find(`${axis}-high`).textContent = limit.toFixed(2);
   }
-  const draw = () => drawHeatMap(find("heat"), map, pageColors());
+  const draw = () => drawHeatMap(prepare(find("heat")), map, pageColors());
   new ResizeObserver(draw).observe(find("heat"));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   showHeatTable(map, angles, velocities);

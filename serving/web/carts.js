@@ -1,31 +1,33 @@
 /** Carts and their episodes, independent of what selects the actions. */
 
 import { MAX_STEPS, hasFallen, observe, startState, step, strike } from "./physics.js";
+import { randomNumbers } from "./seeds.js";
 
 /** Steps for which the end of an episode is shown before the next one starts. */
 const REST_STEPS = 30;
 
 class Cart {
-  constructor(spread) {
-    this.start(spread);
+  /** `version` selects its actions. */
+  constructor(version) {
+    this.version = version;
   }
 
-  start(spread) {
-    this.state = startState(spread);
+  start({ seed, spread }) {
+    this.seed = seed;
+    this.spread = spread;
+    this.state = startState(spread, randomNumbers(seed));
     this.steps = 0;
     this.action = null;
     this.stepsByUser = 0;
     this.steered = false;
-    this.rest = 0;
+    this.dragged = false;
+    this.ended = false;
     this.fell = false;
   }
 
-  get ended() {
-    return this.rest > 0;
-  }
-
-  /** Whose episode this is: an episode of which the user drove only a part is nobody's best. */
+  /** Whose episode this is: one of which a driver did only a part is nobody's longest. */
   get driver() {
+    if (this.dragged) return "dragged";
     if (this.stepsByUser === 0) return "policy";
     if (this.stepsByUser < this.steps) return "both";
     return this.steered ? "user" : "nobody";
@@ -33,10 +35,19 @@ class Cart {
 }
 
 export class Carts {
-  /** `spread` is called at each start: how far the initial state may be from zero. */
-  constructor(count, spread) {
-    this.spread = spread;
-    this.all = Array.from({ length: count }, () => new Cart(spread()));
+  /**
+   * Of each start there is one cart per version, and these start again together.
+   *
+   * `nextStart()` is called at each start: {seed, spread}.
+   */
+  constructor(versions, count, nextStart) {
+    this.versions = versions;
+    this.nextStart = nextStart;
+    this.starts = Array.from({ length: count }, () => ({
+      carts: versions.map((version) => new Cart(version)),
+    }));
+    this.all = this.starts.flatMap(({ carts }) => carts);
+    this.starts.forEach((start) => this.#restart(start));
   }
 
   /** The cart whose policy outputs are shown, and that can be driven by hand. */
@@ -44,14 +55,19 @@ export class Carts {
     return this.all[0];
   }
 
-  /** Start new episodes: of carts that have rested long enough, or of all that have ended. */
+  /** Start new episodes: where the ends were shown long enough, or wherever all have ended. */
   wake(atOnce) {
-    for (const cart of this.all) {
-      if (cart.ended) {
-        cart.rest = atOnce ? 0 : cart.rest - 1;
-        if (!cart.ended) cart.start(this.spread());
-      }
+    for (const start of this.starts) {
+      if (!start.carts.every((cart) => cart.ended)) continue;
+      start.rested += 1;
+      if (atOnce || start.rested >= REST_STEPS) this.#restart(start);
     }
+  }
+
+  #restart(start) {
+    const next = this.nextStart();
+    start.rested = 0;
+    start.carts.forEach((cart) => cart.start(next));
   }
 
   /** The carts that need an action now. */
@@ -61,6 +77,15 @@ export class Carts {
 
   strike(blow) {
     for (const cart of this.playing()) cart.state = strike(cart.state, blow);
+  }
+
+  /** Put all carts at rest where the user drags one: a position in m, or an angle in rad. */
+  drag({ position, angle }) {
+    for (const cart of this.playing()) {
+      const [x, , theta] = cart.state;
+      cart.state = [position ?? x, 0, angle ?? theta, 0];
+      cart.dragged = true;
+    }
   }
 }
 
@@ -87,6 +112,6 @@ export function move(cart, action) {
   cart.action = action;
   cart.steps += 1;
   cart.fell = hasFallen(cart.state);
-  if (cart.fell || cart.steps >= MAX_STEPS) cart.rest = REST_STEPS;
+  cart.ended = cart.fell || cart.steps >= MAX_STEPS;
   return cart.ended;
 }

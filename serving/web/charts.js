@@ -1,7 +1,9 @@
 /** Small charts on canvases. */
 
-import { prepare } from "./stage.js";
+import { drawLabel, prepare } from "./stage.js";
 
+/** Of a heat map, so that what is drawn on it can be seen. */
+const MOST_OPAQUE = 0.7;
 const ROUND = [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10];
 
 /** The least round number that is no less than a positive one. */
@@ -21,45 +23,57 @@ function runs(numbers) {
   return found;
 }
 
+/** The ends of a scale with 0 in it, at round numbers beyond the lowest and the highest. */
+export function roundScale({ low, high }) {
+  return { top: high > 0 ? roundUp(high) : 0, bottom: low < 0 ? -roundUp(-low) : 0 };
+}
+
 /**
  * A line chart of the latest numbers, of which there is room for `kept`.
  *
- * Its scale has 0 in it and ends at round numbers beyond `low` and `high`, so that what hardly
- * changes is a flat line.
+ * Between the line and `base` the area is filled, with a colour of its own on either side; `marks`
+ * are indices at which something happened.
  */
-export function drawHistory(canvas, numbers, kept, { low, high }, colors) {
+export function drawHistory(canvas, numbers, { kept, top, bottom, base, sides, labels, marks }, colors) {
   const { context, width, height } = prepare(canvas);
-  const top = high > 0 ? roundUp(high) : 0;
-  const bottom = low < 0 ? -roundUp(-low) : 0;
   if (top === bottom) return;
   const inset = 4;
   const y = (number) => inset + ((height - 2 * inset) * (top - number)) / (top - bottom);
   const x = (index) => (width * (index + kept - numbers.length)) / (kept - 1);
-  context.strokeStyle = context.fillStyle = colors.value;
+  for (const index of marks) {
+    context.fillStyle = colors.muted;
+    context.fillRect(Math.round(x(index)) - 1, 0, 2, height);
+  }
   context.lineWidth = 2;
   context.lineJoin = "round";
-  for (const [first, end] of runs(numbers)) {
+  const halves = [[0, y(base), sides[0]], [y(base), height - y(base), sides[1]]];
+  for (const [start, size, color] of halves) {
+    context.save();
     context.beginPath();
-    for (let i = first; i < end; i += 1) context.lineTo(x(i), y(numbers[i]));
-    context.stroke();
-    context.lineTo(x(end - 1), y(0));
-    context.lineTo(x(first), y(0));
-    context.globalAlpha = 0.12;
-    context.fill();
-    context.globalAlpha = 1;
+    context.rect(0, start - (start > 0 ? 0 : 1), width, size + 1);
+    context.clip();
+    context.strokeStyle = context.fillStyle = color;
+    for (const [first, end] of runs(numbers)) {
+      context.beginPath();
+      for (let i = first; i < end; i += 1) context.lineTo(x(i), y(numbers[i]));
+      context.stroke();
+      context.lineTo(x(end - 1), y(base));
+      context.lineTo(x(first), y(base));
+      context.globalAlpha = 0.12;
+      context.fill();
+      context.globalAlpha = 1;
+    }
+    context.restore();
   }
-  context.fillStyle = colors.muted;
-  context.font = "11px system-ui, sans-serif";
-  context.fillText(top, 4, 13);
-  context.fillText(bottom, 4, height - 5);
+  drawLabel(context, labels[0], "left", 4, 13, colors);
+  drawLabel(context, labels[1], "left", 4, height - 5, colors);
 }
 
 /**
  * Probabilities as colours, `rows[i][j]` from bottom to top and from left to right:
- * 0 is the colour `left`, 1 is `right`, and a half is the page's surface.
+ * 0 is the colour `left`, 1 is `right`, and a half is the page's surface, as is what is no number.
  */
-export function drawHeatMap(canvas, rows, colors) {
-  const { context, width, height } = prepare(canvas);
+export function drawHeatMap({ context, width, height }, rows, colors) {
   const [cellWidth, cellHeight] = [width / rows[0].length, height / rows.length];
   rows.forEach((row, i) => {
     row.forEach((probability, j) => {
@@ -68,7 +82,8 @@ export function drawHeatMap(canvas, rows, colors) {
       context.globalAlpha = 1;
       context.fillStyle = colors.surface;
       context.fillRect(...box);
-      context.globalAlpha = Math.abs(2 * probability - 1);
+      if (!Number.isFinite(probability)) return;
+      context.globalAlpha = MOST_OPAQUE * Math.abs(2 * probability - 1);
       context.fillStyle = probability < 0.5 ? colors.left : colors.right;
       context.fillRect(...box);
     });

@@ -33,17 +33,22 @@ export class ServiceClient {
   }
 
   /** Get actions for rows of observations; `path` selects the model, by default the default one. */
-  async act(rows, deterministic, path = "act") {
-    const decision = await this.json(path, {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ observations: rows, deterministic }),
-    });
+  async act(rows, deterministic, { path = "act", seed } = {}) {
+    const decision = await this.post(path, { observations: rows, deterministic, seed });
     const actions = decision.actions;
     if (!Array.isArray(actions) || actions.length !== rows.length) {
       throw new RefusedError(`The response has not one action per row (${rows.length}).`);
     }
     return decision;
+  }
+
+  /** Post JSON and get JSON. */
+  post(path, body) {
+    return this.json(path, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(body),
+    });
   }
 
   /** Get text. */

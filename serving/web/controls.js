@@ -1,31 +1,12 @@
 /** Buttons, keys and the pointer, mapped to actions of the page. */
 
 import { find } from "./dom.js";
-import { worldAt } from "./stage.js";
+import { connectPointer } from "./pointer.js";
+import { settings } from "./settings.js";
 
 /** In newton seconds: large enough to see, small enough for a good policy to recover from. */
 const CART_BLOW = 0.5;
 const TIP_BLOW = 0.025;
-
-const checked = (name) => document.querySelector(`input[name="${name}"]:checked`).value;
-
-export const settings = {
-  get greedy() {
-    return checked("actions") === "greedy";
-  },
-  get byUser() {
-    return checked("driver") === "user";
-  },
-  get count() {
-    return Number(checked("count"));
-  },
-  get spread() {
-    return Number(find("spread").value);
-  },
-  get speed() {
-    return Number(find("speed").value);
-  },
-};
 
 /** The direction that the user holds: -1, 0 or 1. */
 export const held = { direction: 0 };
@@ -33,7 +14,8 @@ export const held = { direction: 0 };
 /**
  * Connect all controls.
  *
- * `actions` has pause(), step(), reset(), changed(), strike(blow) and, for the pointer, cart().
+ * `actions` has pause(), step(), reset(), changed(), strike(blow), drag(place), drop() and, for the
+ * pointer, carts().
  */
 export function connect(actions) {
   find("pause").addEventListener("click", actions.pause);
@@ -44,7 +26,7 @@ export function connect(actions) {
     nameDriveButtons();
     // After a selection with the pointer, the arrow keys must drive the cart again.
     if (!event.target.matches(":focus-visible")) event.target.blur();
-    if (event.target.name === "count" || event.target.id === "spread") actions.reset();
+    if (event.target.matches("[name=count], #spread, #beside")) actions.reset();
     else actions.changed();
   });
   nameDriveButtons();
@@ -111,24 +93,4 @@ function connectKeys(push, hit, actions) {
 /** Whether the element handles the arrow keys and the space bar itself. */
 function usesKeys(target) {
   return target.matches("input, select, textarea");
-}
-
-function connectPointer(push, hit, actions) {
-  const canvas = find("stage");
-  const sideOf = (event) => {
-    const { x, y } = worldAt(canvas, event);
-    const [position, , angle] = actions.cart().state;
-    const high = y > 0.1;
-    return { high, side: x < position + (high ? Math.sin(angle) * y : 0) ? -1 : 1 };
-  };
-  // A push comes from the pointer's side; a driven cart follows the pointer.
-  canvas.addEventListener("click", (event) => {
-    if (settings.byUser) return;
-    const { high, side } = sideOf(event);
-    if (high) hit(-side);
-    else push(-side);
-  });
-  canvas.addEventListener("pointerdown", (event) => {
-    if (settings.byUser) push(sideOf(event).side);
-  });
 }

@@ -45,10 +45,10 @@ export function observe(state) {
   return state.map(Math.fround);
 }
 
-/** A random initial state, each number within ±spread, that is not terminal. */
-export function startState(spread) {
+/** An initial state, each number within ±spread by `random()`, that is not terminal. */
+export function startState(spread, random) {
   const within = [0.9 * POSITION_LIMIT, Infinity, 0.9 * ANGLE_LIMIT, Infinity];
-  return within.map((limit) => (2 * Math.random() - 1) * Math.min(spread, limit));
+  return within.map((limit) => (2 * random() - 1) * Math.min(spread, limit));
 }
 
 /**

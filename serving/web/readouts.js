@@ -1,12 +1,11 @@
 /** The numbers beside the stage. */
 
-import { drawHistory } from "./charts.js";
+import { drawHistory, roundScale } from "./charts.js";
 import { find } from "./dom.js";
-import { drawPhase, Trail } from "./phase.js";
 import { observe, STEPS_PER_SECOND } from "./physics.js";
 import { Rate, RoundTrips } from "./timing.js";
 
-const VALUES_KEPT = 5 * STEPS_PER_SECOND;
+const DECISIONS_KEPT = 5 * STEPS_PER_SECOND;
 const RETURNS_KEPT = 100;
 /** How long the rate must stay low to count as late: after a start it grows for a second. */
 const LATE_MS = 2000;
@@ -23,14 +22,25 @@ function numberOf(value) {
 }
 
 /** Format a number; NaN is shown as such, never hidden. */
-function fixed(number, digits, unit = "") {
+export function fixed(number, digits, unit = "") {
   if (!Number.isFinite(number)) return "not a number";
   return `${number.toFixed(digits)}${unit && ` ${unit}`}`;
 }
 
+/** The outputs for one row of an answer. */
+export function outputs(decision, row) {
+  const pair = (rows) => [0, 1].map((action) => numberOf(rows?.[row]?.[action]));
+  return {
+    probabilities: pair(decision.action_probabilities),
+    logits: pair(decision.action_logits),
+    value: numberOf(decision.state_values?.[row]),
+  };
+}
+
 /** The measurements made while the carts run. */
 export class Readouts {
-  values = [];
+  /** Of the last seconds: {right, value, pushed}. */
+  history = [];
   /** The extremes of all values so far: a scale that followed the latest ones would be restless. */
   range = { low: 0, high: 0 };
   /** Of the policy's latest episodes. */
@@ -39,28 +49,29 @@ export class Readouts {
   byUser = { steps: 0, same: 0 };
   decisions = new Rate();
   steps = new Rate();
-  trail = new Trail();
   roundTrips = new RoundTrips();
   decision = null;
+  #pushed = false;
   inTime = performance.now();
 
   /** Record a response for `count` carts; `row` is the watched cart's, -1 if it rests. */
   recordResponse(decision, row, milliseconds, count) {
     this.decisions.add(count);
     this.roundTrips.add(milliseconds);
-    if (row < 0) return;
-    const pair = (rows) => [0, 1].map((action) => numberOf(rows?.[row]?.[action]));
-    this.decision = {
-      probabilities: pair(decision.action_probabilities),
-      logits: pair(decision.action_logits),
-      value: numberOf(decision.state_values?.[row]),
-    };
-    this.#addValue(this.decision.value);
+    if (row >= 0) this.decision = outputs(decision, row);
   }
 
-  #addValue(value) {
-    this.values.push(value);
-    if (this.values.length > VALUES_KEPT) this.values.shift();
+  /** Record that the carts were pushed, before their next step. */
+  pushed() {
+    this.#pushed = true;
+  }
+
+  /** Record that the watched cart moves as was last decided. */
+  moved() {
+    const { value, probabilities } = this.decision;
+    this.history.push({ right: probabilities[1], value, pushed: this.#pushed });
+    this.#pushed = false;
+    if (this.history.length > DECISIONS_KEPT) this.history.shift();
     if (!Number.isFinite(value)) return;
     this.range.low = Math.min(this.range.low, value);
     this.range.high = Math.max(this.range.high, value);
@@ -82,7 +93,8 @@ export class Readouts {
   }
 
   /** Show the numbers; `wanted` is the target of steps per second, 0 while paused. */
-  write(watched, wanted) {
+  write(carts, wanted) {
+    const { watched } = carts;
     if (this.decision !== null) this.#writeDecision(this.decision);
     show("steps", watched.steps);
     show("best", this.best.policy ?? "–");
@@ -95,13 +107,28 @@ export class Readouts {
     observe(watched.state).forEach((number, i) => {
       show(STATE_IDS[i], fixed(number, 4, STATE_UNITS[i]));
     });
+    show("balancing", `${carts.playing().length} of ${carts.all.length}`);
     show("rate", Math.round(this.decisions.perSecond()));
     this.#writePace(wanted);
   }
 
-  draw(watched, colors) {
-    drawPhase(find("phase"), this.trail, watched, colors);
-    drawHistory(find("value-history"), this.values, VALUES_KEPT, this.range, colors);
+  draw(colors) {
+    const marks = [...this.history.keys()].filter((i) => this.history[i].pushed);
+    const shared = { kept: DECISIONS_KEPT, marks };
+    const sure = { top: 1, bottom: 0, base: 0.5, sides: [colors.right, colors.left] };
+    drawHistory(
+      find("right-history"),
+      this.history.map(({ right }) => right),
+      { ...shared, ...sure, labels: ["100 % right", "100 % left"] },
+      colors,
+    );
+    const { top, bottom } = roundScale(this.range);
+    drawHistory(
+      find("value-history"),
+      this.history.map(({ value }) => value),
+      { ...shared, top, bottom, base: 0, sides: [colors.value, colors.value], labels: [top, bottom] },
+      colors,
+    );
   }
 
   #writeDecision({ probabilities, logits, value }) {

@@ -8,6 +8,8 @@ const WORLD_HEIGHT = 1.75;
 const GROUND = 0.25;
 const CART_WIDTH = 0.42;
 const CART_HEIGHT = 0.25;
+/** Of many carts on one track, all but the first are a thin line: their pole. */
+const OPACITY_BEHIND = 0.4;
 
 /** The current colours of the style sheet. */
 export function pageColors() {
@@ -28,40 +30,63 @@ export function prepare(canvas) {
   return { context, width, height };
 }
 
-/** Draw carts; of several, the first has a frame. */
-export function drawCarts(canvas, carts, colors) {
-  const { context, width, height } = prepare(canvas);
-  const columns = Math.ceil(Math.sqrt(carts.length));
-  const cell = {
-    width: width / columns,
-    height: height / Math.ceil(carts.length / columns),
-  };
-  carts.forEach((cart, index) => {
-    const left = (index % columns) * cell.width;
-    const top = Math.floor(index / columns) * cell.height;
-    const view = viewOf(left, top, cell);
-    drawTrack(context, view, colors, carts.length === 1);
-    drawCart(context, view, cart, colors);
-    if (index === 0 && carts.length > 1) {
-      context.strokeStyle = colors.right;
-      context.lineWidth = 2;
-      context.strokeRect(left + 1, top + 1, cell.width - 2, cell.height - 2);
-    }
-  });
+/** A small text that can be read on whatever is below it. */
+export function drawLabel(context, text, align, left, top, colors) {
+  context.font = "11px system-ui, sans-serif";
+  context.textAlign = align;
+  context.lineJoin = "round";
+  context.lineWidth = 3;
+  context.strokeStyle = colors.surface;
+  context.strokeText(text, left, top);
+  context.fillStyle = colors.ink;
+  context.fillText(text, left, top);
 }
 
-/** Where a pointer is on the stage of a single cart, in metres; y is 0 at the pole's joint. */
-export function worldAt(canvas, event) {
+/** Up to so many carts are drawn beside each other; more are drawn on one track. */
+const MOST_CELLS = 16;
+
+/** Draw carts; of several, the first is the one that the page's numbers are about. */
+export function drawCarts(canvas, carts, colors) {
+  const { context, width, height } = prepare(canvas);
+  const cells = cellsOf(carts.length, width, height);
+  const detailed = cells.length === 1;
+  for (const cell of cells) drawTrack(context, viewOf(cell), colors, detailed);
+  // The first last: it is in front where all are on one track.
+  for (const [index, cart] of [...carts.entries()].reverse()) {
+    const isBehind = carts.length > cells.length && index > 0;
+    drawCart(context, viewOf(cells[index % cells.length]), cart, colors, isBehind);
+  }
+  if (cells.length === 2) carts.forEach((cart, i) => drawTitle(context, cells[i], cart, colors));
+  else if (cells.length > 1) drawFrame(context, cells[0], colors);
+}
+
+/** Where a pointer is, in metres from the middle and above the joint, and at which cart. */
+export function worldAt(canvas, event, count) {
   const box = canvas.getBoundingClientRect();
-  const view = viewOf(0, 0, box);
-  return {
-    x: (event.clientX - box.left - view.x) / view.scale,
-    y: (view.y - (event.clientY - box.top)) / view.scale - CART_HEIGHT,
-  };
+  const [left, top] = [event.clientX - box.left, event.clientY - box.top];
+  const cells = cellsOf(count, box.width, box.height);
+  const inside = (cell) =>
+    left >= cell.left && left < cell.left + cell.width &&
+    top >= cell.top && top < cell.top + cell.height;
+  const index = Math.max(0, cells.findIndex(inside));
+  const view = viewOf(cells[index]);
+  return { index, x: (left - view.x) / view.scale, y: (view.y - top) / view.scale - CART_HEIGHT };
+}
+
+/** The parts of the picture, one for each cart, or one for all. */
+function cellsOf(count, width, height) {
+  const shown = count > MOST_CELLS ? 1 : count;
+  const columns = Math.ceil(Math.sqrt(shown));
+  const size = { width: width / columns, height: height / Math.ceil(shown / columns) };
+  return Array.from({ length: shown }, (_, i) => ({
+    left: (i % columns) * size.width,
+    top: Math.floor(i / columns) * size.height,
+    ...size,
+  }));
 }
 
 /** Centre, ground line and pixels per metre of a cell. */
-function viewOf(left, top, { width, height }) {
+function viewOf({ left, top, width, height }) {
   const scale = Math.min(width / WORLD_WIDTH, height / WORLD_HEIGHT);
   const shown = scale * WORLD_HEIGHT;
   return {
@@ -92,23 +117,39 @@ function drawTrack(context, view, colors, detailed) {
   }
 }
 
-function drawCart(context, view, cart, colors) {
+function drawTitle(context, { left, width }, { version: { title } }, colors) {
+  context.fillStyle = colors.muted;
+  context.font = "13px system-ui, sans-serif";
+  context.textAlign = "center";
+  context.fillText(title, left + width / 2, 18);
+}
+
+function drawFrame(context, { left, top, width, height }, colors) {
+  context.strokeStyle = colors.right;
+  context.lineWidth = 2;
+  context.strokeRect(left + 1, top + 1, width - 2, height - 2);
+}
+
+function drawCart(context, view, cart, colors, isBehind) {
   const [position, , angle] = cart.state;
   const { scale } = view;
+  const hasTimedOut = cart.ended && !cart.fell;
   context.save();
   context.translate(view.x + position * scale, view.y);
-  context.globalAlpha = cart.ended && !cart.fell ? 0.5 : 1;
+  context.globalAlpha = isBehind ? OPACITY_BEHIND : hasTimedOut ? 0.5 : 1;
 
-  context.fillStyle = cart.fell ? colors.bad : colors.ink;
-  const [cartWidth, cartHeight] = [CART_WIDTH * scale, CART_HEIGHT * scale];
-  context.fillRect(-cartWidth / 2, -cartHeight, cartWidth, cartHeight);
-  drawPush(context, scale, cart, colors);
-
+  const cartHeight = CART_HEIGHT * scale;
+  if (!isBehind) {
+    const cartWidth = CART_WIDTH * scale;
+    context.fillStyle = cart.fell ? colors.bad : colors.ink;
+    context.fillRect(-cartWidth / 2, -cartHeight, cartWidth, cartHeight);
+    drawPush(context, scale, cart, colors);
+  }
   context.translate(0, -cartHeight);
-  drawLimits(context, scale, colors);
+  if (!isBehind) drawLimits(context, scale, colors);
   context.rotate(angle);
-  context.strokeStyle = cart.fell ? colors.bad : colors.pole;
-  context.lineWidth = Math.max(1.5, 0.08 * scale);
+  context.strokeStyle = cart.fell ? colors.bad : isBehind ? colors.ink : colors.pole;
+  context.lineWidth = isBehind ? 1 : Math.max(1.5, 0.08 * scale);
   context.lineCap = "round";
   context.beginPath();
   context.moveTo(0, 0);

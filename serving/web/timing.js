@@ -43,6 +43,23 @@ export class Rate {
   }
 }
 
+/** Whether it is time again for what is done at most every so often. */
+export class Interval {
+  #last = -Infinity;
+
+  constructor(milliseconds) {
+    this.milliseconds = milliseconds;
+  }
+
+  /** Whether the interval has passed; if so, the next one starts. */
+  take() {
+    const now = performance.now();
+    if (now - this.#last < this.milliseconds) return false;
+    this.#last = now;
+    return true;
+  }
+}
+
 /** Resolves when the next step is due; catches up on at most 100 ms of late steps. */
 export class Pacer {
   #due = performance.now();

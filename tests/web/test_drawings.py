@@ -5,7 +5,7 @@ from playwright.sync_api import Page, Route, expect
 
 from tests.conftest import Service
 from tests.web.conftest import Visit
-from tests.web.test_live_page import wait_for
+from tests.web.test_live_page import answer_every_row, wait_for
 
 
 @pytest.fixture
@@ -21,18 +21,17 @@ def test_the_chart_of_values_shows_changes_as_large_as_they_are(
     service: Service, visit: Visit, low: float, high: float, share: float
 ) -> None:
     page = visit(service.url, reduced_motion="reduce")
-    values: list[float] = []
+    answered = 0
 
     def answer(route: Route) -> None:
-        row = {"action_logits": [[0.0, 0.0]], "action_probabilities": [[0.5, 0.5]]}
-        model = {"name": "cartpole", "version": 1}
-        values.append(high if len(values) % 2 else low)
-        route.fulfill(json={"actions": [1], "state_values": values[-1:], "model": model, **row})
+        nonlocal answered
+        answered += 1
+        answer_every_row(value=high if answered % 2 else low)(route)
 
     page.get_by_label("Speed").select_option("unlimited")
     page.route("**/act", answer)
     page.get_by_role("button", name="Play").click()
-    while len(values) < 30:  # more than its last tenth has
+    while answered < 40:  # more than its last tenth has
         page.wait_for_timeout(50)
     # The share of the chart's height that the line takes, in its newest tenth.
     drawn = page.evaluate(
@@ -57,7 +56,7 @@ def test_the_chart_of_values_shows_changes_as_large_as_they_are(
 # Pixels of the phase plane in each colour of the style sheet, by their mean height (0 to 1).
 PLANE = """async () => {
     const { pageColors } = await import("/web/stage.js");
-    const canvas = document.getElementById("phase");
+    const canvas = document.getElementById("plane");
     const { width, height } = canvas;
     const copy = new OffscreenCanvas(width, height)
         .getContext("2d", { willReadFrequently: true });
@@ -87,14 +86,7 @@ def test_the_phase_plane_has_the_state_as_a_point(still: Page) -> None:
 def test_the_phase_plane_shows_which_action_was_taken_where(
     still: Page, action: int, taken: str, other: str
 ) -> None:
-    answer = {
-        "actions": [action],
-        "action_logits": [[0.0, 0.0]],
-        "action_probabilities": [[0.5, 0.5]],
-        "state_values": [50.0],
-        "model": {"name": "cartpole", "version": 1},
-    }
-    still.route("**/act", lambda route: route.fulfill(json=answer))
+    still.route("**/act", answer_every_row(action))
     for steps in ("1", "2", "3", "4"):
         still.get_by_role("button", name="Step").click()
         expect(still.locator("#steps")).to_have_text(steps)

@@ -26,7 +26,7 @@ OBSERVE_SHIFTS = """
 
 def boxes(page: Page, selector: str) -> list[Any]:
     """The position and the size of each of these elements on the page."""
-    script = """elements => elements.map((element) => {
+    script = """elements => elements.filter((it) => it.checkVisibility()).map((element) => {
         const { left, top, width, height } = element.getBoundingClientRect();
         return [left + scrollX, top + scrollY, width, height].map(Math.round);
     })"""

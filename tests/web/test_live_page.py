@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -38,6 +39,26 @@ def acts_on(rows: int, deterministic: bool) -> Any:
     return matches
 
 
+def answer_every_row(
+    action: int = 1, right: float | None = 0.5, value: float | None = 50.0
+) -> Callable[[Route], None]:
+    """A handler of /act that gives every row the same answer."""
+
+    def answer(route: Route) -> None:
+        rows = len(cast(dict[str, Any], route.request.post_data_json)["observations"])
+        left = None if right is None else 1 - right
+        row = {
+            "actions": action,
+            "action_logits": [None if right is None else 0.0, 1.0],
+            "action_probabilities": [left, right],
+            "state_values": value,
+        }
+        model = {"name": "cartpole", "version": 1}
+        route.fulfill(json={name: [given] * rows for name, given in row.items()} | {"model": model})
+
+    return answer
+
+
 @pytest.fixture
 def page(service: Service, visit: Visit) -> Page:
     return visit(service.url)
@@ -58,9 +79,11 @@ def test_it_balances_five_hundred_steps(page: Page) -> None:
 
 
 def test_it_shows_the_policy_outputs(still: Page) -> None:
-    with still.expect_response("**/act") as answered:
+    with still.expect_event(
+        "response", lambda response: acts_on(1, True)(response.request)
+    ) as sent:
         still.get_by_role("button", name="Step").click()
-    decision = answered.value.json()
+    decision = sent.value.json()
     expect(still.locator("#served-model")).to_have_text("cartpole version 1")
     probabilities, logits = decision["action_probabilities"][0], decision["action_logits"][0]
     expect(still.locator("#probability-left")).to_have_text(f"{100 * probabilities[0]:.1f} %")
@@ -215,15 +238,7 @@ def test_other_speeds_are_kept(still: Page) -> None:
 
 def test_a_missing_number_is_shown_as_not_a_number(service: Service, visit: Visit) -> None:
     page = visit(service.url)
-    answer = {
-        "actions": [1],
-        "action_logits": [[None, 1.0]],
-        "action_probabilities": [[None, None]],
-        "state_values": [None],
-        "model": {"name": "cartpole", "version": 1},
-        "warnings": [],
-    }
-    page.route("**/act", lambda route: route.fulfill(json=answer))
+    page.route("**/act", answer_every_row(right=None, value=None))
     for name in ("value", "probability-left", "logit-left"):
         expect(page.locator(f"#{name}")).to_have_text("not a number")
 

@@ -17,7 +17,7 @@ DRIVE = """async ({ starts, actions }) => {
     const { observe } = await import("/web/physics.js");
     const next = starts.values();
     const begin = () => {
-        const cart = new Carts(1, () => 0).watched;
+        const cart = new Carts([null], 1, () => ({ seed: 0, spread: 0 })).watched;
         cart.state = next.next().value;
         return cart;
     };

@@ -1,0 +1,67 @@
+/** The versions of a model that can be asked, and how: all decisions look like those of /act. */
+
+/** States of versions that are loaded, in `GET /models`. */
+const LOADED = ["served", "canary", "shadow", "labelled"];
+
+/** Versions of a model's report that are loaded: {version, state}. */
+export function loadedVersions({ versions }) {
+  return versions.filter(({ state }) => LOADED.includes(state));
+}
+
+/** What a version is to the service: "version 4 (shadow)". */
+export function title({ version, state }) {
+  return `version ${version} (${state})`;
+}
+
+/** Whichever version of a model is served; of the default model without a `name`. */
+export class ServedVersion {
+  title = "served version";
+
+  constructor(client, name) {
+    this.client = client;
+    this.path = name === null ? "act" : `models/${encodeURIComponent(name)}/act`;
+  }
+
+  /** Actions for rows; a `seed` repeats sampled ones. */
+  async act(rows, deterministic, seed) {
+    const decision = await this.client.act(rows, deterministic, { path: this.path, seed });
+    this.title = title({ ...decision.model, state: "served" });
+    return decision;
+  }
+}
+
+/** One version, whether it is served or not. */
+export class PinnedVersion {
+  /** `loaded` is a version of the model's report. */
+  constructor(client, name, loaded) {
+    this.client = client;
+    this.title = title(loaded);
+    this.path = `v2/models/${encodeURIComponent(name)}/versions/${loaded.version}/infer`;
+  }
+
+  async act(rows, deterministic, seed) {
+    const input = { name: "observations", datatype: "FP32", shape: [rows.length, rows[0].length] };
+    return decision(
+      await this.client.post(this.path, {
+        inputs: [{ ...input, data: rows.flat() }],
+        parameters: { deterministic, seed },
+      }),
+    );
+  }
+}
+
+/** An answer of the Open Inference Protocol in the form of one to /act. */
+function decision({ model_name, model_version, parameters, outputs }) {
+  const tensors = outputs.map(({ name, shape, data }) => [name, nested(data, shape)]);
+  return {
+    ...Object.fromEntries(tensors),
+    model: { name: model_name, version: Number(model_version) },
+    warnings: parameters.warnings?.split("\n") ?? [],
+  };
+}
+
+/** Flat data with the shape [rows] or [rows, columns]. */
+function nested(data, [rows, columns]) {
+  if (columns === undefined) return data;
+  return Array.from({ length: rows }, (_, row) => data.slice(row * columns, (row + 1) * columns));
+}
