@@ -1,11 +1,14 @@
 """What the live page draws, by its pixels."""
 
+import math
+from typing import Any, cast
+
 import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.conftest import Service
 from tests.web.conftest import Visit
-from tests.web.test_live_page import answer_every_row, wait_for
+from tests.web.test_live_page import answer_every_row, number, wait_for
 
 
 @pytest.fixture
@@ -94,3 +97,74 @@ def test_the_phase_plane_shows_which_action_was_taken_where(
     drawn = still.evaluate(PLANE)
     assert drawn[taken] is not None
     assert drawn[other] is None
+
+
+# The colours of a canvas at these places, as shares of its width and height.
+COLORS_AT = """([id, places]) => {
+    const canvas = document.getElementById(id);
+    const { width, height } = canvas;
+    const copy = new OffscreenCanvas(width, height)
+        .getContext("2d", { willReadFrequently: true });
+    copy.drawImage(canvas, 0, 0);
+    return places.map(([x, y]) => [
+        ...copy.getImageData(Math.floor(x * width), Math.floor(y * height), 1, 1).data,
+    ]);
+}"""
+
+
+def test_the_phase_plane_shows_the_policy_where_the_cart_is(still: Page) -> None:
+    asked: list[list[float]] = []
+
+    def answer(route: Route) -> None:
+        rows = cast(dict[str, Any], route.request.post_data_json)["observations"]
+        if len(rows) == 1:
+            return answer_every_row()(route)
+        asked[:] = rows
+        right = [float(angle > 0 or velocity > 1) for _, _, angle, velocity in rows]
+        both = {"action_probabilities": [[1 - share, share] for share in right]}
+        model = {"name": "cartpole", "version": 1}
+        route.fulfill(json={"actions": [1] * len(rows), "model": model, **both})
+
+    still.route("**/act", answer)
+    still.get_by_role("button", name="Push cart right").click()
+    still.wait_for_timeout(300)
+    still.evaluate("new Promise(requestAnimationFrame)")
+    places = [(0.1, 0.4), (0.9, 0.4), (0.1, 0.1), (0.1, 0.9)]
+    left, right, fast_right, slow_left = still.evaluate(COLORS_AT, ["plane", places])
+    for red, _, blue, opaque in (left, slow_left):
+        assert (opaque, blue > red) == (255, True)
+    for red, _, blue, opaque in (right, fast_right):
+        assert (opaque, red > blue) == (255, True)
+    # Of a cart where this one is, over the whole plane.
+    position, velocity = (number(still, f"cart-{name}") for name in ("position", "velocity"))
+    assert velocity > 0.2
+    for row in asked:
+        assert row[:2] == pytest.approx([position, velocity], abs=1e-4)
+    angles, velocities = ({row[column] for row in asked} for column in (2, 3))
+    assert len(asked) == len(angles) * len(velocities)
+    assert max(angles) == -min(angles) == pytest.approx(math.radians(12), rel=0.1)
+    assert max(velocities) == -min(velocities) == pytest.approx(2, rel=0.1)
+
+
+@pytest.mark.parametrize(("right", "upper", "lower"), [(0.9, True, False), (0.1, False, True)])
+def test_how_sure_the_policy_was_and_when_it_was_pushed_is_drawn_over_time(
+    still: Page, right: float, upper: bool, lower: bool
+) -> None:
+    still.route("**/act", answer_every_row(right=right))
+    for steps in range(1, 7):
+        if steps == 4:
+            still.get_by_role("button", name="Hit pole right").click()
+        still.get_by_role("button", name="Step").click()
+        expect(still.locator("#steps")).to_have_text(str(steps))
+    still.evaluate("new Promise(requestAnimationFrame)")
+    newest = 1 - 0.5 / 249  # between the last two of 250 steps, of which 6 are there
+    drawn = still.evaluate(COLORS_AT, ["right-history", [(newest, 0.4), (newest, 0.6)]])
+    assert [opacity > 0 for *_, opacity in drawn] == [upper, lower]
+    pushed = 1 - 2 / 249
+    for chart in ("right-history", "value-history"):
+        beside, mark = (
+            still.evaluate(COLORS_AT, [chart, [(x, 0.02), (x, 0.02)]])[0]
+            for x in (pushed - 0.04, pushed)
+        )
+        assert beside[3] == 0
+        assert mark[3] > 200
