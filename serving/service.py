@@ -50,8 +50,7 @@ class DecisionService:
             self._metrics.requested(policy.name, decisions.rows, decisions.out_of_range_rows)
             if decisions.sampled is not None:
                 self._drift.add(policy, decisions.sampled)
-            done = next(one for one in decisions.results if isinstance(one, ActResult))
-            self._shadows.offer(policy, done.observations, outputs)
+            self._shadows.offer(requests, decisions.results)
         return decisions.results
 
     def count(

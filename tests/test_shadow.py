@@ -3,7 +3,7 @@
 import json
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import urllib3
 
 from serving.client import PolicyClient
 from serving.metrics import Metrics
+from serving.policy.decide import DecisionRequest, SamplingSpec, decide_many
 from serving.policy.observations import Ranges
 from serving.policy.outputs import PolicyOutputs
 from serving.record.comparison import BINS, compare
@@ -90,11 +91,19 @@ class Decided:
         self.repository.refresh()
         self.shadows = Shadows(self.repository, self.metrics)
 
-    def decide(self, rows: int) -> None:
+    def decide(self, *rows: int, named: Collection[int] = ()) -> None:
+        """Decide about so many rows in each of several requests; some name the version."""
         policy = self.repository.policy()
-        observations = np.zeros((rows, 4), np.float32)
-        decided = policy.act(observations, np.zeros(rows, np.float32), np.ones(rows, np.bool_))
-        self.shadows.offer(policy, observations, decided)
+        requests = [
+            DecisionRequest(
+                policy,
+                np.full((count, 4), 0.001 * i, np.float32),
+                SamplingSpec(0, deterministic=True),
+                selection="" if i in named else "000000000000",
+            )
+            for i, count in enumerate(rows)
+        ]
+        self.shadows.offer(requests, decide_many(requests, 10_000).results)
 
     def comparison(self) -> Comparison:
         return self.shadows.comparison("cartpole")
@@ -118,6 +127,14 @@ def test_what_has_no_room_and_what_comes_while_busy_is_skipped_and_counted(
     found = decided.comparison()
     assert (found.decisions, found.skipped, found.agreement) == (MAX_ROWS, 4, 1.0)
     assert [sum(one.decisions) for one in found.observations] == [MAX_ROWS] * 4
+
+
+def test_what_clients_ask_of_a_version_that_they_name_is_not_compared(decided: Decided) -> None:
+    decided.decide(5, named={0})
+    decided.decide(2, 7, 4, 9, named={1, 3})
+    decided.shadows.run(is_busy=False)
+    found = decided.comparison()
+    assert (found.decisions, found.skipped, found.agreement) == (2 + 4, 0, 1.0)
 
 
 def test_a_shadow_that_fails_is_counted_logged_once_and_put_off(

@@ -8,7 +8,7 @@ bounded; what does not fit is counted as skipped.
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from serving.errors import NotFoundError, NotReadyError
 from serving.metrics import Metrics
+from serving.policy.decide import ActResult, DecisionRequest, Results
 from serving.policy.observations import FloatArray
 from serving.policy.outputs import PolicyOutputs
 from serving.record.comparison import Sums, Table, compare, report
@@ -39,6 +40,15 @@ PUT_OFF_SECONDS = 60.0  # after a failure
 class _Batch(NamedTuple):
     observations: FloatArray  # [B, O]
     outputs: PolicyOutputs  # of the served version
+
+
+def _together(done: Sequence[ActResult]) -> tuple[FloatArray, PolicyOutputs]:
+    """The rows of results of one batch: the batch itself, where they are all of it."""
+    observations, outputs = done[0].observations, done[0].batch
+    if sum(one.stop - one.start for one in done) == len(observations):
+        return observations, outputs
+    rows = np.concatenate([np.arange(one.start, one.stop) for one in done])
+    return observations[rows], PolicyOutputs._make(output[rows] for output in outputs)
 
 
 class _Pair:
@@ -70,11 +80,28 @@ class Shadows(Collector):
         self._pairs: dict[str, _Pair] = {}  # by model
         self._next = 0.0  # time at which a shadow may decide again
 
-    def offer(self, served: "Policy", observations: FloatArray, outputs: PolicyOutputs) -> None:
-        """Keep what a version has just decided about observations `[B, O]`, if it has a shadow."""
+    def offer(self, requests: Sequence[DecisionRequest], results: Results) -> None:
+        """Keep what a version has just decided, if it has a shadow.
+
+        What clients asked of a version that they named says nothing of what they ask of the served
+        one.
+
+        Args:
+            requests: those that one version decided together.
+            results: theirs, in their order.
+        """
+        served = requests[0].policy
         shadow = self._repository.shadow(served)
         if shadow is None:
             return
+        done = [
+            result
+            for request, result in zip(requests, results, strict=True)
+            if request.selection and isinstance(result, ActResult)
+        ]
+        if not done:
+            return
+        observations, outputs = _together(done)
         with self._lock:
             pair = self._pairs.get(served.name)
             if pair is None or (pair.served, pair.shadow) != (served, shadow):
