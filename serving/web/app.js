@@ -149,7 +149,7 @@ async function runOnce() {
   lookWanted = false;
   if (isLook) await simulation.look();
   else await simulation.step({ atOnce, isOff: () => paused && !atOnce });
-  if (mapInterval.take() || paused) await simulation.askMap();
+  if (mapInterval.take() || paused) await simulation.refreshMap();
   await askReports();
 }
 

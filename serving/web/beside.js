@@ -56,7 +56,7 @@ export class SideBySide {
       const latest = this.#latest[side];
       const returns = this.#returns[side];
       const cells = {
-        title: `${side === 0 ? "Left" : "Right"}: ${version.title}`,
+        title: version.title,
         steps,
         mean: returns.length ? `${fixed(mean(returns), 1)} of ${returns.length}` : "–",
         longer: this.#longer(side),

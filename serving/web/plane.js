@@ -12,6 +12,8 @@ const TRAIL_KEPT = 3 * STEPS_PER_SECOND;
 const VELOCITY_SHOWN = 2;
 /** Cells of the map: so many columns and rows. */
 const [COLUMNS, ROWS] = [25, 19];
+/** From which change on the map is another one, in m and m/s. */
+const [POSITION_CHANGE, VELOCITY_CHANGE] = [0.05, 0.1];
 
 /** The middle of each of `count` cells from -limit to +limit. */
 function middles(limit, count) {
@@ -37,14 +39,26 @@ export class Trail {
 /** The probability of pushing right in each cell, for a cart where the first one is. */
 export class PolicyMap {
   rows = null;
+  #of = null;
 
-  async ask(version, { state: [position, velocity] }) {
+  /** Ask again if the cart, or the version that answers, is no longer that of the map. */
+  async refresh(version, { state: [position, velocity] }) {
+    if (this.#shows(version, position, velocity)) return;
     const observations = middles(VELOCITY_SHOWN, ROWS).flatMap((speed) =>
       middles(ANGLE_LIMIT, COLUMNS).map((angle) => [position, velocity, angle, speed]),
     );
     const { action_probabilities: all } = await version.act(observations, true);
+    this.#of = { path: version.path, position, velocity };
     this.rows = Array.from({ length: ROWS }, (_, row) =>
       all.slice(row * COLUMNS, (row + 1) * COLUMNS).map(([, right]) => right),
+    );
+  }
+
+  #shows({ path }, position, velocity) {
+    return (
+      this.#of?.path === path &&
+      Math.abs(position - this.#of.position) < POSITION_CHANGE &&
+      Math.abs(velocity - this.#of.velocity) < VELOCITY_CHANGE
     );
   }
 }

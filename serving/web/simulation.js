@@ -11,6 +11,7 @@ import { Recovery } from "./recovery.js";
 import { requestSeed } from "./seeds.js";
 import { settings } from "./settings.js";
 import { showEpisode, showModel, showWarnings } from "./status.js";
+import { PinnedVersion } from "./versions.js";
 
 export class Simulation {
   readouts = new Readouts();
@@ -79,11 +80,18 @@ export class Simulation {
     if (carts.versions.length > 1 && carts.playing().length === 0) this.sideBySide.ended(carts.all);
   }
 
-  /** Ask for the map of the policy where the watched cart is. */
-  async askMap() {
+  /** Bring the map of the policy up to date with the watched cart. */
+  async refreshMap() {
     const { watched } = this.carts;
-    if (watched.ended) return;
-    await untilAnswered(this.client, () => this.map.ask(watched.version, watched));
+    if (this.model === null || watched.ended) return;
+    // Asked of the version by its number: what is asked so is not compared with a shadow.
+    const { name, version } = this.model;
+    const asked = new PinnedVersion(this.client, name, { version, state: "served" });
+    try {
+      await untilAnswered(this.client, () => this.map.refresh(asked, watched));
+    } catch (error) {
+      if (error.status !== 404) throw error; // replaced meanwhile: the next answer has another one
+    }
   }
 
   /** Ask each version about its carts, one after the other: an answer, or null, per version. */

@@ -116,16 +116,16 @@ def test_the_phase_plane_shows_the_policy_where_the_cart_is(still: Page) -> None
     asked: list[list[float]] = []
 
     def answer(route: Route) -> None:
-        rows = cast(dict[str, Any], route.request.post_data_json)["observations"]
-        if len(rows) == 1:
-            return answer_every_row()(route)
-        asked[:] = rows
-        right = [float(angle > 0 or velocity > 1) for _, _, angle, velocity in rows]
-        both = {"action_probabilities": [[1 - share, share] for share in right]}
-        model = {"name": "cartpole", "version": 1}
-        route.fulfill(json={"actions": [1] * len(rows), "model": model, **both})
+        (given,) = cast(dict[str, Any], route.request.post_data_json)["inputs"]
+        count, columns = given["shape"]
+        asked[:] = [given["data"][columns * i :][:columns] for i in range(count)]
+        right = [float(angle > 0 or velocity > 1) for _, _, angle, velocity in asked]
+        probabilities = [one for share in right for one in (1 - share, share)]
+        output = {"name": "action_probabilities", "shape": [count, 2], "data": probabilities}
+        model = {"model_name": "cartpole", "model_version": "1"}
+        route.fulfill(json={**model, "parameters": {"seed": 1}, "outputs": [output]})
 
-    still.route("**/act", answer)
+    still.route("**/v2/models/cartpole/versions/1/infer", answer)
     still.get_by_role("button", name="Push cart right").click()
     still.wait_for_timeout(300)
     still.evaluate("new Promise(requestAnimationFrame)")

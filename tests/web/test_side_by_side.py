@@ -52,8 +52,8 @@ def test_equal_versions_do_the_same_from_the_same_start(loaded: Service, visit: 
     page = visit(loaded.url, reduced_motion="reduce")
     chosen(page, "version 2 (labelled)")
     expect(page.get_by_label("16", exact=True)).to_be_disabled()
-    expect(page.locator("#first-title")).to_have_text("Left: version 1 (served)")
-    expect(page.locator("#second-title")).to_have_text("Right: version 2 (labelled)")
+    expect(page.locator("#first-title")).to_have_text("version 1 (served)")
+    expect(page.locator("#second-title")).to_have_text("version 2 (labelled)")
     page.get_by_label("sampled").check()  # both with the same random numbers
     page.get_by_label("Speed").select_option("unlimited")
     with page.expect_request("**/v2/models/cartpole/versions/2/infer"):
