@@ -25,38 +25,38 @@ WholeFloat = Annotated[float, Meta(ge=0, le=MAX_SEED, multiple_of=1)]
 
 
 class ActRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """Observations to act on: exactly one of `observations` and `observation`."""
+    """Observations: exactly one of `observations` and `observation`."""
 
     observations: Annotated[
         list[Row] | UnsetType,
-        Meta(description="Rows: each a list of numbers in order, or an object of named numbers."),
+        Meta(description="Each a list of numbers in order, or an object of numbers by name."),
     ] = UNSET
-    observation: Annotated[Row | UnsetType, Meta(description="One row.")] = UNSET
+    observation: Annotated[Row | UnsetType, Meta(description="One observation.")] = UNSET
     deterministic: Annotated[
         bool | UnsetType, Meta(description="Take the most probable actions instead of sampling.")
     ] = UNSET
     seed: Annotated[
         Seed | WholeFloat | UnsetType | None,
-        Meta(description="Replays the sampled actions. Without a seed the service draws one."),
+        Meta(description="Seed of the sampling; the service draws one if it is absent."),
     ] = UNSET
     episode: Annotated[
         Name | UnsetType,
-        Meta(description="The episode that the rows are of; the header X-Episode-ID says it too."),
+        Meta(description="The episode of the observations, also as the header X-Episode-ID."),
     ] = UNSET
     step: Annotated[
         Seed | WholeFloat | UnsetType,
-        Meta(description="Steps of the episode before the first row."),
+        Meta(description="The step in the episode of the first observation, from 0."),
     ] = UNSET
 
 
 class FeedbackRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """What came of an episode, or of the one row of a request: its rewards, or its return."""
+    """The rewards or the return of an episode, or of a request with one observation."""
 
     episode: Annotated[
         Name | UnsetType, Meta(description="The episode; either this or `request`.")
     ] = UNSET
     request: Annotated[
-        Name | UnsetType, Meta(description="The X-Request-ID of a decision's answer.")
+        Name | UnsetType, Meta(description="The X-Request-ID of the answer with the action.")
     ] = UNSET
     rewards: Annotated[
         list[float] | UnsetType,
@@ -67,18 +67,20 @@ class FeedbackRequest(msgspec.Struct, forbid_unknown_fields=True):
     ] = msgspec.field(default=UNSET, name="return")
     step: Annotated[
         Seed | WholeFloat | UnsetType,
-        Meta(description="Of the first reward in its episode; 0 by default."),
+        Meta(description="The step in the episode of the first reward; 0 by default."),
     ] = UNSET
     ended: Annotated[
         bool | UnsetType,
-        Meta(description="Whether the episode has ended; by default after feedback about it."),
+        Meta(description="Whether the episode has ended; true by default for feedback by episode."),
     ] = UNSET
 
 
 class FeedbackResponse(msgspec.Struct, frozen=True):
-    """The feedback is taken."""
+    """The feedback is recorded."""
 
-    id: Annotated[str, Meta(description="Of the request, as its line in the decision log has it.")]
+    id: Annotated[
+        str, Meta(description="The id of this request, which its line in the decision log has too.")
+    ]
 
 
 class ModelVersion(msgspec.Struct, frozen=True):
@@ -90,18 +92,20 @@ class ModelVersion(msgspec.Struct, frozen=True):
 
 
 class ActResponse(msgspec.Struct, frozen=True):
-    """Actions and policy outputs, one entry per row of observations."""
+    """Actions and outputs of the policy, one entry per observation."""
 
     actions: list[int]
     action_logits: list[list[float]]
     action_probabilities: list[list[float]]
     log_probabilities: Annotated[list[float], Meta(description="Log-probabilities of `actions`.")]
     state_values: Annotated[list[float], Meta(description="The critic's estimates of the return.")]
-    seed: Annotated[Seed, Meta(description="Replays these actions.")]
+    seed: Annotated[Seed, Meta(description="The seed that the actions were sampled with.")]
     model: ModelVersion
     warnings: Annotated[
         list[str],
-        Meta(description="Rows outside the ranges that training saw; they are answered too."),
+        Meta(
+            description="Observations outside the ranges seen in training; they are answered too."
+        ),
     ]
 
 
@@ -137,26 +141,28 @@ class ModelReport(msgspec.Struct, frozen=True):
 
 
 class ObservationComparison(msgspec.Struct, frozen=True):
-    """Where two policies differ along one number of the observations, in ten equal bins."""
+    """Where two policies differ along one number of the observation, in ten equal bins."""
 
     name: str
     edges: Annotated[list[float], Meta(description="11 edges of the bins; both ends are open.")]
     decisions: Annotated[list[int], Meta(description="Decisions in each bin.")]
     disagreements: Annotated[
-        list[int], Meta(description="Those with another most probable action.")
+        list[int], Meta(description="Decisions with different most probable actions.")
     ]
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """The served version and its shadow, on what both decided about, in all workers."""
+    """The served version and its shadow on the same observations, in all workers."""
 
     served: ModelVersion
     shadow: ModelVersion
     decisions: Annotated[int, Meta(description="Decisions that were compared.")]
-    skipped: Annotated[int, Meta(description="Decisions that were not, mostly while busy.")]
+    skipped: Annotated[
+        int, Meta(description="Decisions that were not, mostly because the service was busy.")
+    ]
     failures: Annotated[int, Meta(description="Calls of the shadow that failed.")]
     agreement: Annotated[
-        float | None, Meta(description="Fraction with the same most probable action.")
+        float | None, Meta(description="Fraction of decisions with the same most probable action.")
     ]
     kl_divergence: Annotated[
         float | None, Meta(description="Mean of KL(served || shadow), in nats.")

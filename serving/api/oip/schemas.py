@@ -1,4 +1,4 @@
-"""What is said in the Open Inference Protocol v2, with Triton's extensions.
+"""Schemas of the Open Inference Protocol v2, with Triton's extensions.
 
 Clients write null for what they leave out, and parameters that only some servers know.
 """
@@ -14,21 +14,21 @@ Size = Annotated[int, Meta(ge=0)]
 
 
 class SharedMemory(msgspec.Struct):
-    """Triton's shared memory, which this service has not."""
+    """Triton's shared memory, which this service does not support."""
 
     shared_memory_region: Annotated[str | None, Meta(description="Not supported: 400.")] = None
 
 
 class InputParameters(SharedMemory):
-    """Of one input."""
+    """Parameters of an input."""
 
     binary_data_size: Annotated[
-        Size | None, Meta(description="Bytes behind the JSON that are this tensor.")
+        Size | None, Meta(description="The size of this tensor in bytes, after the JSON.")
     ] = None
 
 
 class InferInput(msgspec.Struct):
-    """A tensor; without `data` its bytes follow the JSON."""
+    """An input. Without `data`, its bytes follow the JSON."""
 
     name: str
     shape: list[Size]
@@ -40,10 +40,10 @@ class InferInput(msgspec.Struct):
 
 
 class OutputParameters(SharedMemory):
-    """Of one output that is asked for."""
+    """Parameters of an output."""
 
     binary_data: Annotated[
-        bool | None, Meta(description="Whether to answer it as bytes behind the JSON.")
+        bool | None, Meta(description="Whether to send it in binary, after the JSON.")
     ] = None
     classification: Annotated[
         int | None, Meta(description="Triton's most probable classes. Not supported: 400.")
@@ -51,35 +51,35 @@ class OutputParameters(SharedMemory):
 
 
 class InferOutput(msgspec.Struct):
-    """An output that is asked for."""
+    """An output to send."""
 
     name: str
     parameters: OutputParameters | None = None
 
 
 class RequestParameters(msgspec.Struct):
-    """How to decide, and how to answer."""
+    """How to choose actions, and how to send the outputs."""
 
     seed: Annotated[
         Seed | WholeFloat | None,
-        Meta(description="Replays the sampled actions. Without one the service draws it."),
+        Meta(description="Seed of the sampling; the service draws one if it is absent."),
     ] = None
     deterministic: Annotated[
-        bool | None, Meta(description="Take the most probable actions. Else they are sampled.")
+        bool | None, Meta(description="Take the most probable actions instead of sampling.")
     ] = None
     binary_data_output: Annotated[
-        bool | None, Meta(description="Whether to answer all outputs as bytes behind the JSON.")
+        bool | None, Meta(description="Whether to send all outputs in binary, after the JSON.")
     ] = None
 
 
 class InferRequest(msgspec.Struct):
-    """Observations to decide about, as the one tensor `observations`."""
+    """Observations, as the only input `observations`."""
 
     inputs: list[InferInput]
     id: str | None = None
     parameters: RequestParameters | None = None
     outputs: Annotated[
-        list[InferOutput] | None, Meta(description="Outputs to answer; all where none is named.")
+        list[InferOutput] | None, Meta(description="The outputs to send; all if absent.")
     ] = None
 
 
@@ -89,7 +89,7 @@ class LoadRequest(msgspec.Struct):
     parameters: Annotated[
         dict[str, Any] | None,
         Meta(
-            description="Triton's `config` and files. Not supported: any is answered 400.",
+            description="Triton's `config` and files. Not supported: 400.",
             extra_json_schema={"maxProperties": 0},
         ),
     ] = None
@@ -98,11 +98,11 @@ class LoadRequest(msgspec.Struct):
 class IndexRequest(msgspec.Struct):
     """Which versions to list."""
 
-    ready: Annotated[bool | None, Meta(description="Only those that can answer.")] = None
+    ready: Annotated[bool | None, Meta(description="Only loaded versions.")] = None
 
 
 class TensorConfig(msgspec.Struct):
-    """A tensor in a model's configuration; -1 is a dimension that varies."""
+    """A tensor in a model's configuration; -1 is a dimension of any size."""
 
     name: str
     data_type: str
@@ -110,30 +110,27 @@ class TensorConfig(msgspec.Struct):
 
 
 class ModelConfig(msgspec.Struct):
-    """What Triton calls a model's configuration."""
+    """A model configuration of Triton."""
 
     name: str
     platform: str
     backend: str
-    max_batch_size: Annotated[
-        int, Meta(description="0: the dimension of the rows is in `dims`, and is no other's.")
-    ]
+    max_batch_size: Annotated[int, Meta(description="Always 0: the batch dimension is in `dims`.")]
     input: list[TensorConfig]
     output: list[TensorConfig]
 
 
 class Duration(msgspec.Struct):
-    """How often, and how long in all."""
+    """A count, and a total duration."""
 
     count: Size
     ns: Annotated[Size, Meta(description="Nanoseconds.")]
 
 
 class InferenceStatistics(msgspec.Struct):
-    """Requests, and the steps of those that succeeded.
+    """Requests, and the durations of the steps of those that succeeded.
 
-    Those decided together are decoded, decided and encoded together: the times of all of them are
-    each one's.
+    Requests that are answered in one batch share the steps: each counts their whole duration.
     """
 
     success: Duration
@@ -141,24 +138,26 @@ class InferenceStatistics(msgspec.Struct):
     compute_input: Annotated[Duration, Meta(description="Decoding.")]
     compute_infer: Annotated[Duration, Meta(description="Deciding.")]
     compute_output: Annotated[Duration, Meta(description="Encoding.")]
-    queue: Annotated[Duration, Meta(description="Requests have no queue: 0 ns.")]
+    queue: Annotated[Duration, Meta(description="Always 0: there is no queue.")]
     cache_hit: Annotated[Duration, Meta(description="No answer is cached.")]
     cache_miss: Annotated[Duration, Meta(description="No answer is cached.")]
 
 
 class VersionStatistics(msgspec.Struct):
-    """What a version was asked since it was loaded, in every protocol and by all workers."""
+    """Statistics of a version since it was loaded, of every protocol and all workers."""
 
     name: str
     version: str
     last_inference: Annotated[Size, Meta(description="Milliseconds of Unix time; 0 for never.")]
-    inference_count: Annotated[Size, Meta(description="Rows that were decided.")]
+    inference_count: Annotated[Size, Meta(description="Observations.")]
     execution_count: Annotated[Size, Meta(description="Calls of the policy.")]
     inference_stats: InferenceStatistics
-    batch_stats: Annotated[list[Any], Meta(description="Nothing is counted by size.")]
+    batch_stats: Annotated[
+        list[Any], Meta(description="Always empty: nothing is counted by batch size.")
+    ]
 
 
 class StatisticsReport(msgspec.Struct):
-    """Triton's statistics, of versions that are loaded."""
+    """Triton's statistics of the loaded versions."""
 
     model_stats: list[VersionStatistics]
