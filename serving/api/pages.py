@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from flask import Blueprint, Response, render_template, request
 
@@ -62,9 +63,14 @@ def page_without_key(endpoint: str | None) -> Response | None:
         return None
     if endpoint == "models.model":
         return card_page()
-    response = _page("docs-key.html", root="", page="docs")
+    response = docs_page({})
     response.vary.add("Accept")
     return response
+
+
+def docs_page(content: dict[str, Any]) -> Response:
+    """The page `/docs` of a description, or without content the one that asks for a key."""
+    return _page("docs.html", root="", page="docs", **content)
 
 
 def card_page() -> Response:
@@ -74,9 +80,9 @@ def card_page() -> Response:
     return response
 
 
-def _page(template: str, *, root: str, page: str) -> Response:
+def _page(template: str, *, root: str, page: str, **content: Any) -> Response:
     """A page; `root` leads from its address to the service's, so that links are relative."""
-    html = render_template(template, root=root, page=page)
+    html = render_template(template, root=root, page=page, **content)
     return _answer(html.encode(), "text/html; charset=utf-8")
 
 

@@ -79,10 +79,11 @@ export class ServiceClient {
     }
   }
 
-  async #request(path, accept, options = {}) {
-    const headers = { Accept: accept, ...options.headers };
+  /** Send a request with the key, if there is one; a response of any status is a result. */
+  send(path, options = {}) {
+    const headers = { ...options.headers };
     if (this.#key) headers.Authorization = `Bearer ${this.#key}`;
-    const response = await inTime(
+    return inTime(
       fetch(new URL(path, SERVICE), {
         ...options,
         headers,
@@ -90,6 +91,11 @@ export class ServiceClient {
         signal: AbortSignal.timeout(TIMEOUT_MS),
       }),
     );
+  }
+
+  async #request(path, accept, options = {}) {
+    const headers = { Accept: accept, ...options.headers };
+    const response = await this.send(path, { ...options, headers });
     if (!response.ok) throw await problem(response);
     return response;
   }

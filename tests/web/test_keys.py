@@ -96,7 +96,8 @@ def test_the_interface_is_at_its_anchor_and_its_description_can_be_saved(
     page = visit(f"{keyed.url}/docs#act_by_name", forgive=UNAUTHORIZED)
     enter(page, KEY)
     expect_content(page, "/docs")
+    expect(page.locator("#act_by_name")).to_have_attribute("open", "")
     expect(page.locator("#act_by_name")).to_be_in_viewport()
     with page.expect_download() as saved:
-        page.get_by_role("link", name="/openapi.json").click()
+        page.get_by_role("link", name="openapi.json").click()
     assert '"openapi"' in Path(saved.value.path()).read_text()

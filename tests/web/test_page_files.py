@@ -14,7 +14,7 @@ http = urllib3.PoolManager(retries=False)
 
 
 def test_the_policy_allows_nothing_inline_and_nothing_from_elsewhere(service: Service) -> None:
-    for path in ("/", "/models/cartpole", "/web/app.js"):
+    for path in ("/", "/models/cartpole", "/docs", "/web/app.js"):
         answer = http.request("GET", service.url + path, headers={"Accept": "text/html"})
         policy = dict(
             directive.strip().split(" ", 1)

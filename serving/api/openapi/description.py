@@ -102,11 +102,6 @@ def to_json(value: object) -> str:
     return orjson.dumps(value).decode()
 
 
-def referenced_name(schema: Schema) -> str:
-    """The name of the component that a `$ref` is to."""
-    return str(schema["$ref"].rpartition("/")[2])
-
-
 @cache
 def _file() -> str:
     return Path(__file__).with_name("openapi.json").read_text(encoding="utf-8")
@@ -201,14 +196,14 @@ def _act_requests(schema: Schema, max_rows: int) -> Schema:
         "ActBatchRequest": schema
         | {
             "title": "ActBatchRequest",
-            "description": "Several observations to act on.",
+            "description": "Several observations.",
             "properties": {"observations": many, **properties},
             "required": ["observations"],
         },
         "ActSingleRequest": schema
         | {
             "title": "ActSingleRequest",
-            "description": "One observation to act on.",
+            "description": "One observation.",
             "properties": {"observation": one, **properties},
             "required": ["observation"],
         },
@@ -226,7 +221,7 @@ def _feedback_requests(schema: Schema, max_rows: int) -> Schema:
             excluded = {other_subject, other_content}
             schemas[name] = schema | {
                 "title": name,
-                "description": f"A {content} by its {subject}.",
+                "description": f"The {content} of one {subject}.",
                 "properties": {k: v for k, v in properties.items() if k not in excluded},
                 "required": [subject, content],
             }
@@ -247,7 +242,7 @@ def _rows(features: list[list[str]]) -> Schema:
         "exclusiveMaximum": FLOAT32_OVERFLOW,
     }
     in_order: Schema = {"type": "array", "items": number}
-    by_name: Schema = {"type": "object", "description": "A row of named numbers."}
+    by_name: Schema = {"type": "object", "description": "An observation as numbers by name."}
     if features:
         sizes = [len(names) for names in features]
         in_order |= {"minItems": min(sizes), "maxItems": max(sizes)}
@@ -261,7 +256,7 @@ def _rows(features: list[list[str]]) -> Schema:
         by_name["additionalProperties"] = number
     return {
         "Row": {
-            "description": "An observation: numbers in the environment's order, or by their names.",
+            "description": "Float32 numbers, in the environment's order or by name.",
             "oneOf": [in_order, _reference("schemas", "NamedRow")],
         },
         "NamedRow": by_name,

@@ -3,24 +3,21 @@
 from contextlib import suppress
 from urllib.parse import quote
 
-from flask import Blueprint, Response, render_template
+from flask import Blueprint, Response
 
 from serving.api.messages import json_response
-from serving.api.openapi.description import Schema, openapi, referenced_name, to_json
+from serving.api.openapi.description import Schema, openapi
+from serving.api.openapi.page import page_content
+from serving.api.pages import docs_page
 from serving.errors import NotReadyError
 from serving.policy.artefact import Card
 from serving.registry.repository import Repository
 from serving.settings import Settings
 
-# The page is plain HTML made here: it needs no script, and nothing from another host.
-POLICY = (
-    "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
-
 
 def docs_blueprint(repository: Repository, settings: Settings, *, keys_are_set: bool) -> Blueprint:
     """`GET /openapi.json` and `GET /docs`."""
-    blueprint = Blueprint("docs", __name__, template_folder="templates")
+    blueprint = Blueprint("docs", __name__)
 
     def description() -> Schema:
         cards: dict[str, Card | None] = dict.fromkeys(repository.names())
@@ -35,16 +32,7 @@ def docs_blueprint(repository: Repository, settings: Settings, *, keys_are_set: 
 
     @blueprint.get("/docs")
     def docs() -> Response:
-        page = render_template(
-            "docs.html",
-            api=description(),
-            to_json=to_json,
-            name_in=referenced_name,
-            root="",
-            page="docs",
-            **_served_by_default(repository),
-        )
-        return Response(page, headers={"Content-Security-Policy": POLICY})
+        return docs_page(page_content(description()) | _served_by_default(repository))
 
     return blueprint
 
