@@ -111,6 +111,19 @@ def test_pages_and_their_links_work_behind_a_prefix(
             assert urllib3.request("GET", link).status == 200, link
 
 
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_the_page_of_the_interface_sends_its_requests_behind_a_prefix(
+    proxied: Proxied, visit: Visit, prefix: str
+) -> None:
+    url = proxied.url + prefix
+    page = visit(f"{url}/docs#models")
+    route = page.locator("#models")
+    route.get_by_role("button", name="Send").click()
+    expect(route.get_by_role("status")).to_contain_text("200 OK")
+    expect(route.locator(".answer pre")).to_contain_text('"name": "cartpole"')
+    expect(route.locator(".command")).to_have_text(f"curl -s {url}/models")
+
+
 def requests_of(service: Service, request_id: str) -> list[dict[str, str]]:
     lines = [json.loads(line) for line in service.log.read_text().splitlines()]
     return [line for line in lines if line.get("request_id") == request_id]
