@@ -11,6 +11,7 @@ import click
 import serving
 from serving.compare_command import compare
 from serving.record_commands import prepare_log, replay
+from serving.score_command import score
 from serving.settings import URL, Settings, finite, settings_options
 from serving.version_commands import promote, pull, require_keys, rollback, verify
 
@@ -28,7 +29,7 @@ def commands() -> None:
     """Serve exported policies over HTTP, and play with them."""
 
 
-for command in (verify, promote, rollback, pull, replay, compare):
+for command in (verify, promote, rollback, pull, replay, compare, score):
     commands.add_command(command)
 
 

@@ -20,8 +20,10 @@ LAYERS = [
     {"__main__"},
     {"cli"},
     {"record_commands"},
+    {"score_command"},
     {"version_commands"},
     {"compare_command"},
+    {"score"},
     {"server"},
     {"api"},
     {"service"},
@@ -334,7 +336,7 @@ def pins(path: Path) -> dict[str, str]:
 
 def test_every_requirements_file_pins_the_same_versions_with_hashes() -> None:
     everything = pins(ROOT / "requirements" / "dev.txt")
-    for name in ("train", "serve", "play", "sign", "pull", "tune"):
+    for name in ("train", "serve", "play", "sign", "pull", "parquet", "tune"):
         path = ROOT / "requirements" / f"{name}.txt"
         for package, line in pins(path).items():
             # A pin for every Python covers one for some.

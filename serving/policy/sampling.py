@@ -3,7 +3,7 @@
 import os
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,5 +44,17 @@ def uniforms_of(seeds: Sequence[int], rows: Sequence[int]) -> npt.NDArray[np.flo
     generator is Philox4x64-10 with the seed as its key (Salmon et al. 2011), whose raw output is
     the same in all versions of NumPy; the upper 24 bits of each word become a float32.
     """
-    bits = np.concatenate(list(map(_generator.bits, seeds, rows)))
+    return _uniforms(np.concatenate(list(map(_generator.bits, seeds, rows))))
+
+
+def uniform_stream(seed: int) -> Callable[[int], npt.NDArray[np.float32]]:
+    """The numbers of `uniforms_of` for one request, which may have any number of rows, in parts.
+
+    Each call draws those of the next rows, as many as it is asked for.
+    """
+    philox = np.random.Philox(key=seed)
+    return lambda rows: _uniforms(philox.random_raw(rows))
+
+
+def _uniforms(bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.float32]:
     return (bits >> 40).astype(np.float32) * 2.0**-24

@@ -1,0 +1,67 @@
+"""What every format of input gives: blocks of rows, and where each row stands."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from serving.errors import InvalidRequestError
+from serving.policy.observations import Rows, to_array
+from serving.schemas import Row
+
+# The policy computes blocks of this size as fast as any, and all formats together hold a few MB.
+BLOCK_ROWS = 16_384
+
+
+class ScoreError(Exception):
+    """The rows cannot be read or decided about; the message names the file and the place."""
+
+
+class Block(NamedTuple):
+    """Consecutive rows of a file, fewer than some ten thousand."""
+
+    rows: Rows
+    first: int  # place of the first row, as `Source.place` counts
+    size: int  # of these rows, as `Source.total` counts
+
+
+class Source(NamedTuple):
+    """A file of observations, which is read while `blocks` is iterated.
+
+    Attributes:
+        path: of the file.
+        place: what says where a row stands: "line" (from 1), or "row" (from 0).
+        total: bytes of a text, or rows of an array.
+        blocks: may raise `PlaceError`, `ScoreError` and `OSError`.
+    """
+
+    path: Path
+    place: str
+    total: int
+    blocks: Iterator[Block]
+
+
+class PlaceError(Exception):
+    """A row is wrong; to be reported with the name of its file."""
+
+    def __init__(self, place: int, detail: str) -> None:
+        super().__init__(detail)
+        self.place, self.detail = place, detail
+
+
+def require_names(columns: Sequence[str], names: list[str]) -> None:
+    """Raise `ValueError` with what is wrong unless the columns have these names, in any order."""
+    for name, count in Counter(columns).items():
+        if count > 1:
+            raise ValueError(f"the name {name!r} comes {count} times")
+    require_form(dict.fromkeys(columns, 0.0), names)
+
+
+def require_form(row: Row, names: list[str]) -> None:
+    """Raise `ValueError` with what is wrong unless a row has these features, whatever they are."""
+    if len(row) == len(names) and (isinstance(row, list) or row.keys() == set(names)):
+        return
+    try:
+        to_array([row], names, 1)  # for its error
+    except InvalidRequestError as error:
+        raise ValueError(error.detail.removeprefix("observations[0]: ")) from error

@@ -1,0 +1,218 @@
+"""Rows from CSV and JSON Lines.
+
+Each block is first read as a whole by one call of msgspec, which takes what nearly all files
+have. Where that refuses, or a row could hide in another, the block is read again line by line:
+that accepts the rest, and says which line is wrong.
+"""
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from msgspec.structs import astuple
+
+from serving.policy.observations import Rows
+from serving.schemas import Row
+from serving.score.source import Block, PlaceError, Source, require_form, require_names
+
+_BLOCK_BYTES = 512 * 1024
+_MAX_LINE_BYTES = 16 * 1024 * 1024
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # with which some programs begin UTF-8
+_COMMA, _LINE_END = b",\n"
+
+_NUMBERS = msgspec.json.Decoder(list[float])
+_ROW = msgspec.json.Decoder(Row)
+
+Read = Callable[[bytes], Rows | None]  # all rows of a block, or None if it has to be read slowly
+ReadLine = Callable[[str], Row]  # raises `ValueError` with what is wrong
+
+
+def read_csv(path: Path, names: list[str]) -> Source:
+    """Rows of numbers with commas between them, in the order that a first line of names gives.
+
+    Without such a line, which is one that is not of numbers, they are in the order of `names`.
+    """
+    return Source(path, "line", path.stat().st_size, _csv_blocks(path, names))
+
+
+def read_json_lines(path: Path, names: list[str]) -> Source:
+    """Rows as `POST /act` has them: a list of numbers, or an object of named ones, on each line."""
+    read = _json_reader(names)
+    blocks = (
+        block
+        for first, text in _lines(path)
+        for block in _read(first, text, len(text), read, partial(_json_row, names))
+    )
+    return Source(path, "line", path.stat().st_size, blocks)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Blocks of whole lines, each with the number of its first line; all lines end with one."""
+    number = 1
+    with path.open("rb") as file:
+        while text := file.read(_BLOCK_BYTES):
+            if not text.endswith(b"\n"):
+                text += file.readline(_MAX_LINE_BYTES)
+            if not text.endswith(b"\n"):
+                if file.read(1):
+                    where = number + text.count(b"\n")
+                    raise PlaceError(where, f"longer than {_MAX_LINE_BYTES} bytes")
+                text += b"\n"
+            yield number, text
+            number += text.count(b"\n")
+
+
+def _read(first: int, text: bytes, size: int, read: Read, read_line: ReadLine) -> Iterator[Block]:
+    """The rows of a block of lines, up to the first that cannot be read."""
+    rows = read(text)
+    if rows is not None:
+        yield Block(rows, first, size)
+        return
+    one_by_one: list[Row] = []
+    wrong: PlaceError | None = None
+    for number, line in enumerate(text[:-1].split(b"\n"), first):
+        try:
+            one_by_one.append(read_line(line.decode()))
+        except ValueError as error:
+            wrong = PlaceError(number, str(error))
+            break
+    if one_by_one:
+        yield Block(one_by_one, first, size)
+    if wrong:
+        raise wrong
+
+
+def _csv_blocks(path: Path, names: list[str]) -> Iterator[Block]:
+    order: list[int] | None = None  # columns of the file in the order of the names
+
+    def read(text: bytes) -> Rows | None:
+        numbers = _numbers(text, len(names))
+        return numbers if numbers is None or order is None else numbers[:, order]
+
+    def read_line(line: str) -> Row:
+        row = [_number(field) for field in _fields(line)]
+        require_form(row, names)
+        return row if order is None else [row[column] for column in order]
+
+    for first, text in _lines(path):
+        size = len(text)
+        if first == 1:
+            text = text.removeprefix(_BYTE_ORDER_MARK)
+            head, _, rest = text.partition(b"\n")
+            order = _order(head, names)
+            if order is not None:
+                first, text = 2, rest
+        if text:
+            yield from _read(first, text, size, read, read_line)
+
+
+def _order(head: bytes, names: list[str]) -> list[int] | None:
+    """Where the first line says that each name's column is; None if it has numbers, not names."""
+    try:
+        fields = _fields(head.decode())
+        try:
+            list(map(float, fields))
+        except ValueError:
+            pass
+        else:
+            return None
+        require_names(fields, names)
+    except ValueError as error:
+        raise PlaceError(1, str(error)) from error
+    return [fields.index(name) for name in names]
+
+
+def _fields(line: str) -> list[str]:
+    try:
+        return next(csv.reader([line.removesuffix("\r")], strict=True), [])
+    except csv.Error as error:
+        raise ValueError(f"not CSV: {error}") from error
+
+
+def _number(field: str) -> float:
+    try:
+        if "_" not in field:  # which is Python's, and nobody else's
+            return float(field)
+    except ValueError:
+        pass
+    raise ValueError(f"{field[:40]!r} is not a number")
+
+
+def _numbers(text: bytes, columns: int) -> npt.NDArray[np.float64] | None:
+    """Lines of as many numbers with commas between them, `[B, O]`; None if they are not that.
+
+    With commas for the line ends, the lines are the inside of one JSON list. JSON's numbers are
+    numbers in CSV too.
+    """
+    characters = np.frombuffer(text, np.uint8)
+    separators = characters[(characters == _COMMA) | (characters == _LINE_END)]
+    if len(separators) % columns:
+        return None
+    separators = separators.reshape(-1, columns)
+    if (separators[:, :-1] == _LINE_END).any() or (separators[:, -1] == _COMMA).any():
+        return None
+    try:
+        numbers = _NUMBERS.decode(b"[%b]" % text[:-1].replace(b"\n", b","))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return np.fromiter(numbers, np.float64, len(numbers)).reshape(separators.shape)
+
+
+def _json_reader(names: list[str]) -> Read:
+    fields = [f"field_{index}" for index in range(len(names))]
+    try:
+        named = msgspec.defstruct(
+            "Named",
+            [(field, float) for field in fields],
+            rename=dict(zip(fields, names, strict=True)),
+            forbid_unknown_fields=True,
+            gc=False,
+        )
+    except ValueError:  # a name has a character that JSON escapes
+        return lambda _: None
+    decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(list[float] | named)
+
+    def read(text: bytes) -> Rows | None:
+        if text.startswith(b"[") and text.endswith(b"]\n"):
+            numbers = _numbers(b"%b\n" % text[1:-2].replace(b"]\n[", b"\n"), len(names))
+            if numbers is not None:
+                return numbers
+        try:
+            rows: Sequence[Any] = decoder.decode_lines(text)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        objects = sum(type(row) is not list for row in rows)
+        # Empty lines are no rows; and of a key that comes twice, the decoder keeps the last.
+        if len(rows) != text.count(b"\n") or text.count(b'"') != 2 * len(names) * objects:
+            return None
+        tuples = [row if type(row) is list else astuple(row) for row in rows]
+        if set(map(len, tuples)) != {len(names)}:
+            return None
+        count = len(rows) * len(names)
+        return np.fromiter(chain.from_iterable(tuples), np.float64, count).reshape(len(rows), -1)
+
+    return read
+
+
+def _json_row(names: list[str], line: str) -> Row:
+    try:
+        row: Row = _ROW.decode(line)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError(f"not JSON: {error}") from error
+    if isinstance(row, dict) and line.count('"') != 2 * len(row):
+        pairs: list[tuple[str, float]] = json.loads(line, object_pairs_hook=list)
+        for key, count in Counter(key for key, _ in pairs).items():
+            if count > 1:
+                raise ValueError(f"the key {key!r} comes {count} times")
+    require_form(row, names)
+    return row
