@@ -1,6 +1,7 @@
 """The pages: the same files for everybody, which ask the API for their data like any client."""
 
 from functools import cache
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -73,25 +74,31 @@ def docs_page(content: dict[str, Any]) -> Response:
     return _page("docs.html", root="", page="docs", **content)
 
 
-def card_page() -> Response:
-    """The page that shows the policy card at its own address, asked for there with `text/html`."""
-    response = _page("card.html", root="../", page="card")
+def card_page(status: HTTPStatus = HTTPStatus.OK) -> Response:
+    """The page that shows the policy card at its own address, asked for there with `text/html`.
+
+    It says by itself what it is that there is no card of; the status is for other programs.
+    """
+    response = _page("card.html", status, root="../", page="card")
     response.vary.add("Accept")
     return response
 
 
-def _page(template: str, *, root: str, page: str, **content: Any) -> Response:
+def _page(
+    template: str, status: HTTPStatus = HTTPStatus.OK, *, root: str, page: str, **content: Any
+) -> Response:
     """A page; `root` leads from its address to the service's, so that links are relative."""
     html = render_template(template, root=root, page=page, **content)
-    return _answer(html.encode(), "text/html; charset=utf-8")
+    return _answer(html.encode(), "text/html; charset=utf-8", status)
 
 
-def _answer(content: bytes, content_type: str) -> Response:
-    response = Response(content, content_type=content_type)
+def _answer(content: bytes, content_type: str, status: HTTPStatus = HTTPStatus.OK) -> Response:
+    response = Response(content, status, content_type=content_type)
     response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
     response.headers["Referrer-Policy"] = "no-referrer"
     # Kept, but asked about each time: a page never runs with parts of another release.
     response.cache_control.no_cache = True
     response.add_etag()
-    response.make_conditional(request)
+    if status == HTTPStatus.OK:  # an error must not become 304
+        response.make_conditional(request)
     return response

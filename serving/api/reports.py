@@ -1,5 +1,7 @@
 """How the service reports on itself: its health, its metrics and its models."""
 
+from http import HTTPStatus
+
 import msgspec
 import orjson
 from flask import Blueprint, Response, request
@@ -44,7 +46,12 @@ def models_blueprint(repository: Repository, shadows: Shadows) -> Blueprint:
 
     @blueprint.get("/<name>")
     def model(name: str) -> Response:
-        report = repository.report(name)
+        try:
+            report = repository.report(name)
+        except NotFoundError:
+            if not asks_for_page():
+                raise
+            return card_page(HTTPStatus.NOT_FOUND)
         if asks_for_page():
             return card_page()
         try:

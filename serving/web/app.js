@@ -1,7 +1,7 @@
 /** The live page: the service selects the carts' actions, one request in flight at a time. */
 
 import { offerVersions, writeTraffic } from "./beside.js";
-import { RefusedError, ServiceClient, UnavailableError } from "./client.js";
+import { RefusedError, ServiceClient } from "./client.js";
 import { connect, showPaused } from "./controls.js";
 import { find, setText } from "./dom.js";
 import { linkCard } from "./header.js";
@@ -15,6 +15,7 @@ import { Simulation } from "./simulation.js";
 import { drawCarts, pageColors } from "./stage.js";
 import { describe, hideOldWarnings } from "./status.js";
 import { Interval, Pacer } from "./timing.js";
+import { servedModel } from "./unserved.js";
 import { PinnedVersion, ServedVersion } from "./versions.js";
 
 const WRITE_EVERY_MS = 100;
@@ -117,9 +118,7 @@ function modelAndCard() {
     const { models } = await client.json("models");
     const name = link.model ?? models[0].name; // the default one
     linkCard(name);
-    const found = await client.json(`models/${encodeURIComponent(name)}`);
-    if (found.policy === null) throw new UnavailableError(`no version of ${name} is loaded yet`);
-    return found;
+    return servedModel(client, name);
   });
 }
 

@@ -13,6 +13,9 @@ export class UnavailableError extends Error {
   }
 }
 
+/** No connection: the service may have stopped. */
+export class LostError extends UnavailableError {}
+
 /** 401: the service requires an API key, or rejected the one sent. */
 export class KeyError extends Error {}
 
@@ -123,10 +126,10 @@ async function inTime(promise) {
   try {
     return await promise;
   } catch (error) {
-    const late = error.name === "TimeoutError";
-    throw new UnavailableError(
-      late ? `no response within ${TIMEOUT_MS / 1000} seconds` : "it cannot be reached",
-    );
+    if (error.name === "TimeoutError") {
+      throw new UnavailableError(`no response within ${TIMEOUT_MS / 1000} seconds`);
+    }
+    throw new LostError("it cannot be reached");
   }
 }
 

@@ -1,11 +1,18 @@
 /** Notices about failed requests, and retries. */
 
-import { UnavailableError, KeyError } from "./client.js";
+import { KeyError, LostError, UnavailableError } from "./client.js";
 import { find, setText } from "./dom.js";
+import { NotServedError, servedModel } from "./unserved.js";
 import { pause } from "./timing.js";
 
 const FIRST_WAIT_MS = 250;
 const LONGEST_WAIT_MS = 5000;
+/** How the service says that it is there, and has nothing to answer with. */
+const NOT_SERVED = /^503 no version of (\S+) is served/;
+const START = " If it has stopped, `python -m serving run` or `make serve` starts it.";
+const KEY_NEEDED = "This service needs an API key. Whoever runs it gives them out.";
+const KEY_WRONG =
+  "The service does not accept this key. Look for a typing error, or ask for another key.";
 
 /** Tell screen readers what happened. */
 export function announce(text) {
@@ -24,17 +31,15 @@ export async function untilAnswered(client, ask) {
     try {
       const answer = await ask();
       if (!find("unavailable").hidden) {
-        setText(find("unavailable"), "");
+        showUnavailable("");
         announce("The service is available again.");
       }
       return answer;
     } catch (error) {
       if (error instanceof KeyError) {
-        client.key = await enteredKey(
-          client.hasKey ? "The service does not accept this key." : "This service needs an API key.",
-        );
+        client.key = await enteredKey(client.hasKey ? KEY_WRONG : KEY_NEEDED);
       } else if (error instanceof UnavailableError) {
-        setText(find("unavailable"), `The service is unavailable (${error.message}). Retrying.`);
+        showUnavailable(await reasonFor(client, error));
         await pause(Math.max(wait, 1000 * error.retryAfterSeconds));
         wait = Math.min(2 * wait, LONGEST_WAIT_MS);
       } else {
@@ -42,6 +47,43 @@ export async function untilAnswered(client, ask) {
       }
     }
   }
+}
+
+/** Show text, with what is between backticks as code; "" hides it. */
+function showUnavailable(text) {
+  const notice = find("unavailable");
+  const parts = text.split("`");
+  notice.hidden = text === "";
+  // Screen readers may repeat an alert that is set again.
+  if (notice.textContent === parts.join("")) return;
+  notice.replaceChildren(
+    ...parts.map((part, i) => {
+      if (i % 2 === 0) return part;
+      const code = document.createElement("code");
+      code.textContent = part;
+      return code;
+    }),
+  );
+}
+
+/** What is so, what to do, and that the page does the rest. */
+async function reasonFor(client, error) {
+  const reason = error instanceof NotServedError ? error.message : await whyNot(client, error);
+  if (reason !== null) return `${reason} This page then goes on by itself.`;
+  const start = error instanceof LostError ? START : "";
+  return `The service is unavailable (${error.message}).${start} Retrying.`;
+}
+
+/** Why nothing is served, where the service says so in the middle of its answers; else null. */
+async function whyNot(client, { message }) {
+  const name = message.match(NOT_SERVED)?.[1];
+  if (name === undefined) return null;
+  try {
+    await servedModel(client, name);
+  } catch (error) {
+    if (error instanceof NotServedError) return error.message;
+  }
+  return null;
 }
 
 function enteredKey(reason) {

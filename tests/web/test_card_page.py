@@ -12,6 +12,7 @@ from serving.client import PolicyClient
 from tests.artefacts import edit_card, publish
 from tests.conftest import ROOT, Service, Trained, running_service
 from tests.web.conftest import Visit
+from tests.web.test_layout import DESKTOP, PHONE, boxes
 from tests.web.test_live_page import wait_for
 
 SCREENSHOTS = ROOT / "docs" / "screenshots"
@@ -63,6 +64,7 @@ def test_a_policy_without_a_threshold_that_was_learned_elsewhere_has_a_page(
         expect(page.locator("#heat-section")).to_be_visible()  # its last request
         expect(page.locator("#origin")).to_contain_text("elsewhere")
         expect(page.locator("#origin")).to_contain_text("no reward threshold to reach")
+        page.close()
 
 
 def test_it_shows_the_ranges_that_training_saw(page: Page, trained: Trained) -> None:
@@ -131,3 +133,54 @@ def test_screenshots(name: str, path: str, service: Service, visit: Visit) -> No
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(picture)
     assert file.read_bytes()[:8] == picture[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+SECTIONS = [
+    "Ask the policy",
+    "How good it is",
+    "What it does where",
+    "How it was trained",
+    "What it saw in training",
+    "Versions",
+]
+
+
+def test_the_sections_come_in_the_order_of_a_visitors_questions(page: Page) -> None:
+    assert page.locator("#card h2").all_inner_texts() == SECTIONS
+
+
+def test_a_wide_screen_has_two_columns(service: Service, visit: Visit) -> None:
+    page = visit(f"{service.url}/models/cartpole", viewport=DESKTOP)
+    expect(page.locator("#heat-section")).to_be_visible()
+    _, good, where, trained, seen, versions = boxes(page, "#card h2")
+    assert good[0] == where[0] < trained[0] == seen[0] == versions[0]
+    assert good[1] == trained[1]
+
+
+def test_a_phone_has_each_cell_with_its_label_and_all_of_it_in_sight(
+    service: Service, trained: Trained, visit: Visit
+) -> None:
+    page = visit(f"{service.url}/models/cartpole", viewport=PHONE)
+    expect(page.locator("#heat-section")).to_be_visible()
+    card = json.loads((trained.model_dir / "assets.extra" / "policy.json").read_text())
+    for left, _, width, _ in boxes(page, ".stacked td"):
+        assert left >= 0
+        assert left + width <= PHONE["width"]
+    greedy = page.locator("#evaluations tr").first.locator("td")
+    labels = greedy.evaluate_all("(cells) => cells.map((cell) => cell.dataset.label)")
+    assert labels == [
+        "Episodes",
+        "Mean",
+        "95% confidence interval",
+        "Standard deviation",
+        "Minimum",
+    ]
+    said = greedy.nth(1).evaluate("(cell) => getComputedStyle(cell, '::before').content")
+    assert said == '"Mean"'
+    # Blocks to the eye, and a table to a screen reader.
+    table = page.get_by_role("table", name="Returns of evaluation episodes")
+    assert table.get_by_role("columnheader").count() == 6
+    rows = len(card["evaluation"]) + len(card["robustness"])
+    assert table.get_by_role("row").count() == 1 + rows
+    assert table.get_by_role("rowheader").count() == rows
+    assert table.get_by_role("cell").count() == 5 * rows

@@ -46,7 +46,10 @@ def test_the_page_recovers_when_the_service_returns(
         wait_until_live(service.url)
         page = visit(service.url, forgive=LOST)
         wait_for(page, "steps", "n >= 1")
-    expect(page.locator("#unavailable")).to_contain_text("The service is unavailable")
+    expect(page.locator("#unavailable")).to_have_text(
+        "The service is unavailable (it cannot be reached). If it has stopped, "
+        "python -m serving run or make serve starts it. Retrying."
+    )
     stopped_at = number(page, "steps")
     with running_service(trained.models, tmp_path / "second", *options):
         expect(page.locator("#unavailable")).to_be_hidden()

@@ -1,0 +1,156 @@
+/** The form of the card page: the service answers for the numbers of its sliders, at once. */
+
+import { RefusedError, SERVICE } from "./client.js";
+import { actionColors } from "./colors.js";
+import { find } from "./dom.js";
+import { announce, showProblem, untilAnswered } from "./notices.js";
+import { short, words } from "./numbers.js";
+import { Sliders } from "./sliders.js";
+import { pageColors } from "./stage.js";
+import { drawSweep, sweepCells, sweepRows } from "./sweeps.js";
+import { pause } from "./timing.js";
+
+/** How long the sliders rest before the strips are asked for: a row more than one is for them. */
+const REST_MS = 150;
+
+export class Form {
+  #wake = () => {};
+  #isStale = true; // what is shown is not about the sliders' numbers
+  #spoken = "";
+  #strips = []; // by swept column, probabilities [cells][actions]
+
+  /** `path` is the model's, relative to the service; `moved` gets the row whenever it changes. */
+  constructor(client, path, { version, policy }, moved) {
+    Object.assign(this, { client, path, version, moved });
+    this.actions = policy.actions.names;
+    this.bars = this.actions.map(actionRow);
+    find("actions").replaceChildren(...this.bars.map(({ row }) => row));
+    this.sliders = new Sliders(policy.observations, (slider) => this.#changed(slider));
+    this.cells = sweepCells(policy.observations.names.length, this.sliders.swept.length || 1);
+    const swept = this.cells === 0 ? [] : this.sliders.swept;
+    this.sliders.all.forEach(({ strip }, i) => (strip.hidden = !swept.includes(i)));
+    find("strips-hint").hidden = swept.length === 0;
+    this.swept = swept;
+    this.#changed(null);
+  }
+
+  /** Answer for as long as the page is there. */
+  async run() {
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#paint());
+    new ResizeObserver(() => this.#paint()).observe(find("numbers"));
+    for (;;) {
+      while (!this.#isStale) await this.#change();
+      try {
+        const served = await this.#ask();
+        if (served !== this.version) {
+          showProblem(
+            `Version ${served} is served by now, and this page is about version ${this.version}. ` +
+              "Reload it for the other one.",
+          );
+          return;
+        }
+        if (!this.#isStale) await Promise.race([pause(REST_MS), this.#change()]);
+        if (!this.#isStale) await this.#sweep();
+      } catch (error) {
+        if (!(error instanceof RefusedError)) throw error;
+        find("form-status").textContent = `The service refuses these numbers: ${error.message}`;
+      }
+    }
+  }
+
+  /** Resolves when a number changes. */
+  #change() {
+    return new Promise((resolve) => (this.#wake = resolve));
+  }
+
+  #changed(slider) {
+    this.#isStale = true;
+    // A slider's own strip is about the other numbers, which are as they were.
+    for (const one of this.sliders.all) one.strip.classList.toggle("stale", one !== slider);
+    const row = this.sliders.row;
+    find("curl").textContent = curl(new URL(`${this.path}/act`, SERVICE), row, this.client.hasKey);
+    this.moved(row);
+    this.#wake();
+  }
+
+  /** Show what the policy answers for the sliders' numbers; returns the version that did. */
+  async #ask() {
+    const answer = await untilAnswered(this.client, () => {
+      this.#isStale = false; // a retry asks about the numbers of its time
+      return this.client.act([this.sliders.row], true, { path: `${this.path}/act` });
+    });
+    const [chosen] = answer.actions;
+    this.bars.forEach(({ row, bar, percent, logit }, i) => {
+      const probability = answer.action_probabilities[0][i];
+      row.classList.toggle("chosen", i === chosen);
+      bar.style.setProperty("--share", probability ?? 0);
+      percent.textContent = probability === null ? "not a number" : percentage(probability);
+      logit.textContent = written(answer.action_logits[0][i]);
+    });
+    const value = written(answer.state_values[0]);
+    find("value").textContent = value;
+    const [warning = ""] = answer.warnings;
+    find("form-status").textContent = warning.replace("observations[0]: ", "");
+    this.#spoken = `Most probable: ${words(this.actions[chosen])}. Expected return: ${value}.`;
+    return answer.model.version;
+  }
+
+  async #sweep() {
+    announce(this.#spoken);
+    if (this.swept.length === 0) return;
+    const { row, observations } = this.sliders;
+    const rows = sweepRows(row, this.swept, observations, this.cells);
+    const answer = await untilAnswered(this.client, () =>
+      this.client.act(rows, true, { path: `${this.path}/act` }),
+    );
+    if (this.#isStale) return;
+    this.#strips = this.swept.map((_, i) =>
+      answer.action_probabilities.slice(i * this.cells, (i + 1) * this.cells),
+    );
+    for (const { strip } of this.sliders.all) strip.classList.remove("stale");
+    this.#paint();
+  }
+
+  #paint() {
+    const colors = actionColors(this.actions.length, pageColors());
+    this.bars.forEach(({ bar }, i) => bar.style.setProperty("--color", colors[i]));
+    this.#strips.forEach((cells, i) =>
+      drawSweep(this.sliders.all[this.swept[i]].strip, cells, colors),
+    );
+  }
+}
+
+/** A row of the table of actions, and its parts that change. */
+function actionRow(name) {
+  const row = document.createElement("tr");
+  const header = document.createElement("th");
+  header.scope = "row";
+  const mark = Object.assign(document.createElement("span"), { className: "mark" });
+  const spoken = Object.assign(document.createElement("span"), {
+    className: "unseen",
+    textContent: " taken: ",
+  });
+  mark.append("✓", spoken);
+  header.append(mark, words(name));
+  const bar = Object.assign(document.createElement("span"), { className: "bar" });
+  row.append(header);
+  row.insertCell().append(bar);
+  const [percent, logit] = [row.insertCell(), row.insertCell()];
+  percent.textContent = logit.textContent = "–";
+  return { row, bar, percent, logit };
+}
+
+function percentage(probability) {
+  return `${(100 * probability).toFixed(1)} %`;
+}
+
+/** JSON has no NaN: the service sends null instead. */
+function written(number) {
+  return number === null ? "not a number" : number.toFixed(2);
+}
+
+function curl(url, row, hasKey) {
+  const key = hasKey ? " -H 'Authorization: Bearer YOUR_KEY'" : "";
+  const body = JSON.stringify({ observations: [row], deterministic: true });
+  return `curl -s ${url}${key} -H 'Content-Type: application/json' -d '${body}'`;
+}

@@ -1,0 +1,44 @@
+/** Tables of the card page. */
+
+import { find } from "./dom.js";
+
+/**
+ * A table row; its first cell is the header.
+ *
+ * On a phone the cells of some tables are blocks, which would take their meaning from them: so it
+ * is written out.
+ */
+export function tableRow([header, ...cells], labels = []) {
+  const row = document.createElement("tr");
+  const first = document.createElement("th");
+  [first.scope, first.textContent] = ["row", header];
+  first.setAttribute("role", "rowheader");
+  row.setAttribute("role", "row");
+  row.append(first);
+  cells.forEach((text, i) => {
+    const cell = row.insertCell();
+    cell.setAttribute("role", "cell");
+    cell.textContent = text;
+    // For where the head of the table is not seen.
+    if (labels[i] !== undefined) cell.dataset.label = labels[i];
+  });
+  return row;
+}
+
+/** Fill a table's body; each cell has the label of its column. */
+export function fillTable(id, rows) {
+  const heads = find(id).closest("table").querySelectorAll("thead th");
+  const labels = [...heads].slice(1).map(({ textContent }) => textContent);
+  find(id).replaceChildren(...rows.map((row) => tableRow(row, labels)));
+}
+
+/** Fill a description list. */
+export function fillList(id, facts) {
+  find(id).replaceChildren(
+    ...Object.entries(facts).flatMap(([term, text]) => {
+      const [dt, dd] = [document.createElement("dt"), document.createElement("dd")];
+      [dt.textContent, dd.textContent] = [term, text];
+      return [dt, dd];
+    }),
+  );
+}

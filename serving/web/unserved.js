@@ -1,0 +1,60 @@
+/** Why nothing of a model is served, and what to do about it. */
+
+import { UnavailableError } from "./client.js";
+
+/** The model has no served version; the message says why, and what to do. */
+export class NotServedError extends UnavailableError {}
+
+/** A model with the policy card of its served version; without one a NotServedError. */
+export async function servedModel(client, name) {
+  const model = await client.json(`models/${encodeURIComponent(name)}`);
+  if (model.policy === null) throw new NotServedError(whyNothingIsServed(model));
+  return model;
+}
+
+/** What is so, and what to do, for a model of which `GET /models` reports no served version. */
+export function whyNothingIsServed({ name, versions }) {
+  const promote = `\`python -m serving promote --name ${name}\``;
+  const says = (text) => versions.some(({ reason }) => reason.endsWith(text));
+  if (versions.length === 0) {
+    const demo = name === "cartpole" ? "`make demo` or " : "";
+    return (
+      `The models folder has no version of ${name} yet. ` +
+      `${demo}\`python -m training train --name ${name}\` makes one.`
+    );
+  }
+  if (says("the model is unloaded")) {
+    return `An operator has unloaded ${name}. ${promote} serves its newest good version again.`;
+  }
+  if (says("it is being examined")) {
+    return `A version of ${name} is being checked, which takes seconds.`;
+  }
+  const pinned = pinnedVersion(versions);
+  const wanted = versions.find(({ version }) => version === pinned);
+  if (pinned !== null && wanted?.state !== "refused") {
+    return (
+      `Version ${pinned} of ${name} is selected, and it is not there. ` +
+      `${promote} selects the newest good one.`
+    );
+  }
+  const refused = wanted ?? versions.find(({ state }) => state === "refused");
+  if (refused === undefined) {
+    return `No version of ${name} is served. ${promote} serves the newest good one.`;
+  }
+  const { version, reason } = refused;
+  const check = `\`python -m serving verify models/${name}/${version}\` checks it again`;
+  return wanted
+    ? `Version ${version} of ${name} is selected, and it is refused: ${reason}. ` +
+        `${check}; ${promote} selects the newest good one.`
+    : `No version of ${name} is good. The newest, version ${version}, is refused: ${reason}. ` +
+        `${check}; a good one is served as soon as it is exported.`;
+}
+
+/** The version that an operator has selected, which the reasons of others name; null if none. */
+function pinnedVersion(versions) {
+  for (const { reason } of versions) {
+    const found = reason.match(/version (\d+) is pinned$/);
+    if (found) return Number(found[1]);
+  }
+  return null;
+}
