@@ -9,9 +9,13 @@ import { showProblem, showUncaughtErrors, untilAnswered } from "./notices.js";
 import { short, words } from "./numbers.js";
 import { NotServedError, whyNothingIsServed } from "./unserved.js";
 import { fillList, fillTable } from "./tables.js";
+import { pause } from "./timing.js";
+import { PinnedVersion } from "./versions.js";
 
 /** What the states of versions are called, where not by their name in JSON. */
 const STATES = { waiting: "not selected" };
+
+const WORKERS_DIFFER_MS = 500;
 
 const name = decodeURIComponent(location.pathname.split("/").at(-1));
 const here = `models/${encodeURIComponent(name)}`;
@@ -173,13 +177,23 @@ async function show() {
   find("episode").open = !matchMedia("(prefers-reduced-motion: reduce)").matches;
   const columns = heatColumns(policy.observations);
   const heat = columns && new HeatMap(policy.observations, columns);
-  const form = new Form(client, here, model, (row) => heat?.mark(row));
-  await Promise.all([form.run(), showPictures(all), heat && showHeatMap(heat, version)]);
+  // Many rows are asked of the version by its number: a shadow is compared with none of them.
+  const pinned = new PinnedVersion(client, name, { version, state: "served" });
+  const form = new Form(client, here, pinned, policy, (row) => heat?.mark(row));
+  await Promise.all([form.run(), showPictures(all), heat && showHeatMap(heat, pinned)]);
 }
 
-async function showHeatMap(heat, version) {
-  const answered = await heat.show(client, here);
-  if (answered !== version) location.reload(); // swapped since the card was sent
+async function showHeatMap(heat, pinned) {
+  for (;;) {
+    try {
+      return await heat.show(client, pinned);
+    } catch (error) {
+      if (error.status !== 404) throw error;
+      const { version } = await untilAnswered(client, () => client.json(here));
+      if (version !== pinned.version) location.reload(); // replaced since the card was sent
+      await pause(WORKERS_DIFFER_MS); // another worker of the service has not loaded it yet
+    }
+  }
 }
 
 showUncaughtErrors();

@@ -19,9 +19,12 @@ export class Form {
   #spoken = "";
   #strips = []; // by swept column, probabilities [cells][actions]
 
-  /** `path` is the model's, relative to the service; `moved` gets the row whenever it changes. */
-  constructor(client, path, { version, policy }, moved) {
-    Object.assign(this, { client, path, version, moved });
+  /**
+   * `path` is the model's, relative to the service; `pinned` is its version that the page is about;
+   * `moved` gets the row whenever it changes.
+   */
+  constructor(client, path, pinned, policy, moved) {
+    Object.assign(this, { client, path, pinned, moved });
     this.actions = policy.actions.names;
     this.bars = this.actions.map(actionRow);
     find("actions").replaceChildren(...this.bars.map(({ row }) => row));
@@ -42,10 +45,10 @@ export class Form {
       while (!this.#isStale) await this.#change();
       try {
         const served = await this.#ask();
-        if (served !== this.version) {
+        if (served !== this.pinned.version) {
           showProblem(
-            `Version ${served} is served by now, and this page is about version ${this.version}. ` +
-              "Reload it for the other one.",
+            `Version ${served} is served by now, and this page is about version ` +
+              `${this.pinned.version}. Reload it for the other one.`,
           );
           return;
         }
@@ -53,6 +56,7 @@ export class Form {
         if (!this.#isStale) await this.#sweep();
       } catch (error) {
         if (!(error instanceof RefusedError)) throw error;
+        if (error.status === 404) this.#isStale = true; // this version is replaced: ask, and see
         find("form-status").textContent = `The service refuses these numbers: ${error.message}`;
       }
     }
@@ -100,9 +104,7 @@ export class Form {
     if (this.swept.length === 0) return;
     const { row, observations } = this.sliders;
     const rows = sweepRows(row, this.swept, observations, this.cells);
-    const answer = await untilAnswered(this.client, () =>
-      this.client.act(rows, true, { path: `${this.path}/act` }),
-    );
+    const answer = await untilAnswered(this.client, () => this.pinned.act(rows, true));
     if (this.#isStale) return;
     this.#strips = this.swept.map((_, i) =>
       answer.action_probabilities.slice(i * this.cells, (i + 1) * this.cells),

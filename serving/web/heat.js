@@ -38,17 +38,15 @@ export class HeatMap {
     find("heat-section").hidden = false;
   }
 
-  /** Ask the service, and show its answer; returns the version that gave it. */
-  async show(client, path) {
+  /** Ask a version, and show its answer. */
+  async show(client, version) {
     const [angles, velocities] = [across(ANGLE_LIMIT), across(this.limit)];
     const rows = velocities.flatMap((speed) =>
       angles.map((lean) =>
         this.names.map((_, i) => (i === this.angle ? lean : i === this.velocity ? speed : 0)),
       ),
     );
-    const decision = await untilAnswered(client, () =>
-      client.act(rows, true, { path: `${path}/act` }),
-    );
+    const decision = await untilAnswered(client, () => version.act(rows, true));
     const right = decision.action_probabilities.map((probabilities) => probabilities[1]);
     if (!right.every(Number.isFinite)) {
       throw new RefusedError("a probability of the action right is not a number");
@@ -58,7 +56,6 @@ export class HeatMap {
     new ResizeObserver(() => this.#draw()).observe(find("heat"));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#draw());
     this.#fillTable(angles, velocities);
-    return decision.model.version;
   }
 
   /** Put the ring where an observation is. */

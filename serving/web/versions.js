@@ -35,6 +35,7 @@ export class PinnedVersion {
   /** `loaded` is a version of the model's report. */
   constructor(client, name, loaded) {
     this.client = client;
+    this.version = loaded.version;
     this.title = title(loaded);
     this.path = `v2/models/${encodeURIComponent(name)}/versions/${loaded.version}/infer`;
   }
