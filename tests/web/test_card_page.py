@@ -1,7 +1,6 @@
 """The policy card as a page."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from tests.artefacts import edit_card, publish
 from tests.conftest import ROOT, Service, Trained, running_service
 from tests.web.conftest import Visit
 from tests.web.test_layout import DESKTOP, PHONE, boxes
-from tests.web.test_live_page import wait_for
 
 SCREENSHOTS = ROOT / "docs" / "screenshots"
 
@@ -118,21 +116,6 @@ def test_pictures_are_shown_if_they_were_exported(page: Page, trained: Trained) 
             assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
         else:
             expect(picture).to_be_hidden()
-
-
-@pytest.mark.parametrize(("name", "path"), [("page", "/"), ("card", "/models/cartpole")])
-def test_screenshots(name: str, path: str, service: Service, visit: Visit) -> None:
-    page = visit(service.url + path, viewport={"width": 1200, "height": 900})
-    if path == "/":
-        wait_for(page, "steps", "n >= 150")
-    else:
-        expect(page.locator("#heat-section")).to_be_visible()
-    file = SCREENSHOTS / f"{name}.png"
-    picture = page.screenshot(full_page=True, animations="disabled")
-    if os.environ.get("UPDATE_SCREENSHOTS") == "1":
-        file.parent.mkdir(exist_ok=True)
-        file.write_bytes(picture)
-    assert file.read_bytes()[:8] == picture[:8] == b"\x89PNG\r\n\x1a\n"
 
 
 SECTIONS = [
