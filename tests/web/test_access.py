@@ -1,14 +1,13 @@
 """Keyboard, small screens, dark and light, reduced motion, screen readers."""
 
 import re
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]  # it carries none
 from playwright.sync_api import Page, expect
 
 from tests.conftest import Service
-from tests.web.conftest import Visit
+from tests.web.conftest import Visit, serious_violations
 from tests.web.test_live_page import acts_on, number, wait_for
 
 PAGES = ["/", "/models/cartpole", "/docs"]
@@ -113,13 +112,7 @@ def test_axe_finds_no_serious_violation(
     page = visit(service.url + path, color_scheme=scheme)
     settle(page, path)
     show_every_notice(page)
-    violations: list[dict[str, Any]] = Axe().run(page).response["violations"]
-    serious = [
-        (violation["id"], [node["html"] for node in violation["nodes"]])
-        for violation in violations
-        if violation["impact"] in ("serious", "critical")
-    ]
-    assert serious == []
+    assert serious_violations(page) == []
 
 
 def settle(page: Page, path: str) -> None:

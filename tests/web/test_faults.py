@@ -5,12 +5,11 @@ import socket
 from pathlib import Path
 
 import pytest
-import urllib3
 from playwright.sync_api import expect
 
 from tests.artefacts import publish
 from tests.conftest import Trained, running_service
-from tests.web.conftest import Visit
+from tests.web.conftest import Visit, wait_until_live
 from tests.web.test_live_page import number, wait_for
 
 # Chromium logs each request that fails.
@@ -29,12 +28,6 @@ def fixed_port() -> int:
                 continue
         return port
     raise AssertionError("none of 100 ports is free")
-
-
-def wait_until_live(url: str) -> None:
-    """Return as soon as the service is live."""
-    tries = urllib3.Retry(600, backoff_factor=0.1, backoff_max=0.1)
-    assert urllib3.request("GET", f"{url}/health/live", retries=tries).status == 200
 
 
 @pytest.mark.long

@@ -3,50 +3,20 @@
 import json
 import re
 import shlex
-import shutil
 import subprocess
-from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]  # it carries none
 from playwright.sync_api import Locator, Page, Request, Route, expect
 
 from serving.client import PolicyClient
-from tests.conftest import ENVIRONMENT, ROOT, Service, Trained, run, running_service
+from tests.conftest import Service
 from tests.environments.many import CONSTANT, LEVEL, SIZE
 from tests.tools import require_program
-from tests.web.conftest import Visit
-from tests.web.test_layout import DESKTOP, OBSERVE_SHIFTS, PHONE, boxes
+from tests.web.conftest import MANY_NAMES as NAMES
+from tests.web.conftest import Many, Visit
+from tests.web.test_layout import boxes
 
-NAMES = ["tiny", "constant", "level", "huge", *(f"other_{i}" for i in range(4, SIZE))]
 SHOWN = 12
-
-
-class Many(NamedTuple):
-    url: str  # of the card page
-    service: Service
-    card: dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def many(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Many]:
-    """A service of CartPole, and of a policy with many numbers and three actions."""
-    folder = tmp_path_factory.mktemp("many")
-    models = shutil.copytree(trained.models, folder / "models")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ENVIRONMENT, "PYTHONPATH", f"{ROOT / 'tests' / 'environments'}")
-        finished = run(
-            *("training", "train", "--env-id", "many:Many-v0", "--name", "many"),
-            *("--action-names", "low,medium,high", "--observation-names", ",".join(NAMES)),
-            *("--max-env-steps", "30000", "--evaluation-episodes", "50"),
-            *("--models", str(models), "--run-dir", str(folder / "run")),
-        )
-    assert finished.returncode == 0, finished.stderr
-    card = json.loads((models / "many" / "1" / "assets.extra" / "policy.json").read_text())
-    with running_service(models, folder / "log") as service, PolicyClient(service.url) as client:
-        client.wait_until_ready(60)
-        yield Many(f"{service.url}/models/many", service, card)
 
 
 @pytest.fixture
@@ -330,93 +300,3 @@ def test_the_heat_map_has_the_forms_state_as_a_ring(service: Service, visit: Vis
         )
         assert x == pytest.approx((1 + angle / 0.2094) / 2, abs=0.02)
         assert y == pytest.approx((1 - velocity / limit) / 2, abs=0.02)
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_serious_violation(
-    scheme: Literal["light", "dark"], many: Many, visit: Visit
-) -> None:
-    page = visit(many.url, color_scheme=scheme)
-    settle(page)
-    page.evaluate("document.querySelectorAll('details').forEach((d) => (d.open = true))")
-    field(page, "level").fill("99")
-    expect(page.locator("#form-status")).to_contain_text("outside")
-    violations: list[dict[str, Any]] = Axe().run(page).response["violations"]
-    serious = [
-        (violation["id"], [node["html"] for node in violation["nodes"]])
-        for violation in violations
-        if violation["impact"] in ("serious", "critical")
-    ]
-    assert serious == []
-
-
-@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
-def test_nothing_moves_while_it_loads_and_while_it_is_used(
-    size: dict[str, int], many: Many, visit: Visit
-) -> None:
-    page = visit(many.url, viewport=size, first=OBSERVE_SHIFTS)
-    settle(page)
-    assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
-    # The answer stays in sight: it moves as the page is scrolled.
-    controls = "#card :is(h2, button, input, table, canvas, summary):not(.answer *)"
-    before = boxes(page, controls)
-    page.get_by_role("button", name="Random numbers").click()
-    settle(page)
-    slider(page, "level").press("End")
-    settle(page)
-    page.evaluate("scrollTo(0, 0)")
-    assert boxes(page, controls) == before
-    assert page.evaluate("window.shifts") == []
-
-
-def test_a_phone_shows_the_answer_with_every_slider(many: Many, visit: Visit) -> None:
-    page = visit(many.url, viewport=PHONE)
-    settle(page)
-    for i in range(SHOWN):
-        page.locator(".number").nth(i).evaluate("(number) => number.scrollIntoView()")
-        page.locator(".number").nth(i).evaluate("() => scrollBy(0, -innerHeight / 2)")
-        expect(page.locator(".chosen")).to_be_in_viewport()
-        expect(page.locator("#value")).to_be_in_viewport()
-
-
-@pytest.mark.parametrize(
-    ("call", "expected"),
-    [
-        # To a thousandth of the range, and never beyond its ends.
-        ("rounded(0.123456, -1, 1)", 0.123),
-        ("rounded(1000000.05123, 1000000, 1000000.2)", 1000000.0512),
-        ("rounded(2.3456e-7, -1e-6, 1e-6)", 2.35e-7),
-        ("rounded(5, -1, 1)", 1),
-        ("rounded(0, -1, 1)", 0),
-        ("between(-1e38, 3e38, 0.5)", 1e38),
-        ("between(2, 2, 0.5)", 2),
-        # The middle where there are no histograms.
-        ("typical({ seen_low: [0, -4], seen_high: [1, 2] })[1]", -1),
-        # Six of ten rows are 0, which has a bin of its own; then a half is below 3.
-        (
-            "typical({ seen_low: [-1], seen_high: [1], histograms: "
-            "{ edges: [[0, 1e-9]], shares: [[0.2, 0.6, 0.2]] } })[0]",
-            0,
-        ),
-        (
-            "typical({ seen_low: [0], seen_high: [9], histograms: "
-            "{ edges: [[1, 3, 5]], shares: [[0.25, 0.25, 0.25, 0.25]] } })[0]",
-            3,
-        ),
-        ("short(-0.123456789)", "-0.12346"),
-        # As many values as one request may have numbers, else none.
-        ("sweepCells(4, 4)", 41),
-        ("sweepCells(100, 12)", 20),
-        ("sweepCells(500, 12)", 0),
-    ],
-)
-def test_what_a_slider_offers(call: str, expected: object, service: Service, visit: Visit) -> None:
-    page = visit(f"{service.url}/web/numbers.js", forgive="404")  # of a favicon
-    result = page.evaluate(
-        f"""async () => {{
-            const {{ rounded, between, typical, short }} = await import("/web/numbers.js");
-            const {{ sweepCells }} = await import("/web/sweeps.js");
-            return {call};
-        }}"""
-    )
-    assert result == expected

@@ -3,51 +3,17 @@
 import json
 import shlex
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import urllib3
 from playwright.sync_api import Route, expect
 
-from tests.artefacts import publish, unsolve
+from tests.artefacts import publish
 from tests.conftest import Service, Trained, run, running_service, wait_until
-from tests.web.conftest import Visit
-from tests.web.test_faults import wait_until_live
+from tests.web.conftest import Unserved, Visit, select
 from tests.web.test_layout import DESKTOP, OBSERVE_SHIFTS, PHONE, boxes
 from tests.web.test_live_page import wait_for
-
-
-class Unserved(NamedTuple):
-    service: Service
-    models: Path
-
-
-def select(folder: Path, serve: int | str) -> None:
-    """Select a version as an operator does, with a file that a command writes."""
-    (folder / "serve.json").write_text(json.dumps({"serve": serve}))
-
-
-@pytest.fixture(scope="module")
-def unserved(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Unserved]:
-    """A service of models none of which is served, each for another reason."""
-    models = tmp_path_factory.mktemp("unserved") / "models"
-    for name in ("refused", "unloaded", "missing", "pinned", "empty"):
-        (models / name).mkdir(parents=True)
-    publish(trained.model_dir, models / "refused" / "1")
-    (models / "refused" / "1" / "fingerprint.pb").write_bytes(b"changed")
-    publish(trained.model_dir, models / "refused" / "2", unsolve)
-    publish(trained.model_dir, models / "unloaded" / "1")
-    select(models / "unloaded", "nothing")
-    publish(trained.model_dir, models / "missing" / "1")
-    select(models / "missing", 7)
-    publish(trained.model_dir, models / "pinned" / "1", unsolve)
-    publish(trained.model_dir, models / "pinned" / "2")
-    select(models / "pinned", 1)
-    with running_service(models, models.parent / "log") as service:
-        wait_until_live(service.url)
-        yield Unserved(service, models)
 
 
 def promote(name: str) -> str:

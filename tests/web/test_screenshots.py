@@ -18,9 +18,8 @@ from serving.registry.selection import Selection, write_selection
 from tests.artefacts import publish
 from tests.conftest import ROOT, Service, Trained, running_service, running_with_key
 from tests.web.conftest import Visit
-from tests.web.test_form import many, settle  # noqa: F401  # `many` is a fixture
+from tests.web.test_form import settle
 from tests.web.test_live_page import wait_for
-from tests.web.test_messages import unserved  # noqa: F401  # a fixture
 
 FOLDER = ROOT / "docs" / "screenshots"
 SIZES = {390: 844, 1440: 900}
