@@ -102,7 +102,7 @@ LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashe
 	--no-emit-index-url --no-emit-find-links --no-header
 lock:
 	$(LOCK) pyproject.toml --extra dev -o requirements/dev.txt
-	for extra in train serve play pull sign parquet tune ray box2d; do \
+	for extra in train serve play pull grpc sign parquet tune ray box2d; do \
 		$(LOCK) pyproject.toml --extra $$extra -c requirements/dev.txt \
 			-o requirements/$$extra.txt || exit; \
 	done
