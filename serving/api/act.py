@@ -41,7 +41,7 @@ class ActProtocol:
         given = decode(body, _DECODER)
         rows = observation_rows(given)
         require_unique_keys(body, count_strings(given, rows))
-        episode = episode_id(request, None if given.episode is UNSET else given.episode)
+        episode = episode_id(request.headers, None if given.episode is UNSET else given.episode)
         policy, selection = self._repository.choose(name, episode=episode)
         seed = int(given.seed) if isinstance(given.seed, int | float) else None
         sampling = SamplingSpec(seed, given.deterministic is True)

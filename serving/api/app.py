@@ -5,6 +5,7 @@ from typing import NamedTuple
 from flask import Flask
 
 from serving.api.act import ActProtocol
+from serving.api.batch import Batches
 from serving.api.body import BodyReader
 from serving.api.budget import Budget
 from serving.api.decisions import DecisionRoutes
@@ -12,6 +13,7 @@ from serving.api.exchange import Exchange
 from serving.api.feedback import feedback_blueprint
 from serving.api.keys import Keys
 from serving.api.oip.infer import InferProtocol
+from serving.api.oip.models import InferenceModels
 from serving.api.oip.routes import InferenceProtocolRoutes
 from serving.api.openapi.routes import docs_blueprint
 from serving.api.pages import page_blueprint
@@ -33,6 +35,9 @@ class Api(NamedTuple):
 
     flask: Flask
     decisions: DecisionRoutes
+    batches: Batches
+    models: InferenceModels
+    repository: Repository
     exchange: Exchange
     budget: Budget
     shadows: Shadows
@@ -60,7 +65,9 @@ def create_api(
     for collector in (drift, shadows):
         metrics.add_collector(collector)
     service = DecisionService(settings.max_rows, metrics, drift, shadows)
-    decisions = DecisionRoutes(table, service, exchange, bodies, log)
+    batches = Batches(service, log)
+    decisions = DecisionRoutes(table, batches, exchange, bodies)
+    models = InferenceModels(repository, settings, metrics.statistics)
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.url_map.converters.update(CONVERTERS)
@@ -71,9 +78,7 @@ def create_api(
     app.register_blueprint(health_blueprint(repository, metrics))
     app.register_blueprint(feedback_blueprint(log, bodies))
     app.register_blueprint(models_blueprint(repository, shadows))
-    app.register_blueprint(
-        InferenceProtocolRoutes(repository, settings, bodies, metrics.statistics).blueprint()
-    )
+    app.register_blueprint(InferenceProtocolRoutes(models, bodies).blueprint())
     app.register_blueprint(page_blueprint())
     app.register_blueprint(TensorFlowServingRoutes(repository, bodies).blueprint())
-    return Api(app, decisions, exchange, budget, shadows)
+    return Api(app, decisions, batches, models, repository, exchange, budget, shadows)

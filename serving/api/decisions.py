@@ -4,36 +4,27 @@ Flask answers these routes like all others. The worker calls `answer` instead, w
 that are ready, which is the same but for Flask and faster.
 """
 
-import logging
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from flask import Flask, Response, g
 from flask import request as flask_request
 
+from serving.api.batch import Batches, Decoding, Pending
 from serving.api.body import LARGE_BYTES, BodyReader
 from serving.api.exchange import Exchange, Finished
 from serving.api.forwarding import traceparent
 from serving.api.messages import Answer, Request, from_flask, to_flask
 from serving.api.problems import from_error
-from serving.collection import collection
-from serving.errors import ProblemError, UnexpectedError
-from serving.policy.columns import Columns
-from serving.policy.decide import ActResult, DecisionRequest
-from serving.record.encoding import Decided
-from serving.record.log import DecisionLog
-from serving.service import DecisionService
-
-logger = logging.getLogger(__name__)
+from serving.errors import ProblemError
 
 # What a part of a path may be, by the name of Flask's converter.
 _PARTS = {"": "[^/]+", "tfname": "[^/:]+", "tfnumber": "[0-9]+"}
 
-# What to decide, and how to write the result.
-Encode = Callable[[ActResult, Columns], Answer]
-Decoded = tuple[DecisionRequest, Encode]
+Decoded = Decoding[Answer]
 # Decodes a `Request`, with the parts of its path by their names in the rule; raises `ProblemError`
 # where it is wrong, or no policy is served that it asks for.
 Decode = Callable[..., Decoded]
@@ -62,14 +53,12 @@ class DecisionRoutes:
     def __init__(
         self,
         table: Mapping[str, Decode],
-        service: DecisionService,
+        batches: Batches,
         exchange: Exchange,
         bodies: BodyReader,
-        log: DecisionLog | None,
     ) -> None:
-        """Take a table of rules and what decodes their requests; `log` records what is decided."""
-        self._service = service
-        self._log = log
+        """Take a table of rules and what decodes their requests."""
+        self._batches = batches
         self._exchange = exchange
         self._bodies = bodies
         self._table = [Route(rule, _pattern(rule), decode) for rule, decode in table.items()]
@@ -120,59 +109,27 @@ class DecisionRoutes:
 
     def decide(self, calls: Sequence[Call]) -> list[Answer]:
         """Decode all, decide together, encode each; one that fails leaves the others alone."""
-        for call in calls:
-            if len(call.request.body) > LARGE_BYTES:
-                with collection.paused():
-                    return self._decide(calls)
-        return self._decide(calls)
-
-    def _decide(self, calls: Sequence[Call]) -> list[Answer]:
-        answers: dict[int, Answer] = {}
-        decoded: dict[int, Decoded] = {}
-        started = time.perf_counter_ns()
-        for index, (route, parts, request, _) in enumerate(calls):
-            try:
-                # Flask has asked for the key before; the worker comes here first.
-                self._exchange.admit(request.path, request.headers.get("authorization"))
-                decoded[index] = route.decode(request, **parts)
-            except ProblemError as error:
-                answers[index] = from_error(request.path, error)
-            except Exception:
-                answers[index] = _failed(request)
-        try:
-            by_batch: dict[int, Columns] = {}
-            is_decoded = time.perf_counter_ns()
-            requests = [decision for decision, _ in decoded.values()]
-            results = self._service.decide_many(requests)
-            is_decided = time.perf_counter_ns()
-            decided: list[Decided] = []
-            for (index, (decision, encode)), result in zip(decoded.items(), results, strict=True):
-                if isinstance(result, ProblemError):
-                    answers[index] = from_error(calls[index].request.path, result)
-                else:
-                    columns = by_batch.get(id(result.batch))
-                    if columns is None:
-                        columns = by_batch[id(result.batch)] = Columns(result)
-                    answers[index] = encode(result, columns)
-                    if self._log is not None:
-                        decided.append(Decided(calls[index].id, decision, result, columns))
-            is_encoded = time.perf_counter_ns()
-            self._service.count(requests, results, (started, is_decoded, is_decided, is_encoded))
-            if self._log is not None:
-                self._log.decided(decided, (is_encoded - started) / 1e6)
-        except Exception:
-            if len(calls) > 1:
-                return [answer for call in calls for answer in self._decide([call])]
-            answers[0] = _failed(calls[0].request)
-        for call in calls:
+        pending = [
+            Pending(call.id, call.request.method, call.request.path, partial(self._decode, call))
+            for call in calls
+        ]
+        are_large = any(len(call.request.body) > LARGE_BYTES for call in calls)
+        decided = self._batches.decide(pending, are_large=are_large)
+        answers = []
+        for call, one in zip(calls, decided, strict=True):
+            if isinstance(one, ProblemError):
+                answers.append(from_error(call.request.path, one))
+            else:
+                answers.append(one)
             if call.request.unpacked_bytes:
                 self._bodies.release(call.request)
-        return [answers[index] for index in range(len(calls))]
+        return answers
 
-
-def _failed(request: Request) -> Answer:
-    logger.exception("%s %s failed", request.method, request.path)
-    return from_error(request.path, UnexpectedError())
+    def _decode(self, call: Call) -> Decoded:
+        # Flask has asked for the key before; the worker comes here first.
+        route, parts, request, _ = call
+        self._exchange.admit(request.path, request.headers.get("authorization"))
+        return route.decode(request, **parts)
 
 
 def _pattern(rule: str) -> re.Pattern[str]:

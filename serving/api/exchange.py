@@ -88,10 +88,19 @@ class Exchange:
             InsufficientRightError: the key may not do this.
             UnauthorizedError: a key is needed, and there is none or an invalid one.
         """
-        if not self._keys or path in HEALTH or _PUBLIC.fullmatch(path):
+        if path in HEALTH or _PUBLIC.fullmatch(path):
+            return None
+        return self.require_key(authorization, operates=bool(_OPERATED.fullmatch(path)))
+
+    def require_key(self, authorization: str | None, *, operates: bool) -> Key | None:
+        """The key of a request that needs one, if the service has keys; see `admit`.
+
+        `operates` says whether the request changes what is served.
+        """
+        if not self._keys:
             return None
         key = self._keys.find(authorization)
-        if _OPERATED.fullmatch(path) and not key.operates:
+        if operates and not key.operates:
             raise InsufficientRightError(f"the API key {key.name} may not change what is served")
         return key
 

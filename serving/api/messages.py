@@ -38,13 +38,13 @@ class Answer(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
 
 
-def episode_id(request: Request, given: str | None = None) -> str | None:
-    """The episode that a request is about, by its body (`given`) or else its header.
+def episode_id(headers: Mapping[str, str], given: str | None = None) -> str | None:
+    """The episode that a request is about, by its body (`given`) or else its headers.
 
     Raises:
         InvalidRequestError: one of them is not a plain word.
     """
-    in_header = request.headers.get("x-episode-id")
+    in_header = headers.get("x-episode-id")
     require_plain_word("X-Episode-ID", in_header)
     require_plain_word("episode", given)
     return in_header if given is None else given

@@ -2,19 +2,15 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from serving.api.body import BodyReader
 from serving.api.decisions import Decoded
 from serving.api.messages import Answer, Request, episode_id, json_answer
-from serving.api.tensors import Array
+from serving.api.tfserving.prediction import decision, find
 from serving.api.tfserving.tensors import parse, tensors
-from serving.errors import InvalidRequestError, NotFoundError, NotReadyError
+from serving.errors import InvalidRequestError
 from serving.policy.artefact import version_number
 from serving.policy.columns import Columns
-from serving.policy.decide import ActResult, DecisionRequest, SamplingSpec
-from serving.policy.observations import require_shape
-from serving.registry.assignment import Choice
+from serving.policy.decide import ActResult
 from serving.registry.repository import Repository
 
 if TYPE_CHECKING:
@@ -58,30 +54,12 @@ class PredictProtocol:
         body = self._bodies.read(request)
         self._bodies.require_few_values(body)
         document, signature = parse(body)
-        episode = episode_id(request)
-        policy, selection = find(self._repository, name, number, label, episode)
-        inputs, as_rows = tensors(document, _input_dtypes(policy, signature), self._max_rows)
-        observations = inputs["observations"]
-        require_shape(observations.shape, policy.card.observations.names, self._max_rows)
-        sampling = _sampling(inputs) if "uniforms" in inputs else SamplingSpec()
+        episode = episode_id(request.headers)
+        choice = find(self._repository, name, number, label, episode)
+        dtypes = _input_dtypes(choice.policy, signature)
+        inputs, as_rows = tensors(document, dtypes, self._max_rows)
         encode = _encode_rows if as_rows else _encode_columns
-        decision = DecisionRequest(policy, observations, sampling, episode, selection=selection)
-        return decision, encode
-
-
-def _sampling(inputs: dict[str, Array]) -> SamplingSpec:
-    rows = len(inputs["observations"])
-    for name in ("uniforms", "deterministic"):
-        if inputs[name].shape != (rows,):
-            raise InvalidRequestError(
-                f"{name}: the shape is {list(inputs[name].shape)}, "
-                f"expected [{rows}] for as many observations"
-            )
-    with np.errstate(over="ignore"):
-        uniforms = inputs["uniforms"].astype(np.float32)
-    if not np.isfinite(uniforms).all():
-        raise InvalidRequestError("uniforms: one is not finite")
-    return SamplingSpec(uniforms=uniforms, deterministic=inputs["deterministic"])
+        return decision(choice, inputs, episode, self._max_rows), encode
 
 
 def _encode_columns(result: ActResult, _columns: Columns) -> Answer:
@@ -97,30 +75,6 @@ def _encode_rows(result: ActResult, columns: Columns) -> Answer:
         pieces[2 * place + 1 :: step] = columns[name][result.start : result.stop]
     pieces[0] = pieces[0].removeprefix(b"},")
     return Answer(200, b'{"predictions":[%b}]}' % b"".join(pieces), "application/json")
-
-
-def find(
-    repository: Repository,
-    name: str,
-    version: int | None,
-    label: str | None,
-    episode: str | None = None,
-) -> Choice:
-    """The policy that a path names, or else the one for an episode.
-
-    Raises:
-        InvalidRequestError: no version has that label.
-        NotFoundError: there is no such model or version, or it is not served.
-    """
-    try:
-        return repository.choose(name, version=version, label=label, episode=episode)
-    except (NotFoundError, NotReadyError) as error:
-        if label is not None:
-            reason = f"Unrecognized servable version label: {label} ({error.detail})"
-            raise InvalidRequestError(reason) from error
-        which = f"Latest({name})" if version is None else f"Specific({name}, {version})"
-        reason = f"Servable not found for request: {which} ({error.detail})"
-        raise NotFoundError(reason) from error
 
 
 def to_number(version: str | None) -> int | None:

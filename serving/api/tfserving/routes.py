@@ -15,11 +15,12 @@ from werkzeug.routing import BaseConverter
 from serving.api.body import BodyReader
 from serving.api.messages import add_catch_all, from_flask, json_response
 from serving.api.tfserving.explain import wrong_value
-from serving.api.tfserving.predict import find, to_number
+from serving.api.tfserving.models import ServingModels
+from serving.api.tfserving.predict import to_number
+from serving.api.tfserving.prediction import find
 from serving.api.tfserving.tensors import parse
-from serving.errors import InvalidRequestError, NotFoundError
+from serving.errors import InvalidRequestError
 from serving.registry.repository import Repository
-from serving.schemas import VersionReport
 
 _TASKS = {"classify": "classification", "regress": "regression"}
 # Its words match in any case, the names of models and labels as they are.
@@ -53,6 +54,7 @@ class TensorFlowServingRoutes:
 
     def __init__(self, repository: Repository, bodies: BodyReader) -> None:
         self._repository = repository
+        self._models = ServingModels(repository)
         self._bodies = bodies
 
     def blueprint(self) -> Blueprint:
@@ -78,28 +80,11 @@ class TensorFlowServingRoutes:
     def status(self, name: str, version: str | None = None, label: str | None = None) -> Response:
         """The states of a model's versions."""
         del label  # TensorFlow Serving reports all versions, whatever the label
-        number = to_number(version)
-        try:
-            reports = self._repository.report(name).versions
-        except NotFoundError:
-            reports = []
-        # Those that were tried: they are served, canaries, labelled or refused.
-        listed = [
-            _status(report)
-            for report in reports
-            if report.state != "waiting" and number in (None, report.version)
-        ]
-        if not listed:
-            which = "any versions" if number is None else f"version {number}"
-            raise NotFoundError(f"Could not find {which} of model {name}")
-        return json_response({"model_version_status": listed})
+        return json_response(self._models.status(name, to_number(version)))
 
     def metadata(self, name: str, version: str | None = None, label: str | None = None) -> Response:
         """The signatures of a version."""
-        policy = find(self._repository, name, to_number(version), label).policy
-        model = {"name": policy.name, "signature_name": "", "version": str(policy.version)}
-        signatures = {"signature_def": {"signature_def": policy.signatures}}
-        return json_response({"model_spec": model, "metadata": signatures})
+        return json_response(self._models.metadata(name, to_number(version), label))
 
     def refuse(
         self, method: str, name: str, version: str | None = None, label: str | None = None
@@ -141,10 +126,3 @@ class TensorFlowServingRoutes:
             if endpoint != request.endpoint:
                 return current_app.view_functions[endpoint](**parts)
         raise InvalidRequestError(f"Malformed request: {request.method} {request.path}")
-
-
-def _status(report: VersionReport) -> dict[str, Any]:
-    is_refused = report.state == "refused"
-    state, code = ("END", "FAILED_PRECONDITION") if is_refused else ("AVAILABLE", "OK")
-    status = {"error_code": code, "error_message": report.reason if is_refused else ""}
-    return {"version": str(report.version), "state": state, "status": status}
