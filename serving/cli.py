@@ -45,6 +45,26 @@ def main() -> None:
         sys.exit(130)
 
 
+def require_grpc() -> None:
+    """Refuse to start without a package of gRPC, none of which is imported before the fork.
+
+    Raises:
+        click.UsageError: names the first that is missing.
+    """
+    from importlib.util import find_spec
+
+    for package in ("grpc", "grpc_health", "grpc_reflection", "packaging", "rapidjson"):
+        if find_spec(package) is None:
+            raise click.UsageError(f"{package} is not installed: install actor-critic[grpc]")
+    for package, name in (
+        ("tritonclient", "tritonclient"),
+        ("tensorflow_serving", "tensorflow-serving-api"),
+    ):
+        if find_spec(package) is None:
+            how = f"pip install --no-deps {name}"
+            raise click.UsageError(f"{name} is not installed, whose messages gRPC has: {how}")
+
+
 @commands.command()
 @settings_options()
 def run(**options: Any) -> None:
@@ -59,23 +79,27 @@ def run(**options: Any) -> None:
 
     from serving.api.keys import KeysError, read_keys
     from serving.logs import set_up_logs
-    from serving.server.master import Server, bind
+    from serving.server.master import Server, address, bind, reserve
 
+    port, reserved = settings.port, None
     try:
         keys = read_keys(settings.api_keys_file)
         sign = prepare_log(settings)
-        listener = bind(settings.host, settings.port)
+        listener = bind(settings.host, port)
+        if settings.grpc_port is not None:
+            require_grpc()
+            port = settings.grpc_port
+            reserved = reserve(settings.host, port)
     except KeysError as error:
         raise click.UsageError(str(error)) from error
     except OSError as error:
-        where = f"{settings.host} port {settings.port}"
+        where = f"{settings.host} port {port}"
         raise click.UsageError(f"cannot listen on {where}: {error.strerror}") from error
-    host, port = listener.getsockname()[:2]
-    click.echo(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+    click.echo(f"http://{address(listener)}")
     set_up_logs(settings.log_format)
     shown = {name: str(value) for name, value in asdict(settings).items() if value is not None}
     logging.getLogger(__name__).info("settings %s; %d API keys", shown, len(keys))
-    Server(settings, listener, keys, sign).run()
+    Server(settings, listener, reserved, keys, sign).run()
 
 
 @commands.command()

@@ -99,6 +99,11 @@ class Settings:
     )
     host: str = _setting("127.0.0.1", HOST, "Address to listen on.")
     port: int = _setting(8000, click.IntRange(0, 65535), "Port to listen on; 0 picks a free one.")
+    grpc_port: int | None = _setting(
+        None,
+        click.IntRange(0, 65535),
+        "Port for gRPC, on the same address; 0 picks a free one, which the log says.",
+    )
     workers: int = _setting(2, click.IntRange(1), "Worker processes.")
     threads: int = _setting(8, click.IntRange(1), "Threads per worker, for large requests.")
     max_body_bytes: int = _setting(

@@ -25,6 +25,7 @@ LAYERS = [
     {"compare_command"},
     {"score"},
     {"server"},
+    {"rpc"},
     {"api"},
     {"service"},
     {"record"},

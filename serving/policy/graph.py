@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped] # no stubs
+from google.protobuf.message import DecodeError  # no stubs
 
 from serving.policy import tensorflow_adapter
 from serving.policy.artefact import ArtefactError

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from google.protobuf.json_format import MessageToDict  # type: ignore[import-untyped] # no stubs
+from google.protobuf.json_format import MessageToDict  # no stubs
 
 from serving.errors import first_line
 from serving.policy import graph, tensorflow_adapter

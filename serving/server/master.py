@@ -48,15 +48,25 @@ class Server(BaseApplication):
     slot: int  # of this worker
 
     def __init__(
-        self, settings: Settings, listener: socket.socket, keys: Keys, sign: "Sign | None"
+        self,
+        settings: Settings,
+        listener: socket.socket,
+        reserved: socket.socket | None,
+        keys: Keys,
+        sign: "Sign | None",
     ) -> None:
-        """Serve on a socket; `sign` signs the files of the decision log."""
+        """Serve on a socket, and gRPC on the address of the one that is `reserved`.
+
+        `sign` signs the files of the decision log.
+        """
         self.settings = settings
         self.keys = keys
         self.sign = sign
         # The old workers of a few reloads may still be there.
         self.balancer = ConnectionBalancer(4 * settings.workers)
         self.descriptor = listener.detach()  # gunicorn closes it
+        self.reserved = reserved  # open for as long as this process lives
+        self.rpc_address = None if reserved is None else address(reserved)
         super().__init__()
 
     def load_config(self) -> None:
@@ -142,6 +152,24 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+def reserve(host: str, port: int) -> socket.socket:
+    """Take the address on which each worker will have a socket for gRPC; nothing listens here.
+
+    Raises:
+        OSError: the address is in use, by another service of this user too, or not of this machine.
+    """
+    reserved = bind(host, port)
+    # Set only now: before, it would share the address with whoever has set it too.
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    return reserved
+
+
+def address(sock: socket.socket) -> str:
+    """The IP address and port of a socket, as a URL has them."""
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def on_starting(arbiter: Any) -> None:
     """Do once in the master what every worker needs."""
     require_threads(arbiter.app.settings)
@@ -170,8 +198,11 @@ def require_threads(settings: Settings) -> None:
     if hasattr(os, "sched_getaffinity"):  # of Linux
         cores = len(os.sched_getaffinity(0))
     # Each has five besides, one of them a process, two of TensorFlow's for each core, and one that
-    # writes the decision log; a version that is tried takes six.
+    # writes the decision log; a version that is tried takes six. gRPC has its loop and the
+    # threads of its library.
     besides = 5 + 2 * cores + (settings.decision_log is not None)
+    if settings.grpc_port is not None:
+        besides += 4 + cores
     count = settings.workers * (settings.threads + besides) + 6
     barrier = threading.Barrier(count)
     with ThreadPoolExecutor(count) as executor:

@@ -34,6 +34,8 @@ from serving.server.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from serving.api.app import Api  # imports TensorFlow
+    from serving.rpc.call import Call as RpcCall  # imports grpc
+    from serving.rpc.server import RpcServer
 
 logger = logging.getLogger(__name__)
 
@@ -92,14 +94,30 @@ class Worker(BaseWorker):
         self._in_threads = 0
         self._finished: deque[Callable[[], None]] = deque()
         self._last_housekeeping = -1.0
-        self._watchdog = Watchdog[Connection](
+        self._watchdog = Watchdog["Connection | RpcCall"](
             self, settings.request_timeout, self.cfg.graceful_timeout
         )
         self._watchdog.start()
+        self._rpc = self._start_rpc()
         while self.alive and self.ppid == os.getppid():
             self._run_once(1.0)
         self.alive = False
         self._drain()
+
+    def _start_rpc(self) -> "RpcServer | None":
+        """The gRPC server, where one is asked for: its library is not to be forked."""
+        if self.app.rpc_address is None:
+            return None
+        from serving.rpc.server import RpcServer
+
+        rpc = RpcServer(self._api, self.app.settings, self._threads, self._watchdog)
+        try:
+            rpc.start(self.app.rpc_address)
+        except RuntimeError as error:
+            logger.error("gRPC cannot listen on %s: %s", self.app.rpc_address, error)
+            os._exit(WORKER_BOOT_ERROR)
+        logger.info("gRPC listens on %s", self.app.rpc_address)
+        return rpc
 
     def _drain(self) -> None:
         stop = time.monotonic()
@@ -110,7 +128,11 @@ class Worker(BaseWorker):
             self._api.exchange.is_ending = self._pool.is_last(self.ppid)
             self._run_once(0.1)
         self._pool.stop_accepting(self.ppid)
-        while len(self._pool) and time.monotonic() < stop + self.cfg.graceful_timeout:
+        end = stop + self.cfg.graceful_timeout
+        rpc = self._rpc
+        if rpc is not None:
+            rpc.stop(end - time.monotonic())
+        while (len(self._pool) or (rpc and rpc.is_running())) and time.monotonic() < end:
             self._run_once(0.1)
         self._threads.shutdown(wait=False)
 
@@ -246,7 +268,7 @@ class Worker(BaseWorker):
         conn.answer(serialize(answer, keep=keep, fields=fields, is_head=is_head), keep=keep)
         self._pool.update(conn)
 
-    def stop(self, stuck: list[Connection]) -> None:
+    def stop(self, stuck: "list[Connection | RpcCall]") -> None:
         """Answer the requests that are stuck, and end when the others have ended."""
         for conn in stuck:
             self._abandon(conn, StuckError("the policy took too long"))
@@ -257,7 +279,7 @@ class Worker(BaseWorker):
         for conn in self._pool.all():
             self._abandon(conn, TooBusyError("this worker is stuck"))
 
-    def _abandon(self, conn: Connection, error: ProblemError) -> None:
+    def _abandon(self, conn: "Connection | RpcCall", error: ProblemError) -> None:
         with contextlib.suppress(OSError):
             conn.abandon(partial(self._problem, error))
 

@@ -1,0 +1,89 @@
+"""One call of a client, and how it ends."""
+
+import asyncio
+from http import HTTPStatus
+from typing import Any, NoReturn
+
+import grpc
+
+from serving.api.exchange import request_id
+from serving.api.forwarding import traceparent
+from serving.errors import ProblemError, StuckError
+
+# gRPC has 16 codes: https://grpc.io/docs/guides/status-codes/.
+_CODES = {
+    HTTPStatus.BAD_REQUEST: grpc.StatusCode.INVALID_ARGUMENT,
+    HTTPStatus.UNPROCESSABLE_ENTITY: grpc.StatusCode.INVALID_ARGUMENT,
+    HTTPStatus.UNAUTHORIZED: grpc.StatusCode.UNAUTHENTICATED,
+    HTTPStatus.FORBIDDEN: grpc.StatusCode.PERMISSION_DENIED,
+    HTTPStatus.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    HTTPStatus.CONFLICT: grpc.StatusCode.FAILED_PRECONDITION,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    HTTPStatus.SERVICE_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT: grpc.StatusCode.DEADLINE_EXCEEDED,
+    HTTPStatus.INTERNAL_SERVER_ERROR: grpc.StatusCode.INTERNAL,
+}
+
+Metadata = tuple[tuple[str, str], ...]
+
+
+class Call:
+    """One call in flight.
+
+    Attributes:
+        path: `/package.Service/Method`.
+        metadata: by names, which are in lower case.
+        id: of the request.
+        future: of the serialized answer or the error.
+    """
+
+    def __init__(self, path: str, message: bytes, context: Any) -> None:
+        self.path = path
+        self.message = message
+        self.context = context
+        self.metadata: dict[str, Any] = dict(context.invocation_metadata())
+        self.id = request_id(self.metadata.get("x-request-id"))
+        given = self.metadata.get("traceparent")
+        self.traceparent = None if given is None else traceparent(given)
+        self._loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[bytes | ProblemError] = self._loop.create_future()
+
+    def trailing_metadata(self) -> Metadata:
+        """What comes with every answer."""
+        own = (("x-request-id", self.id),)
+        return own if self.traceparent is None else (*own, ("traceparent", self.traceparent))
+
+    def is_late(self) -> bool:
+        """Whether the client's deadline has passed."""
+        remaining = self.context.time_remaining()
+        return remaining is not None and remaining <= 0
+
+    def resolve(self, answer: bytes | ProblemError) -> None:
+        """Answer, unless the client is gone or the watchdog was faster."""
+        if not self.future.done():
+            self.future.set_result(answer)
+
+    def abandon(self, _answer: object) -> None:
+        """Answer for a call that nobody else will answer; the watchdog's thread calls it.
+
+        Where the loop itself is stuck, the connection ends with the process.
+        """
+        error = StuckError("the policy took too long")
+        self._loop.call_soon_threadsafe(self.resolve, error)
+
+
+async def abort(context: Any, error: ProblemError, metadata: Metadata) -> NoReturn:
+    """End a call with an error, whose headers are metadata."""
+    fields = tuple((name.lower(), value) for name, value in error.headers)
+    code = _CODES[HTTPStatus(error.status)]
+    # What it quotes of a request may have half a surrogate pair, which UTF-8 cannot hold.
+    detail = error.detail.encode(errors="replace").decode()
+    await context.abort(code, detail, metadata + fields)
+    raise AssertionError  # `abort` always raises
+
+
+def address(peer: str) -> str:
+    """The address in a peer's name: of ipv4:127.0.0.1:5 and of ipv6:%5B::1%5D:5."""
+    kind, _, rest = peer.partition(":")
+    address = rest.rpartition(":")[0]
+    return address[3:-3] if kind == "ipv6" else address

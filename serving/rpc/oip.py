@@ -1,0 +1,209 @@
+"""`inference.GRPCInferenceService`: the Open Inference Protocol v2, with Triton's repository."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import msgspec
+from tritonclient.grpc import service_pb2
+
+from serving.api.batch import Decoding
+from serving.api.body import describe
+from serving.api.keys import Key
+from serving.api.messages import episode_id
+from serving.api.oip.inference import Inference, answer_parameters
+from serving.api.oip.models import InferenceModels
+from serving.api.oip.schemas import InferInput, InferRequest
+from serving.api.tensors import NAMES, Array, numbers_from_bytes, numbers_from_json
+from serving.errors import InvalidRequestError, NotReadyError
+from serving.policy.columns import Columns
+from serving.policy.decide import ActResult
+from serving.policy.savedmodel import Policy
+from serving.rpc.calls import Method, parse
+
+SERVICE = "inference.GRPCInferenceService"
+# The field of `InferTensorContents` that a datatype has; FP16 has none.
+_FIELDS = {
+    **dict.fromkeys(["INT8", "INT16", "INT32"], "int_contents"),
+    **dict.fromkeys(["UINT8", "UINT16", "UINT32"], "uint_contents"),
+    "INT64": "int64_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+}
+
+
+class ModelInfer:
+    """The method that decides."""
+
+    def __init__(self, inference: Inference) -> None:
+        self._inference = inference
+
+    def decode(self, message: bytes, metadata: Mapping[str, str]) -> Decoding[bytes]:
+        """Decode a `ModelInferRequest` with typed or raw contents; the answer has the same.
+
+        Raises:
+            ProblemError: a part of it is wrong, or no such policy is served.
+        """
+        request = parse(service_pb2.ModelInferRequest, message)
+        try:
+            given = msgspec.convert(_without_numbers(request), InferRequest)
+        except msgspec.ValidationError as error:
+            raise InvalidRequestError(describe(str(error))) from error
+        decision, chosen = self._inference.decision(
+            given,
+            request.model_name,
+            request.model_version or None,
+            episode_id(metadata),
+            partial(_numbers, request),
+        )
+        is_raw = bool(request.raw_input_contents)
+        return decision, partial(_encode, request.id, decision.policy, list(chosen), is_raw)
+
+
+def _without_numbers(request: Any) -> dict[str, Any]:
+    """A request with its names in JSON, but for the numbers."""
+    return {
+        "id": request.id,
+        "parameters": _parameters(request.parameters),
+        "inputs": [
+            {
+                "name": tensor.name,
+                "shape": list(tensor.shape),
+                "datatype": tensor.datatype,
+                "parameters": _parameters(tensor.parameters),
+            }
+            for tensor in request.inputs
+        ],
+        "outputs": [
+            {"name": output.name, "parameters": _parameters(output.parameters)}
+            for output in request.outputs
+        ],
+    }
+
+
+def _parameters(parameters: Any) -> dict[str, Any] | None:
+    if not parameters:
+        return None
+    kinds = {name: one.WhichOneof("parameter_choice") for name, one in parameters.items()}
+    return {
+        name: None if kind is None else getattr(parameters[name], kind)
+        for name, kind in kinds.items()
+    }
+
+
+def _numbers(request: Any, tensor: InferInput) -> Array:
+    """The numbers of the one input."""
+    contents = request.inputs[0].contents
+    given = [field.name for field, _ in contents.ListFields()]
+    if request.raw_input_contents:
+        if given or len(request.raw_input_contents) != 1:
+            raise InvalidRequestError("inputs[0]: expected contents, or one in raw_input_contents")
+        raw = memoryview(request.raw_input_contents[0])
+        return numbers_from_bytes(raw, tensor.datatype, tensor.shape)
+    field = _FIELDS.get(tensor.datatype)
+    if field is None:
+        raise InvalidRequestError(f"inputs[0]: {tensor.datatype} is only in raw_input_contents")
+    if given != [field]:
+        raise InvalidRequestError(f"inputs[0].contents: {tensor.datatype} is in {field} only")
+    return numbers_from_json(list(getattr(contents, field)), tensor.datatype, tensor.shape)
+
+
+def _encode(
+    own_id: str, policy: Policy, chosen: list[str], is_raw: bool, result: ActResult, _: Columns
+) -> bytes:
+    answer = service_pb2.ModelInferResponse(
+        model_name=policy.name, model_version=str(policy.version), id=own_id
+    )
+    for name, value in answer_parameters(policy, result).items():
+        kind = "int64_param" if isinstance(value, int) else "string_param"
+        setattr(answer.parameters[name], kind, value)
+    for name in chosen:
+        array = getattr(result.batch, name)[result.start : result.stop]
+        datatype = NAMES[array.dtype]
+        output = answer.outputs.add(name=name, datatype=datatype, shape=array.shape)
+        if is_raw:
+            answer.raw_output_contents.append(array.tobytes())
+        else:
+            getattr(output.contents, _FIELDS[datatype]).extend(array.ravel().tolist())
+    serialized: bytes = answer.SerializeToString()
+    return serialized
+
+
+def other_methods(models: InferenceModels, is_ready: Callable[[], bool]) -> dict[str, Method]:
+    """The methods that decide nothing, by name; `is_ready` tells of the service."""
+
+    def model_ready(request: Any, _key: Key | None) -> dict[str, Any]:
+        try:
+            models.model_ready(request.name, request.version or None)
+        except NotReadyError:
+            return {"ready": False}
+        return {"ready": True}
+
+    def statistics(request: Any, _key: Key | None) -> Any:
+        if not request.name:
+            return models.all_statistics()
+        return models.statistics(request.name, request.version or None)
+
+    def load(request: Any, key: Key | None) -> dict[str, Any]:
+        models.load(request.model_name, dict(request.parameters), key)
+        return {}
+
+    def unload(request: Any, key: Key | None) -> dict[str, Any]:
+        models.unload(request.model_name, key)
+        return {}
+
+    messages = service_pb2
+    return {
+        "ServerLive": Method(
+            messages.ServerLiveRequest,
+            messages.ServerLiveResponse,
+            lambda *_: {"live": True},
+            is_public=True,
+        ),
+        "ServerReady": Method(
+            messages.ServerReadyRequest,
+            messages.ServerReadyResponse,
+            lambda *_: {"ready": is_ready()},
+            is_public=True,
+        ),
+        "ModelReady": Method(messages.ModelReadyRequest, messages.ModelReadyResponse, model_ready),
+        "ServerMetadata": Method(
+            messages.ServerMetadataRequest,
+            messages.ServerMetadataResponse,
+            lambda *_: models.server(),
+        ),
+        "ModelMetadata": Method(
+            messages.ModelMetadataRequest,
+            messages.ModelMetadataResponse,
+            lambda request, _: models.model(request.name, request.version or None),
+        ),
+        "ModelConfig": Method(
+            messages.ModelConfigRequest,
+            messages.ModelConfigResponse,
+            lambda request, _: {"config": models.config(request.name, request.version or None)},
+        ),
+        "ModelStatistics": Method(
+            messages.ModelStatisticsRequest, messages.ModelStatisticsResponse, statistics
+        ),
+        "RepositoryIndex": Method(
+            messages.RepositoryIndexRequest,
+            messages.RepositoryIndexResponse,
+            lambda request, _: {"models": models.index(only_ready=request.ready)},
+            is_slow=True,
+        ),
+        "RepositoryModelLoad": Method(
+            messages.RepositoryModelLoadRequest,
+            messages.RepositoryModelLoadResponse,
+            load,
+            operates=True,
+            is_slow=True,
+        ),
+        "RepositoryModelUnload": Method(
+            messages.RepositoryModelUnloadRequest,
+            messages.RepositoryModelUnloadResponse,
+            unload,
+            operates=True,
+            is_slow=True,
+        ),
+    }
