@@ -54,8 +54,11 @@ class Server(NamedTuple):
 
 
 @contextmanager
-def running_peer(name: str, folder: Path) -> Iterator[str]:
-    """Start one of PEERS, which logs in a folder, and stop it; the value is its URL."""
+def running_peer(name: str, folder: Path, grpc_port: int | None = None) -> Iterator[str]:
+    """Start one of PEERS, which logs in a folder, and stop it; the value is its URL.
+
+    `grpc_port` is for Triton.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -65,7 +68,7 @@ def running_peer(name: str, folder: Path) -> Iterator[str]:
     command += [f"tests.conformance.peers.{name}_model", str(port)]
     variables = dict(ENVIRONMENT)
     if name == "triton":
-        command, variables = _triton(environment, port, folder)
+        command, variables = _triton(environment, port, folder, grpc_port)
     with (
         (folder / "log").open("w") as log,
         subprocess.Popen(command, cwd=ROOT, env=variables, stdout=log, stderr=log) as process,
@@ -78,7 +81,9 @@ def running_peer(name: str, folder: Path) -> Iterator[str]:
             process.send_signal(signal.SIGTERM)
 
 
-def _triton(environment: Path, port: int, folder: Path) -> tuple[list[str], dict[str, str]]:
+def _triton(
+    environment: Path, port: int, folder: Path, grpc_port: int | None
+) -> tuple[list[str], dict[str, str]]:
     """Triton's command and variables, with a repository and a backend that lie in a folder."""
     if ctypes.util.find_library("python3.11") is None:
         skip_outside_ci("Triton's backend needs libpython3.11: apt-get install libpython3.11")
@@ -98,9 +103,12 @@ def _triton(environment: Path, port: int, folder: Path) -> tuple[list[str], dict
     command = [
         *(str(triton / "bin" / "tritonserver"), f"--model-repository={model.parent}"),
         *(f"--backend-directory={backend.parent}", "--http-address=127.0.0.1"),
-        *(f"--http-port={port}", "--allow-grpc=false", "--allow-metrics=false"),
-        "--exit-timeout-secs=1",
+        *(f"--http-port={port}", "--allow-metrics=false", "--exit-timeout-secs=1"),
     ]
+    if grpc_port is None:
+        command += ["--allow-grpc=false"]
+    else:
+        command += ["--grpc-address=127.0.0.1", f"--grpc-port={grpc_port}"]
     return command, ENVIRONMENT | {"PYTHONPATH": os.pathsep.join([str(packages), str(ROOT)])}
 
 

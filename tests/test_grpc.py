@@ -1,0 +1,376 @@
+"""gRPC gives what HTTP gives: the same numbers, actions, errors, ids and records."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import tritonclient.grpc
+import urllib3
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_service_pb2_grpc,
+)
+from tritonclient.grpc import service_pb2
+from tritonclient.utils import InferenceServerException
+
+from serving.policy.sampling import uniforms_of
+from tests.conftest import Trained, run, wait_until
+from tests.rpc import (
+    Array,
+    RpcService,
+    arrays_of,
+    infer_input,
+    predict_request,
+    prediction_stub,
+    running_rpc,
+)
+from tests.test_act import ROW
+from tests.test_protocols import Outputs, by_act, observations
+
+INFER = "/inference.GRPCInferenceService/ModelInfer"
+ROWS = np.array([ROW, [0.1, -0.2, 0.03, 0.4]], np.float32)
+
+
+@pytest.fixture(scope="module")
+def rpc(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RpcService]:
+    folder = tmp_path_factory.mktemp("rpc")
+    record = ("--decision-log", str(folder / "record"), "--log-requests", "all")
+    with running_rpc(trained.models, folder / "log", *record, "--max-rows", "2000") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def triton(rpc: RpcService) -> Iterator[Any]:
+    with tritonclient.grpc.InferenceServerClient(rpc.address) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def channel(rpc: RpcService) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(rpc.address) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def pool(rpc: RpcService) -> Iterator[urllib3.HTTPConnectionPool]:
+    with urllib3.connection_from_url(rpc.http.url) as connections:
+        yield connections
+
+
+def by_raw(triton: Any, rows: Array, seed: int, deterministic: bool) -> Outputs:
+    parameters = {"seed": seed, "deterministic": deterministic}
+    result = triton.infer("cartpole", [infer_input(rows)], parameters=parameters)
+    assert result.get_response().parameters["seed"].int64_param == seed
+    return {tensor.name: result.as_numpy(tensor.name) for tensor in result.get_response().outputs}
+
+
+def typed_request(rows: Array, **parameters: Any) -> Any:
+    request = service_pb2.ModelInferRequest(model_name="cartpole")
+    tensor = request.inputs.add(name="observations", datatype="FP32", shape=rows.shape)
+    tensor.contents.fp32_contents.extend(rows.ravel().tolist())
+    for name, value in parameters.items():
+        kind = "bool_param" if isinstance(value, bool) else "int64_param"
+        setattr(request.parameters[name], kind, value)
+    return request
+
+
+def infer(channel: grpc.Channel, request: Any, **options: Any) -> Any:
+    method = channel.unary_unary(
+        INFER,
+        request_serializer=service_pb2.ModelInferRequest.SerializeToString,
+        response_deserializer=service_pb2.ModelInferResponse.FromString,
+    )
+    return method(request, timeout=30, **options)
+
+
+def by_contents(channel: grpc.Channel, rows: Array, seed: int, deterministic: bool) -> Outputs:
+    answer = infer(channel, typed_request(rows, seed=seed, deterministic=deterministic))
+    assert not answer.raw_output_contents
+    fields = {"FP32": ("fp32_contents", np.float32), "INT64": ("int64_contents", np.int64)}
+    outputs = {}
+    for tensor in answer.outputs:
+        field, dtype = fields[tensor.datatype]
+        values: Array = np.array(getattr(tensor.contents, field), dtype)
+        outputs[tensor.name] = values.reshape(tensor.shape)
+    return outputs
+
+
+def by_predict(channel: grpc.Channel, rows: Array, seed: int, deterministic: bool) -> Outputs:
+    request = predict_request(
+        "act",
+        observations=rows,
+        uniforms=uniforms_of([seed], [len(rows)]),
+        deterministic=np.full(len(rows), deterministic),
+    )
+    return arrays_of(prediction_stub(channel).Predict(request))
+
+
+@settings(max_examples=60, deadline=None)
+@given(observations, st.integers(0, 2**53 - 1), st.booleans())
+def test_grpc_gives_the_numbers_and_the_actions_of_http(
+    pool: Any, triton: Any, channel: grpc.Channel, rows: Any, seed: int, deterministic: bool
+) -> None:
+    array = np.array(rows, np.float32)
+    expected = by_act(pool, array, seed, deterministic)
+    for outputs in (
+        by_raw(triton, array, seed, deterministic),
+        by_contents(channel, array, seed, deterministic),
+        by_predict(channel, array, seed, deterministic),
+    ):
+        assert outputs.keys() == expected.keys() | {"greedy_actions"}
+        for name, want in expected.items():
+            np.testing.assert_array_equal(outputs[name], want, strict=True, err_msg=name)
+
+
+def test_many_calls_at_once_give_what_each_gives_alone(channel: grpc.Channel, triton: Any) -> None:
+    method = channel.unary_unary(
+        INFER,
+        request_serializer=service_pb2.ModelInferRequest.SerializeToString,
+        response_deserializer=service_pb2.ModelInferResponse.FromString,
+    )
+    requests = [typed_request(ROWS + step / 100, seed=step) for step in range(60)]
+    # One of them is wrong, and one so large that a thread takes it.
+    requests[7].inputs[0].shape[1] = 3
+    requests[20] = typed_request(np.resize(ROWS, (2000, 4)), seed=20)
+    futures = [method.future(request, timeout=60) for request in requests]
+    for step, future in enumerate(futures):
+        if step == 7:
+            assert future.exception().code() is grpc.StatusCode.INVALID_ARGUMENT
+            continue
+        rows = np.resize(ROWS, (2000, 4)) if step == 20 else ROWS + step / 100
+        expected = by_raw(triton, rows.astype(np.float32), step, deterministic=False)
+        actions = future.result().outputs[2]
+        assert actions.name == "actions"
+        assert list(actions.contents.int64_contents) == expected["actions"].tolist()
+
+
+def test_outputs_can_be_chosen(triton: Any, channel: grpc.Channel) -> None:
+    wanted = [tritonclient.grpc.InferRequestedOutput("state_values")]
+    answer = triton.infer("cartpole", [infer_input(ROWS)], outputs=wanted).get_response()
+    assert [tensor.name for tensor in answer.outputs] == ["state_values"]
+    request = predict_request(observations=ROWS)
+    request.output_filter.append("actions")
+    assert arrays_of(prediction_stub(channel).Predict(request)).keys() == {"actions"}
+
+
+def test_the_models_are_described_as_over_http(triton: Any, pool: Any) -> None:
+    over_http = pool.request("GET", "/v2/models/cartpole").json()
+    described = triton.get_model_metadata("cartpole", as_json=True)
+    assert [tensor["name"] for tensor in described["outputs"]] == [
+        tensor["name"] for tensor in over_http["outputs"]
+    ]
+    assert described["inputs"] == [
+        {"name": "observations", "datatype": "FP32", "shape": ["-1", "4"]}
+    ]
+    assert triton.get_server_metadata().name == "actor-critic"
+    assert triton.get_model_config("cartpole").config.input[0].data_type == 11  # TYPE_FP32
+    (statistics,) = triton.get_inference_statistics("cartpole").model_stats
+    assert statistics.inference_count > 0
+    (entry,) = triton.get_model_repository_index().models
+    assert (entry.name, entry.version, entry.state) == ("cartpole", "1", "READY")
+    assert triton.is_server_live()
+    assert triton.is_server_ready()
+    assert triton.is_model_ready("cartpole")
+
+
+def test_tensorflow_serving_describes_its_models(channel: grpc.Channel) -> None:
+    request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+    request.model_spec.name = "cartpole"
+    answer = prediction_stub(channel).GetModelMetadata(request)
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    assert answer.metadata["signature_def"].Unpack(signatures)
+    assert answer.model_spec.version.value == 1
+    assert set(signatures.signature_def["act"].inputs) == {
+        *("observations", "uniforms", "deterministic")
+    }
+    status = get_model_status_pb2.GetModelStatusRequest()
+    status.model_spec.name = "cartpole"
+    (one,) = (
+        model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(status).model_version_status
+    )
+    assert (one.version, one.State.Name(one.state)) == (1, "AVAILABLE")
+    status.model_spec.name = "none"
+    with pytest.raises(grpc.RpcError) as error:
+        model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(status)
+    assert error.value.code() is grpc.StatusCode.NOT_FOUND
+    assert error.value.details() == "Could not find any versions of model none"
+
+
+def wrong_model() -> Any:
+    request = typed_request(ROWS)
+    request.model_name = "none"
+    return request
+
+
+def wrong_contents() -> Any:
+    request = typed_request(ROWS)
+    request.inputs[0].contents.int_contents.append(1)
+    return request
+
+
+def wrong_seed() -> Any:
+    return typed_request(ROWS, seed=-1)
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "words"),
+    [
+        (wrong_model(), "NOT_FOUND", "no model is called 'none'"),
+        (typed_request(ROWS[:, :3]), "INVALID_ARGUMENT", r"the shape is \[2, 3\], expected \[rows"),
+        (wrong_contents(), "INVALID_ARGUMENT", "FP32 is in fp32_contents only"),
+        (wrong_seed(), "INVALID_ARGUMENT", "parameters.seed: expected `int` >= 0"),
+        (typed_request(ROWS * np.inf), "INVALID_ARGUMENT", "inf is not finite"),
+        (typed_request(np.resize(ROWS, (2001, 4))), "INVALID_ARGUMENT", "2001 rows, expected 1 to"),
+        (service_pb2.ModelInferRequest(model_name="cartpole"), "INVALID_ARGUMENT", "exactly one"),
+    ],
+)
+def test_a_wrong_inference_has_its_code_and_the_words_of_http(
+    channel: grpc.Channel, request_: Any, code: str, words: str
+) -> None:
+    with pytest.raises(grpc.RpcError, match=words) as error:
+        infer(channel, request_)
+    assert error.value.code().name == code
+
+
+def test_a_wrong_prediction_is_told_in_tensorflow_servings_words(channel: grpc.Channel) -> None:
+    def refused(request: Any) -> tuple[str, str]:
+        with pytest.raises(grpc.RpcError) as error:
+            prediction_stub(channel).Predict(request)
+        return error.value.code().name, error.value.details()
+
+    request = predict_request(observations=ROWS)
+    request.model_spec.name = "none"
+    code, words = refused(request)
+    assert code == "NOT_FOUND"
+    assert words.startswith("Servable not found for request: Latest(none)")
+    assert refused(predict_request("none", observations=ROWS)) == (
+        "FAILED_PRECONDITION",
+        'Serving signature key "none" not found.',
+    )
+    assert refused(predict_request("act", observations=ROWS)) == (
+        "INVALID_ARGUMENT",
+        "input size does not match signature: 1!=3 len({observations}) != "
+        "len({deterministic,observations,uniforms}). Sent extra: {}. "
+        "Missing but required: {deterministic,uniforms}.",
+    )
+    request = predict_request(observations=ROWS)
+    request.output_filter.append("none")
+    assert refused(request)[1].startswith("output tensor alias not found in signature: none")
+    request = predict_request(observations=ROWS)
+    request.model_spec.version_label = "none"
+    assert refused(request)[1].startswith("Unrecognized servable version label: none")
+    # The last number repeats to the end of a shape, which must not take all memory.
+    request = predict_request(observations=ROWS[:1, :1])
+    for dimension, size in zip(
+        request.inputs["observations"].tensor_shape.dim, (2**31, 4), strict=True
+    ):
+        dimension.size = size
+    assert refused(request)[0] == "INVALID_ARGUMENT"
+    request = predict_request(observations=ROWS.astype(np.float64))
+    assert refused(request) == (
+        "INVALID_ARGUMENT",
+        "observations: the data type is 2, expected DT_FLOAT",
+    )
+
+
+def test_a_message_beyond_the_limit_or_compressed_is_refused(channel: grpc.Channel) -> None:
+    request = typed_request(ROWS)
+    request.raw_input_contents.append(bytes(17 * 2**20))
+    with pytest.raises(grpc.RpcError) as error:
+        infer(channel, request)
+    assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    with pytest.raises(grpc.RpcError) as error:
+        infer(channel, typed_request(ROWS), compression=grpc.Compression.Gzip)
+    assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_ids_come_back_and_reach_the_log_and_the_record(
+    rpc: RpcService, channel: grpc.Channel
+) -> None:
+    method = channel.unary_unary(INFER)
+    trace = f"00-{'a' * 32}-{'b' * 16}-01"
+    metadata = (
+        *(("x-request-id", "mine"), ("x-episode-id", "walk.7"), ("traceparent", trace)),
+        ("x-forwarded-for", "10.0.0.1"),
+    )
+    _, call = method.with_call(typed_request(ROWS).SerializeToString(), metadata=metadata)
+    trailing = dict(call.trailing_metadata())
+    assert trailing["x-request-id"] == "mine"
+    assert trailing["traceparent"].split("-")[1] == "a" * 32
+    (line,) = [
+        json.loads(line) for line in rpc.http.log.read_text().splitlines() if '"mine"' in line
+    ]
+    assert (line["path"], line["status"], line["remote"]) == (INFER, 200, "127.0.0.1")
+    record = rpc.http.log.parent / "record"
+
+    def recorded() -> list[Any]:
+        lines = [line for file in record.iterdir() for line in file.read_text().splitlines()]
+        return [json.loads(line) for line in lines if '"mine"' in line]
+
+    wait_until(lambda: bool(recorded()))
+    assert [(one["episode"], len(one["actions"])) for one in recorded()] == [("walk.7", 2)]
+    with pytest.raises(grpc.RpcError, match="X-Episode-ID: expected 1 to 128") as error:
+        infer(channel, typed_request(ROWS), metadata=(("x-episode-id", "a b"),))
+    assert "x-request-id" in dict(error.value.trailing_metadata())
+
+
+def test_calls_are_counted_like_requests_of_http(pool: Any, channel: grpc.Channel) -> None:
+    def count(status: int) -> float:
+        start = f'policy_http_requests_total{{route="{INFER}",status="{status}"}} '
+        text = pool.request("GET", "/metrics").data.decode()
+        return sum(
+            float(line[len(start) :]) for line in text.splitlines() if line.startswith(start)
+        )
+
+    before = count(200), count(404)
+    infer(channel, typed_request(ROWS))
+    with pytest.raises(grpc.RpcError):
+        infer(channel, wrong_model())
+    assert (count(200), count(404)) == (before[0] + 1, before[1] + 1)
+
+
+def test_health_and_reflection_are_the_standard_ones(channel: grpc.Channel) -> None:
+    services = ProtoReflectionDescriptorDatabase(channel).get_services()
+    ours = {
+        *("inference.GRPCInferenceService", "tensorflow.serving.PredictionService"),
+        "tensorflow.serving.ModelService",
+    }
+    assert set(services) == ours | {
+        *("grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
+    }
+    health = health_pb2_grpc.HealthStub(channel)
+    for service in ("", *ours):
+        answer = health.Check(health_pb2.HealthCheckRequest(service=service))
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    with pytest.raises(grpc.RpcError) as error:
+        health.Check(health_pb2.HealthCheckRequest(service="none"))
+    assert error.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_a_port_in_use_ends_the_start_even_where_another_service_shares_it(
+    rpc: RpcService, trained: Trained
+) -> None:
+    port = rpc.address.rpartition(":")[2]
+    finished = run(
+        *("serving", "run", "--models", str(trained.models)), *("--port", "0", "--grpc-port", port)
+    )
+    assert finished.returncode == 2
+    assert finished.stderr == (
+        f"Error: cannot listen on 127.0.0.1 port {port}: Address already in use\n"
+    )
+
+
+def test_an_exception_of_tritonclient_has_the_code(triton: Any) -> None:
+    with pytest.raises(InferenceServerException) as error:
+        triton.infer("none", [infer_input(ROWS)])
+    assert error.value.status() == "StatusCode.NOT_FOUND"

@@ -1,0 +1,201 @@
+"""gRPC of a whole service: keys, connections, deadlines, the end, canaries, and off by default."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import tritonclient.grpc
+import urllib3
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
+from tritonclient.utils import InferenceServerException
+
+from serving.client import PolicyClient
+from tests.conftest import Service, Trained, wait_until
+from tests.rpc import OWN_CONNECTION, RpcService, infer_input, running_rpc
+from tests.test_act import ROW
+
+ROWS = np.array([ROW], np.float32)
+KEYS = (
+    "an-operators-key-of-32-characters ops operate\na-robots-key-of-32-characters--- robot decide\n"
+)
+SERVING, NOT_SERVING = (
+    health_pb2.HealthCheckResponse.SERVING,
+    health_pb2.HealthCheckResponse.NOT_SERVING,
+)
+
+
+def client(rpc: RpcService) -> Any:
+    """With a connection of its own."""
+    return tritonclient.grpc.InferenceServerClient(rpc.address, channel_args=OWN_CONNECTION)
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+def workers(service: Service) -> set[int]:
+    children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children")
+    return set(map(int, children.read_text().split()))
+
+
+def has_grpc(process: int) -> bool:
+    return "cygrpc" in Path(f"/proc/{process}/maps").read_text()
+
+
+def test_without_the_option_no_worker_loads_grpc(service: Service) -> None:
+    assert not any(map(has_grpc, {service.process.pid, *workers(service)}))
+    assert "gRPC" not in service.log.read_text()
+
+
+def test_the_master_never_loads_grpc_and_every_worker_gets_connections(
+    trained: Trained, tmp_path: Path
+) -> None:
+    with running_rpc(trained.models, tmp_path / "log", "--log-requests", "all") as rpc:
+        assert not has_grpc(rpc.http.process.pid)
+        assert all(map(has_grpc, workers(rpc.http)))
+        clients = [client(rpc) for _ in range(40)]
+        for one in clients:
+            one.infer("cartpole", [infer_input(ROWS)])
+            one.infer("cartpole", [infer_input(ROWS)])
+        lines = [json.loads(line) for line in rpc.http.log.read_text().splitlines()]
+        of_worker = [line["process"] for line in lines if "ModelInfer" in line.get("path", "")]
+        assert len(of_worker) == 80
+        # A connection stays with its worker, and the kernel draws that: none of 40 has one in 1e12.
+        assert of_worker[::2] == of_worker[1::2]
+        assert len(set(of_worker)) == 2
+
+
+def test_keys_are_those_of_http(trained: Trained, tmp_path: Path) -> None:
+    operator, robot = (line.split()[0] for line in KEYS.splitlines())
+    (tmp_path / "keys").write_text(KEYS)
+    models = shutil.copytree(trained.models, tmp_path / "models")
+    log = tmp_path / "log"
+    with running_rpc(models, log, "--api-keys-file", str(tmp_path / "keys")) as rpc:
+        triton = client(rpc)
+
+        def refused(*arguments: Any, method: str = "infer", **options: Any) -> str:
+            with pytest.raises(InferenceServerException) as error:
+                getattr(triton, method)(*arguments, **options)
+            return f"{error.value.status()}: {error.value.message()}"
+
+        asked = ("cartpole", [infer_input(ROWS)])
+        assert refused(*asked).startswith("StatusCode.UNAUTHENTICATED: an API key is needed")
+        assert refused(*asked, headers=bearer("x" * 32)).startswith("StatusCode.UNAUTHENTICATED")
+        assert "UNAUTHENTICATED" in refused(method="get_server_metadata")
+        triton.infer(*asked, headers=bearer(robot))
+        assert refused("cartpole", method="unload_model", headers=bearer(robot)) == (
+            "StatusCode.PERMISSION_DENIED: the API key robot may not change what is served"
+        )
+        # Health is public, and reflection is not.
+        assert triton.is_server_live()
+        assert triton.is_server_ready()
+        with grpc.insecure_channel(rpc.address) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            assert health.Check(health_pb2.HealthCheckRequest()).status == SERVING
+            with pytest.raises(grpc.RpcError) as error:
+                ProtoReflectionDescriptorDatabase(channel).get_services()
+            assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
+            triton.unload_model("cartpole", headers=bearer(operator))
+
+            # Readiness and health follow, in every worker.
+            def status() -> int:
+                return int(health.Check(health_pb2.HealthCheckRequest()).status)
+
+            wait_until(lambda: status() == NOT_SERVING)
+            wait_until(lambda: "UNAVAILABLE" in refused(*asked, headers=bearer(robot)))
+            triton.load_model("cartpole", headers=bearer(operator))
+            wait_until(lambda: status() == SERVING)
+        parameters = {"config": "{}"}
+        assert "INVALID_ARGUMENT" in refused(
+            "cartpole", method="load_model", headers=bearer(operator), **parameters
+        )
+
+
+def test_a_call_whose_deadline_has_passed_is_not_decided(trained: Trained, tmp_path: Path) -> None:
+    with running_rpc(trained.models, tmp_path / "log", workers=1) as rpc:
+        triton = client(rpc)
+        triton.infer("cartpole", [infer_input(ROWS)])
+        policy = PolicyClient(rpc.http.url)
+
+        def counted(text: str) -> float:
+            lines = urllib3.request("GET", f"{rpc.http.url}/metrics").data.decode().splitlines()
+            return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(text))
+
+        policy.wait_until_ready(10)
+        (worker,) = (one for one in workers(rpc.http) if has_grpc(one))
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            with pytest.raises(InferenceServerException) as error:
+                triton.infer("cartpole", [infer_input(ROWS)], client_timeout=0.5)
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        assert error.value.status() == "StatusCode.DEADLINE_EXCEEDED"
+        triton.infer("cartpole", [infer_input(ROWS)])
+        assert counted("policy_actions_total") == 2
+
+
+def test_at_the_end_health_says_so_and_calls_in_flight_are_answered(
+    trained: Trained, tmp_path: Path
+) -> None:
+    with running_rpc(trained.models, tmp_path / "log") as rpc:
+        triton = client(rpc)
+        triton.infer("cartpole", [infer_input(ROWS)])
+        with grpc.insecure_channel(rpc.address) as channel:
+            watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            assert next(watched).status == SERVING
+            rpc.http.process.send_signal(signal.SIGTERM)
+            assert next(watched).status == NOT_SERVING
+            # It still answers for those who do not know that yet.
+            triton.infer("cartpole", [infer_input(ROWS)])
+        assert rpc.http.process.wait(20) == 0
+        assert "uncaught" not in rpc.http.log.read_text()
+        with pytest.raises(InferenceServerException) as error:
+            triton.infer("cartpole", [infer_input(ROWS)])
+        assert error.value.status() == "StatusCode.UNAVAILABLE"
+
+
+@pytest.mark.long
+def test_a_reload_loses_no_call(trained: Trained, tmp_path: Path) -> None:
+    with running_rpc(trained.models, tmp_path / "log") as rpc:
+        before = {one for one in workers(rpc.http) if has_grpc(one)}
+        triton = client(rpc)
+        rpc.http.process.send_signal(signal.SIGHUP)
+        until = time.monotonic() + 12
+        while time.monotonic() < until:
+            triton.infer("cartpole", [infer_input(ROWS)], parameters={"seed": 1})
+            time.sleep(0.02)
+            if not before & workers(rpc.http):
+                break
+        wait_until(lambda: not before & workers(rpc.http))
+        triton.infer("cartpole", [infer_input(ROWS)])
+
+
+def test_an_episode_gets_the_version_of_its_canary(trained: Trained, tmp_path: Path) -> None:
+    models = shutil.copytree(trained.models, tmp_path / "models")
+    shutil.copytree(models / "cartpole" / "1", models / "cartpole" / "2")
+    selection = {"serve": 1, "canaries": [{"version": 2, "share": 0.5}], "shadow": 2}
+    (models / "cartpole" / "serve.json").write_text(json.dumps(selection))
+    with running_rpc(models, tmp_path / "log", workers=1) as rpc:
+        policy = PolicyClient(rpc.http.url)
+        policy.wait_until_ready(30)
+        wait_until(lambda: len(re.findall("version 2", rpc.http.log.read_text())) > 0)
+        triton = client(rpc)
+        of_grpc, of_http = [], []
+        for episode in map(str, range(20)):
+            headers = {"x-episode-id": episode}
+            answer = triton.infer("cartpole", [infer_input(ROWS)], headers=headers)
+            of_grpc.append(answer.get_response().model_version)
+            of_http.append(str(policy.act([ROW], episode=episode).model.version))
+        assert of_grpc == of_http
+        assert set(of_grpc) == {"1", "2"}
