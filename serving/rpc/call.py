@@ -1,6 +1,6 @@
 """One call of a client, and how it ends."""
 
-import asyncio
+import threading
 from http import HTTPStatus
 from typing import Any, NoReturn
 
@@ -34,7 +34,7 @@ class Call:
         path: `/package.Service/Method`.
         metadata: by names, which are in lower case.
         id: of the request.
-        future: of the serialized answer or the error.
+        answer: serialized, or the error; None before it is there.
     """
 
     def __init__(self, path: str, message: bytes, context: Any) -> None:
@@ -45,8 +45,9 @@ class Call:
         self.id = request_id(self.metadata.get("x-request-id"))
         given = self.metadata.get("traceparent")
         self.traceparent = None if given is None else traceparent(given)
-        self._loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[bytes | ProblemError] = self._loop.create_future()
+        self.answer: bytes | ProblemError | None = None
+        self._is_answered = threading.Lock()
+        self._is_answered.acquire()
 
     def trailing_metadata(self) -> Metadata:
         """What comes with every answer."""
@@ -59,26 +60,29 @@ class Call:
         return remaining is not None and remaining <= 0
 
     def resolve(self, answer: bytes | ProblemError) -> None:
-        """Answer, unless the client is gone or the watchdog was faster."""
-        if not self.future.done():
-            self.future.set_result(answer)
+        """Answer, unless the watchdog was faster."""
+        if self.answer is None:
+            self.answer = answer
+            self._is_answered.release()
+
+    def wait(self) -> bytes | ProblemError:
+        """The answer, as soon as it is there."""
+        self._is_answered.acquire()
+        assert self.answer is not None
+        return self.answer
 
     def abandon(self, _answer: object) -> None:
-        """Answer for a call that nobody else will answer; the watchdog's thread calls it.
-
-        Where the loop itself is stuck, the connection ends with the process.
-        """
-        error = StuckError("the policy took too long")
-        self._loop.call_soon_threadsafe(self.resolve, error)
+        """Answer for a call that nobody else will answer; the watchdog's thread calls it."""
+        self.resolve(StuckError("the policy took too long"))
 
 
-async def abort(context: Any, error: ProblemError, metadata: Metadata) -> NoReturn:
+def abort(context: Any, error: ProblemError, metadata: Metadata) -> NoReturn:
     """End a call with an error, whose headers are metadata."""
     fields = tuple((name.lower(), value) for name, value in error.headers)
     code = _CODES[HTTPStatus(error.status)]
     # What it quotes of a request may have half a surrogate pair, which UTF-8 cannot hold.
     detail = error.detail.encode(errors="replace").decode()
-    await context.abort(code, detail, metadata + fields)
+    context.abort(code, detail, metadata + fields)
     raise AssertionError  # `abort` always raises
 
 

@@ -1,6 +1,6 @@
 """`grpc.health.v1`, for every service what readiness is over HTTP; and reflection, with a key."""
 
-import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,48 +14,48 @@ _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-class Health(health.aio.HealthServicer):
+class Health(health.HealthServicer):
     """The library's service, which asks whether the policy is ready."""
 
     def __init__(self, services: Sequence[str], is_ready: Callable[[], bool]) -> None:
         super().__init__()
         self._services = ("", *services)
         self._is_ready = is_ready
+        self._look_lock = threading.Lock()
         self._status: int | None = None
 
-    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802  # as it is called
+    def Check(self, request: Any, context: Any) -> Any:  # noqa: N802  # as it is called
         """Answer what is so now."""
-        await self._look()
-        return await super().Check(request, context)
+        self._look()
+        return super().Check(request, context)
 
-    async def watch(self) -> None:
-        """Look again and again, for ever."""
-        while True:
-            await self._look()
-            await asyncio.sleep(_SECONDS)
+    def watch(self, ends: threading.Event) -> None:
+        """Look again and again until the end, for those who watch."""
+        while not ends.wait(_SECONDS):
+            self._look()
 
-    async def _look(self) -> None:
-        status = _SERVING if self._is_ready() else _NOT_SERVING
-        if status != self._status:
-            self._status = status
-            for service in self._services:
-                await self.set(service, status)
+    def _look(self) -> None:
+        with self._look_lock:
+            status = _SERVING if self._is_ready() else _NOT_SERVING
+            if status != self._status:
+                self._status = status
+                for service in self._services:
+                    self.set(service, status)
 
 
-class Reflection(reflection.aio.ReflectionServicer):
+class Reflection(reflection.ReflectionServicer):
     """The library's service, for those who have a key if the service has keys."""
 
     def __init__(self, services: Sequence[str], calls: Calls) -> None:
         super().__init__(services)
         self._calls = calls
 
-    async def ServerReflectionInfo(  # noqa: N802  # as it is called
+    def ServerReflectionInfo(  # noqa: N802  # as it is called
         self, request_iterator: Any, context: Any
     ) -> Any:
         """Describe the services."""
-        await self._calls.require_key(context)
-        async for answer in super().ServerReflectionInfo(request_iterator, context):
-            yield answer
+        self._calls.require_key(context)
+        return super().ServerReflectionInfo(request_iterator, context)
 
 
 def add_health_and_reflection(

@@ -190,20 +190,17 @@ def other_methods(models: InferenceModels, is_ready: Callable[[], bool]) -> dict
             messages.RepositoryIndexRequest,
             messages.RepositoryIndexResponse,
             lambda request, _: {"models": models.index(only_ready=request.ready)},
-            is_slow=True,
         ),
         "RepositoryModelLoad": Method(
             messages.RepositoryModelLoadRequest,
             messages.RepositoryModelLoadResponse,
             load,
             operates=True,
-            is_slow=True,
         ),
         "RepositoryModelUnload": Method(
             messages.RepositoryModelUnloadRequest,
             messages.RepositoryModelUnloadResponse,
             unload,
             operates=True,
-            is_slow=True,
         ),
     }

@@ -1,8 +1,5 @@
-"""The gRPC server of a worker: an event loop in a thread of its own."""
+"""The gRPC server of a worker, in threads of grpcio's own."""
 
-import asyncio
-import contextlib
-import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -18,8 +15,8 @@ from serving.rpc.calls import Calls, Method, Watch
 from serving.rpc.health import add_health_and_reflection
 from serving.settings import Settings
 
-logger = logging.getLogger(__name__)
-
+# Calls that are handled at a time; those of one batch wait in a thread each.
+THREADS = 32
 # Of a worker; more are answered RESOURCE_EXHAUSTED at once. As many as it has connections of HTTP.
 MAX_CALLS = 900
 SERVICES = (oip.SERVICE, tfserving.PREDICTION_SERVICE, tfserving.MODEL_SERVICE)
@@ -32,17 +29,22 @@ class RpcServer:
     each new connection.
     """
 
-    def __init__(
-        self, api: Api, settings: Settings, threads: ThreadPoolExecutor, watch: Watch
-    ) -> None:
+    def __init__(self, api: Api, settings: Settings, watch: Watch) -> None:
         self._api = api
-        self._settings = settings
-        self._calls = Calls(api, threads, settings.max_in_flight, watch)
-        self._loop = asyncio.new_event_loop()
-        self._has_started = threading.Event()
-        self._grace: asyncio.Future[float] = self._loop.create_future()
-        self._thread = threading.Thread(target=self._run, name="grpc", daemon=True)
-        self._error: Exception | None = None
+        self._max_rows = settings.max_rows
+        self._ends = threading.Event()
+        self._has_ended: threading.Event | None = None
+        options = [
+            ("grpc.so_reuseport", 1),
+            ("grpc.max_receive_message_length", settings.max_body_bytes),
+            # Only messages as they are: the library would unpack one beyond any limit.
+            ("grpc.compression_enabled_algorithms_bitset", 1),
+        ]
+        threads = ThreadPoolExecutor(THREADS, "grpc")
+        self._server = grpc.server(threads, options=options, maximum_concurrent_rpcs=MAX_CALLS)
+        calls = Calls(api, settings.max_in_flight, watch)
+        self._add_services(calls)
+        self._health = add_health_and_reflection(self._server, SERVICES, self._is_ready, calls)
 
     def start(self, address: str) -> None:
         """Listen.
@@ -53,52 +55,22 @@ class RpcServer:
         Raises:
             RuntimeError: the address cannot be taken.
         """
-        self._address = address
-        self._thread.start()
-        self._has_started.wait()
-        if self._error is not None:
-            raise RuntimeError(str(self._error)) from self._error
+        self._server.add_insecure_port(address)
+        self._server.start()
+        watch = self._health.watch
+        threading.Thread(target=watch, args=[self._ends], name="health", daemon=True).start()
 
     def stop(self, grace: float) -> None:
         """Take no more calls; those in flight may take `grace` seconds. Returns at once."""
-        self._loop.call_soon_threadsafe(self._grace.set_result, grace)
+        self._ends.set()
+        self._has_ended = self._server.stop(grace)
 
     def is_running(self) -> bool:
         """Whether a call is in flight, or more may come."""
-        return self._thread.is_alive()
+        return self._has_ended is None or not self._has_ended.is_set()
 
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_until_complete(self._serve())
-        except Exception as error:
-            if self._has_started.is_set():
-                logger.exception("gRPC ended")
-            self._error = error
-        finally:
-            self._has_started.set()
-
-    async def _serve(self) -> None:
-        options = [
-            ("grpc.so_reuseport", 1),
-            ("grpc.max_receive_message_length", self._settings.max_body_bytes),
-            # Only messages as they are: the library would unpack one beyond any limit.
-            ("grpc.compression_enabled_algorithms_bitset", 1),
-        ]
-        server = grpc.aio.server(options=options, maximum_concurrent_rpcs=MAX_CALLS)
-        self._add_services(server)
-        health = add_health_and_reflection(server, SERVICES, self._is_ready, self._calls)
-        server.add_insecure_port(self._address)
-        await server.start()
-        self._has_started.set()
-        watching = self._loop.create_task(health.watch())
-        await server.stop(await self._grace)
-        watching.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watching
-
-    def _add_services(self, server: grpc.aio.Server) -> None:
-        repository, max_rows = self._api.repository, self._settings.max_rows
+    def _add_services(self, calls: Calls) -> None:
+        repository, max_rows = self._api.repository, self._max_rows
         models = ServingModels(repository)
         infer = oip.ModelInfer(Inference(repository, max_rows))
         predict = tfserving.Predict(repository, max_rows)
@@ -115,13 +87,13 @@ class RpcServer:
         for service in SERVICES:
             path = partial("/{}/{}".format, service)
             handlers = {
-                name: self._calls.decision(path(name), decode)
+                name: calls.decision(path(name), decode)
                 for name, decode in decisions[service].items()
             }
             for name, method in others[service].items():
-                handlers[name] = self._calls.other(path(name), method)
+                handlers[name] = calls.other(path(name), method)
             generic = grpc.method_handlers_generic_handler(service, handlers)
-            server.add_generic_rpc_handlers([generic])
+            self._server.add_generic_rpc_handlers([generic])
 
     def _is_ready(self) -> bool:
         """Whether the default model is served, and will be."""

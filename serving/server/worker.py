@@ -110,7 +110,7 @@ class Worker(BaseWorker):
             return None
         from serving.rpc.server import RpcServer
 
-        rpc = RpcServer(self._api, self.app.settings, self._threads, self._watchdog)
+        rpc = RpcServer(self._api, self.app.settings, self._watchdog)
         try:
             rpc.start(self.app.rpc_address)
         except RuntimeError as error:
