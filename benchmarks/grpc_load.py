@@ -156,7 +156,7 @@ def load(port: int, body: Path, connections: int, seconds: int) -> float:
 @click.option("--seconds", type=click.IntRange(1), default=3)
 @click.option("--connections", default="1,16,64")
 @click.option("--rows", default="1,1024")
-@click.option("--contenders", default="ours,triton,empty-aio,empty-threads")
+@click.option("--contenders", default="ours,triton,empty-threads,empty-aio")
 def main(
     models: Path, rounds: int, seconds: int, connections: str, rows: str, contenders: str
 ) -> None:

@@ -46,6 +46,7 @@ class Call:
         given = self.metadata.get("traceparent")
         self.traceparent = None if given is None else traceparent(given)
         self.answer: bytes | ProblemError | None = None
+        self._may_answer = threading.Lock()
         self._is_answered = threading.Lock()
         self._is_answered.acquire()
 
@@ -61,7 +62,7 @@ class Call:
 
     def resolve(self, answer: bytes | ProblemError) -> None:
         """Answer, unless the watchdog was faster."""
-        if self.answer is None:
+        if self._may_answer.acquire(blocking=False):
             self.answer = answer
             self._is_answered.release()
 
@@ -82,7 +83,8 @@ def abort(context: Any, error: ProblemError, metadata: Metadata) -> NoReturn:
     code = _CODES[HTTPStatus(error.status)]
     # What it quotes of a request may have half a surrogate pair, which UTF-8 cannot hold.
     detail = error.detail.encode(errors="replace").decode()
-    context.abort(code, detail, metadata + fields)
+    context.set_trailing_metadata(metadata + fields)
+    context.abort(code, detail)
     raise AssertionError  # `abort` always raises
 
 

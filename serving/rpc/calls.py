@@ -145,6 +145,8 @@ class Calls:
                 return
             self._is_deciding = True
         while True:
+            # Let the threads run that have received a call by now: they join this batch.
+            time.sleep(0)
             with self._lock:
                 ready, self._ready = self._ready, []
                 if not ready:

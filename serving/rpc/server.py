@@ -10,13 +10,11 @@ from serving.api.app import Api
 from serving.api.oip.inference import Inference
 from serving.api.tfserving.models import ServingModels
 from serving.errors import ProblemError
-from serving.rpc import oip, tfserving
+from serving.rpc import THREADS, oip, tfserving
 from serving.rpc.calls import Calls, Method, Watch
 from serving.rpc.health import add_health_and_reflection
 from serving.settings import Settings
 
-# Calls that are handled at a time; those of one batch wait in a thread each.
-THREADS = 32
 # Of a worker; more are answered RESOURCE_EXHAUSTED at once. As many as it has connections of HTTP.
 MAX_CALLS = 900
 SERVICES = (oip.SERVICE, tfserving.PREDICTION_SERVICE, tfserving.MODEL_SERVICE)

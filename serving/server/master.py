@@ -20,6 +20,7 @@ from gunicorn.workers.base import Worker
 from serving.api.keys import Keys, KeysError, read_keys
 from serving.policy.tensorflow_import import import_tensorflow
 from serving.registry.trial import Trials
+from serving.rpc import THREADS
 from serving.server.balancing import ConnectionBalancer
 from serving.server.gunicorn_adapter import WORKER_BOOT_ERROR, Arbiter, living_workers
 from serving.settings import Settings
@@ -198,11 +199,11 @@ def require_threads(settings: Settings) -> None:
     if hasattr(os, "sched_getaffinity"):  # of Linux
         cores = len(os.sched_getaffinity(0))
     # Each has five besides, one of them a process, two of TensorFlow's for each core, and one that
-    # writes the decision log; a version that is tried takes six. gRPC has its loop and the
-    # threads of its library.
+    # writes the decision log; a version that is tried takes six. gRPC has its own, one that
+    # asks for the health, and those of its library.
     besides = 5 + 2 * cores + (settings.decision_log is not None)
     if settings.grpc_port is not None:
-        besides += 4 + cores
+        besides += THREADS + 4 + cores
     count = settings.workers * (settings.threads + besides) + 6
     barrier = threading.Barrier(count)
     with ThreadPoolExecutor(count) as executor:
