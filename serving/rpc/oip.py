@@ -1,7 +1,7 @@
 """`inference.GRPCInferenceService`: the Open Inference Protocol v2, with Triton's repository."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import msgspec
@@ -112,20 +112,42 @@ def _numbers(request: Any, tensor: InferInput) -> Array:
 def _encode(
     own_id: str, policy: Policy, chosen: list[str], is_raw: bool, result: ActResult, _: Columns
 ) -> bytes:
-    answer = service_pb2.ModelInferResponse(
-        model_name=policy.name, model_version=str(policy.version), id=own_id
-    )
+    arrays = [getattr(result.batch, name)[result.start : result.stop] for name in chosen]
+    shapes = tuple(array.shape for array in arrays)
+    datatypes = tuple(NAMES[array.dtype] for array in arrays)
+    answer = service_pb2.ModelInferResponse(id=own_id)
     for name, value in answer_parameters(policy, result).items():
         kind = "int64_param" if isinstance(value, int) else "string_param"
         setattr(answer.parameters[name], kind, value)
-    for name in chosen:
-        array = getattr(result.batch, name)[result.start : result.stop]
-        datatype = NAMES[array.dtype]
-        output = answer.outputs.add(name=name, datatype=datatype, shape=array.shape)
-        if is_raw:
-            answer.raw_output_contents.append(array.tobytes())
-        else:
-            getattr(output.contents, _FIELDS[datatype]).extend(array.ravel().tolist())
+    described = _described(policy.name, policy.version, tuple(chosen), datatypes, shapes)
+    if is_raw:
+        answer.raw_output_contents.extend([array.tobytes() for array in arrays])
+    else:
+        head = service_pb2.ModelInferResponse.FromString(described)
+        for output, array in zip(head.outputs, arrays, strict=True):
+            contents = getattr(output.contents, _FIELDS[output.datatype])
+            contents.extend(array.ravel().tolist())
+        described = head.SerializeToString()
+    rest: bytes = answer.SerializeToString()
+    return described + rest
+
+
+@lru_cache(maxsize=256)
+def _described(
+    name: str,
+    version: int,
+    names: tuple[str, ...],
+    datatypes: tuple[str, ...],
+    shapes: tuple[tuple[int, ...], ...],
+) -> bytes:
+    """What answers of one model with as many rows have in common.
+
+    Serialized messages that stand one after the other are one message, with the fields of all:
+    https://protobuf.dev/programming-guides/encoding/#last-one-wins
+    """
+    answer = service_pb2.ModelInferResponse(model_name=name, model_version=str(version))
+    for output, datatype, shape in zip(names, datatypes, shapes, strict=True):
+        answer.outputs.add(name=output, datatype=datatype, shape=shape)
     serialized: bytes = answer.SerializeToString()
     return serialized
 
