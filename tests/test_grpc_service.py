@@ -21,7 +21,9 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from tritonclient.utils import InferenceServerException
 
 from serving.client import PolicyClient
+from tests.artefacts import publish
 from tests.conftest import Service, Trained, wait_until
+from tests.faults.test_stuck_requests import SENTINEL, get_stuck_at_sentinel
 from tests.rpc import OWN_CONNECTION, RpcService, infer_input, running_rpc
 from tests.test_act import ROW
 
@@ -199,3 +201,40 @@ def test_an_episode_gets_the_version_of_its_canary(trained: Trained, tmp_path: P
             of_http.append(str(policy.act([ROW], episode=episode).model.version))
         assert of_grpc == of_http
         assert set(of_grpc) == {"1", "2"}
+
+
+@pytest.mark.long
+def test_a_stuck_call_ends_and_its_worker_is_replaced(trained: Trained, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    (models / "cartpole").mkdir(parents=True)
+    publish(trained.model_dir, models / "cartpole" / "1", get_stuck_at_sentinel)
+    log = tmp_path / "log"
+    with running_rpc(models, log, "--request-timeout", "2", workers=1) as rpc:
+        triton, other = client(rpc), client(rpc)
+        for one in (triton, other):
+            one.infer("cartpole", [infer_input(ROWS)])
+        (before,) = (one for one in workers(rpc.http) if has_grpc(one))
+        stuck = infer_input(np.array([[SENTINEL, 0, 0, 0]], np.float32))
+        ended: list[Any] = []
+        triton.async_infer("cartpole", [stuck], lambda result, error: ended.append((result, error)))
+        time.sleep(0.3)
+        # It waits for the stuck one.
+        with pytest.raises(InferenceServerException) as error:
+            other.infer("cartpole", [infer_input(ROWS)])
+        # Which, by how long it has waited.
+        assert (error.value.status(), error.value.message()) in (
+            ("StatusCode.DEADLINE_EXCEEDED", "the policy took too long"),
+            ("StatusCode.UNAVAILABLE", "this worker is stuck"),
+        )
+        wait_until(lambda: bool(ended))
+        assert ended[0][1].status() == "StatusCode.UNAVAILABLE"
+
+        def is_answered() -> bool:
+            try:
+                other.infer("cartpole", [infer_input(ROWS)])
+            except InferenceServerException:
+                return False
+            return True
+
+        wait_until(is_answered)
+        assert before not in workers(rpc.http)

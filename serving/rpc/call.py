@@ -1,6 +1,7 @@
 """One call of a client, and how it ends."""
 
 import threading
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, NoReturn
 
@@ -37,7 +38,10 @@ class Call:
         answer: serialized, or the error; None before it is there.
     """
 
-    def __init__(self, path: str, message: bytes, context: Any) -> None:
+    def __init__(
+        self, path: str, message: bytes, context: Any, on_stuck: Callable[["Call"], None]
+    ) -> None:
+        self._on_stuck = on_stuck
         self.path = path
         self.message = message
         self.context = context
@@ -75,6 +79,7 @@ class Call:
     def abandon(self, _answer: object) -> None:
         """Answer for a call that nobody else will answer; the watchdog's thread calls it."""
         self.resolve(StuckError("the policy took too long"))
+        self._on_stuck(self)
 
 
 def abort(context: Any, error: ProblemError, metadata: Metadata) -> NoReturn:

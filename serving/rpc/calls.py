@@ -82,12 +82,14 @@ class Calls:
         self._lock = threading.Lock()
         self._ready: list[tuple[Call, Decode]] = []
         self._is_deciding = False
+        self._is_stuck = False
 
     def decision(self, path: str, decode: Decode) -> Any:
         """The handler of a method that decides."""
 
         def handle(message: bytes, context: Any) -> bytes:
-            return self._handle(Call(path, message, context), partial(self._decide, decode))
+            call = Call(path, message, context, self._give_up)
+            return self._handle(call, partial(self._decide, decode))
 
         return grpc.unary_unary_rpc_method_handler(handle)
 
@@ -95,7 +97,8 @@ class Calls:
         """The handler of a method that is no decision."""
 
         def handle(message: bytes, context: Any) -> bytes:
-            return self._handle(Call(path, message, context), partial(self._other, method))
+            call = Call(path, message, context, self._give_up)
+            return self._handle(call, partial(self._other, method))
 
         return grpc.unary_unary_rpc_method_handler(handle)
 
@@ -140,10 +143,15 @@ class Calls:
             self._decide_large(decode, call)
             return
         with self._lock:
-            self._ready.append((call, decode))
-            if self._is_deciding:
-                return
-            self._is_deciding = True
+            is_stuck = self._is_stuck
+            if not is_stuck:
+                self._ready.append((call, decode))
+                if self._is_deciding:
+                    return
+                self._is_deciding = True
+        if is_stuck:
+            self._refuse(call, TooBusyError("this worker is stuck"))
+            return
         while True:
             # Let the threads run that have received a call by now: they join this batch.
             time.sleep(0)
@@ -154,6 +162,16 @@ class Calls:
                     return
             for (one, _), answer in zip(ready, self._decide_all(ready), strict=True):
                 one.resolve(answer)
+
+    def _give_up(self, stuck: Call) -> None:
+        """Refuse the calls that wait for a stuck one, and all that come before the worker ends."""
+        if len(stuck.message) > INLINE_BYTES:
+            return  # none waits for it
+        with self._lock:
+            self._is_stuck = True
+            ready, self._ready = self._ready, []
+        for call, _ in ready:
+            self._refuse(call, TooBusyError("this worker is stuck"))
 
     def _decide_large(self, decode: Decode, call: Call) -> None:
         with self._lock:
