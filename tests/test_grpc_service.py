@@ -55,6 +55,11 @@ def has_grpc(process: int) -> bool:
     return "cygrpc" in Path(f"/proc/{process}/maps").read_text()
 
 
+def counted(rpc: RpcService, metric: str) -> float:
+    lines = urllib3.request("GET", f"{rpc.http.url}/metrics").data.decode().splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(metric))
+
+
 def test_without_the_option_no_worker_loads_grpc(service: Service) -> None:
     assert not any(map(has_grpc, {service.process.pid, *workers(service)}))
     assert "gRPC" not in service.log.read_text()
@@ -124,17 +129,11 @@ def test_keys_are_those_of_http(trained: Trained, tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.long
 def test_a_call_whose_deadline_has_passed_is_not_decided(trained: Trained, tmp_path: Path) -> None:
     with running_rpc(trained.models, tmp_path / "log", workers=1) as rpc:
         triton = client(rpc)
         triton.infer("cartpole", [infer_input(ROWS)])
-        policy = PolicyClient(rpc.http.url)
-
-        def counted(text: str) -> float:
-            lines = urllib3.request("GET", f"{rpc.http.url}/metrics").data.decode().splitlines()
-            return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(text))
-
-        policy.wait_until_ready(10)
         (worker,) = (one for one in workers(rpc.http) if has_grpc(one))
         os.kill(worker, signal.SIGSTOP)
         try:
@@ -144,7 +143,7 @@ def test_a_call_whose_deadline_has_passed_is_not_decided(trained: Trained, tmp_p
             os.kill(worker, signal.SIGCONT)
         assert error.value.status() == "StatusCode.DEADLINE_EXCEEDED"
         triton.infer("cartpole", [infer_input(ROWS)])
-        assert counted("policy_actions_total") == 2
+        assert counted(rpc, "policy_actions_total") == 2
 
 
 def test_at_the_end_health_says_so_and_calls_in_flight_are_answered(
@@ -201,6 +200,10 @@ def test_an_episode_gets_the_version_of_its_canary(trained: Trained, tmp_path: P
             of_http.append(str(policy.act([ROW], episode=episode).model.version))
         assert of_grpc == of_http
         assert set(of_grpc) == {"1", "2"}
+        # The shadow decides about what only gRPC brings, too.
+        before = counted(rpc, "policy_shadow_decisions_total")
+        triton.infer("cartpole", [infer_input(np.resize(ROWS, (500, 4)))])
+        wait_until(lambda: counted(rpc, "policy_shadow_decisions_total") > before)
 
 
 @pytest.mark.long

@@ -60,9 +60,12 @@ class Call:
         return own if self.traceparent is None else (*own, ("traceparent", self.traceparent))
 
     def is_late(self) -> bool:
-        """Whether the client's deadline has passed."""
+        """Whether the client's deadline has passed, or the client is gone.
+
+        The deadline is counted from where the call was received; the client's own may be earlier.
+        """
         remaining = self.context.time_remaining()
-        return remaining is not None and remaining <= 0
+        return (remaining is not None and remaining <= 0) or not self.context.is_active()
 
     def resolve(self, answer: bytes | ProblemError) -> None:
         """Answer, unless the watchdog was faster."""
