@@ -218,6 +218,14 @@ def test_only_the_source_of_versions_imports_obstore_and_only_when_it_is_read() 
     assert "obstore" not in loaded_by("serving.cli", "serving.registry.pull")
 
 
+def test_only_rpc_imports_grpc_and_nothing_loads_it_before_the_fork() -> None:
+    libraries = {"grpc", "grpc_health", "grpc_reflection", "tritonclient", "tensorflow_serving"}
+    with_grpc = {path for path, names in imports("serving").items() if names & libraries}
+    assert {Path(path).parent.as_posix() for path in with_grpc} == {"serving/rpc"}
+    modules = ("serving.cli", "serving.server.master", "serving.server.worker")
+    assert not libraries & loaded_by(*modules)
+
+
 @pytest.mark.parametrize("name", list(itertools.chain(*UNDOCUMENTED.values())))
 def test_what_a_library_does_not_document_is_still_there(name: str) -> None:
     module = name
@@ -337,7 +345,7 @@ def pins(path: Path) -> dict[str, str]:
 
 def test_every_requirements_file_pins_the_same_versions_with_hashes() -> None:
     everything = pins(ROOT / "requirements" / "dev.txt")
-    for name in ("train", "serve", "play", "sign", "pull", "parquet", "tune"):
+    for name in ("train", "serve", "play", "sign", "pull", "parquet", "grpc", "tune"):
         path = ROOT / "requirements" / f"{name}.txt"
         for package, line in pins(path).items():
             # A pin for every Python covers one for some.
