@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Protocol, TypeVar
 
 from serving.collection import collection
 from serving.errors import ProblemError, UnexpectedError
@@ -15,18 +15,26 @@ from serving.service import DecisionService
 
 logger = logging.getLogger(__name__)
 
+C = TypeVar("C", bound="Call")
 T = TypeVar("T")
 # What to decide, and how to write the result.
 Decoding = tuple[DecisionRequest, Callable[[ActResult, Columns], T]]
 
 
-class Pending(NamedTuple, Generic[T]):
-    """A request that is not decoded yet."""
+class Call(Protocol):
+    """A request that is not decoded yet, as logs and the decision log name it."""
 
-    id: str
-    method: str
-    path: str
-    decode: Callable[[], Decoding[T]]  # raises `ProblemError`
+    @property
+    def id(self) -> str:
+        """Of the request."""
+
+    @property
+    def method(self) -> str:
+        """As in HTTP."""
+
+    @property
+    def path(self) -> str:
+        """As in HTTP."""
 
 
 class Batches:
@@ -38,28 +46,30 @@ class Batches:
         self._log = log
 
     def decide(
-        self, requests: Sequence[Pending[T]], *, are_large: bool = False
+        self, calls: Sequence[C], decode: Callable[[C], Decoding[T]], *, are_large: bool = False
     ) -> list[T | ProblemError]:
         """Decode all, decide together, encode each; one that fails leaves the others alone.
 
-        Large ones are decoded without a garbage collection.
+        Large ones are decoded without a garbage collection. `decode` raises `ProblemError`.
         """
         if are_large:
             with collection.paused():
-                return self._decide(requests)
-        return self._decide(requests)
+                return self._decide(calls, decode)
+        return self._decide(calls, decode)
 
-    def _decide(self, pending: Sequence[Pending[T]]) -> list[T | ProblemError]:
+    def _decide(
+        self, calls: Sequence[C], decode: Callable[[C], Decoding[T]]
+    ) -> list[T | ProblemError]:
         answers: dict[int, T | ProblemError] = {}
         decoded: dict[int, Decoding[T]] = {}
         started = time.perf_counter_ns()
-        for index, one in enumerate(pending):
+        for index, call in enumerate(calls):
             try:
-                decoded[index] = one.decode()
+                decoded[index] = decode(call)
             except ProblemError as error:
                 answers[index] = error
             except Exception:
-                answers[index] = _failed(one)
+                answers[index] = _failed(call)
         try:
             by_batch: dict[int, Columns] = {}
             is_decoded = time.perf_counter_ns()
@@ -76,18 +86,18 @@ class Batches:
                         columns = by_batch[id(result.batch)] = Columns(result)
                     answers[index] = encode(result, columns)
                     if self._log is not None:
-                        decided.append(Decided(pending[index].id, decision, result, columns))
+                        decided.append(Decided(calls[index].id, decision, result, columns))
             is_encoded = time.perf_counter_ns()
             self._service.count(requests, results, (started, is_decoded, is_decided, is_encoded))
             if self._log is not None:
                 self._log.decided(decided, (is_encoded - started) / 1e6)
         except Exception:
-            if len(pending) > 1:
-                return [answer for one in pending for answer in self._decide([one])]
-            answers[0] = _failed(pending[0])
-        return [answers[index] for index in range(len(pending))]
+            if len(calls) > 1:
+                return [answer for call in calls for answer in self._decide([call], decode)]
+            answers[0] = _failed(calls[0])
+        return [answers[index] for index in range(len(calls))]
 
 
-def _failed(one: Pending[T]) -> UnexpectedError:
-    logger.exception("%s %s failed", one.method, one.path)
+def _failed(call: Call) -> UnexpectedError:
+    logger.exception("%s %s failed", call.method, call.path)
     return UnexpectedError()

@@ -7,13 +7,12 @@ that are ready, which is the same but for Flask and faster.
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import NamedTuple
 
 from flask import Flask, Response, g
 from flask import request as flask_request
 
-from serving.api.batch import Batches, Decoding, Pending
+from serving.api.batch import Batches, Decoding
 from serving.api.body import LARGE_BYTES, BodyReader
 from serving.api.exchange import Exchange, Finished
 from serving.api.forwarding import traceparent
@@ -45,6 +44,16 @@ class Call(NamedTuple):
     parts: dict[str, str]
     request: Request
     id: str  # of the request
+
+    @property
+    def method(self) -> str:
+        """Of the request."""
+        return self.request.method
+
+    @property
+    def path(self) -> str:
+        """Of the request."""
+        return self.request.path
 
 
 class DecisionRoutes:
@@ -109,21 +118,15 @@ class DecisionRoutes:
 
     def decide(self, calls: Sequence[Call]) -> list[Answer]:
         """Decode all, decide together, encode each; one that fails leaves the others alone."""
-        pending = [
-            Pending(call.id, call.request.method, call.request.path, partial(self._decode, call))
-            for call in calls
-        ]
         are_large = any(len(call.request.body) > LARGE_BYTES for call in calls)
-        decided = self._batches.decide(pending, are_large=are_large)
-        answers = []
-        for call, one in zip(calls, decided, strict=True):
-            if isinstance(one, ProblemError):
-                answers.append(from_error(call.request.path, one))
-            else:
-                answers.append(one)
+        decided = self._batches.decide(calls, self._decode, are_large=are_large)
+        for call in calls:
             if call.request.unpacked_bytes:
                 self._bodies.release(call.request)
-        return answers
+        return [
+            from_error(call.path, one) if isinstance(one, ProblemError) else one
+            for call, one in zip(calls, decided, strict=True)
+        ]
 
     def _decode(self, call: Call) -> Decoded:
         # Flask has asked for the key before; the worker comes here first.

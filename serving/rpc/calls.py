@@ -17,7 +17,7 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError, Message
 
 from serving.api.app import Api
-from serving.api.batch import Decoding, Pending
+from serving.api.batch import Decoding
 from serving.api.body import LARGE_BYTES
 from serving.api.exchange import Finished
 from serving.api.keys import Key
@@ -70,6 +70,28 @@ class Method(NamedTuple):
     operates: bool = False
 
 
+class _Waiting(NamedTuple):
+    """A call that is to be decided, and what decodes it."""
+
+    call: Call
+    decode: Decode
+
+    @property
+    def id(self) -> str:
+        """Of the request."""
+        return self.call.id
+
+    @property
+    def method(self) -> str:
+        """Of all calls, as HTTP/2 carries them."""
+        return "POST"
+
+    @property
+    def path(self) -> str:
+        """Of the method that is called."""
+        return self.call.path
+
+
 class Calls:
     """Handles calls within the limits of the service, and counts and logs them."""
 
@@ -80,7 +102,7 @@ class Calls:
         self._large = 0
         self._watch = watch
         self._lock = threading.Lock()
-        self._ready: list[tuple[Call, Decode]] = []
+        self._ready: list[_Waiting] = []
         self._is_deciding = False
         self._is_stuck = False
 
@@ -145,7 +167,7 @@ class Calls:
         with self._lock:
             is_stuck = self._is_stuck
             if not is_stuck:
-                self._ready.append((call, decode))
+                self._ready.append(_Waiting(call, decode))
                 if self._is_deciding:
                     return
                 self._is_deciding = True
@@ -180,22 +202,26 @@ class Calls:
         if is_too_much:
             self._refuse(call, TooBusyError("too busy"))
             return
-        (answer,) = self._decide_all([(call, decode)])
+        (answer,) = self._decide_all([_Waiting(call, decode)])
         with self._lock:
             self._large -= 1
         call.resolve(answer)
 
-    def _decide_all(self, ready: list[tuple[Call, Decode]]) -> list[bytes | ProblemError]:
+    def _decide_all(self, ready: list[_Waiting]) -> list[bytes | ProblemError]:
         """Decide about calls together, from any thread."""
         started = time.perf_counter()
-        pending = [
-            Pending(call.id, "POST", call.path, _Decoding(self._api, call, decode))
-            for call, decode in ready
-        ]
         are_large = any(len(call.message) > LARGE_BYTES for call, _ in ready)
-        answers = self._api.batches.decide(pending, are_large=are_large)
+        answers = self._api.batches.decide(ready, self._decode, are_large=are_large)
         self._finish([call for call, _ in ready], answers, time.perf_counter() - started)
         return answers
+
+    def _decode(self, waiting: _Waiting) -> Decoding[bytes]:
+        """Decode a call whose key is valid and whose client still waits."""
+        call, decode = waiting
+        self._api.exchange.require_key(call.metadata.get("authorization"), operates=False)
+        if call.is_late():
+            raise DeadlineError("the deadline has passed")
+        return decode(call.message, call.metadata)
 
     def _other(self, method: Method, call: Call) -> None:
         started = time.perf_counter()
@@ -232,22 +258,6 @@ class Calls:
         forwarded_for = call.metadata.get("x-forwarded-for")
         remote = self._api.exchange.client(address(call.context.peer()), forwarded_for)
         return Finished("POST", call.path, remote, call.id, call.traceparent)
-
-
-class _Decoding:
-    """Decodes a call whose key is valid and whose client still waits."""
-
-    def __init__(self, api: Api, call: Call, decode: Decode) -> None:
-        self._api = api
-        self._call = call
-        self._decode = decode
-
-    def __call__(self) -> Decoding[bytes]:
-        call = self._call
-        self._api.exchange.require_key(call.metadata.get("authorization"), operates=False)
-        if call.is_late():
-            raise DeadlineError("the deadline has passed")
-        return self._decode(call.message, call.metadata)
 
 
 def parse(kind: type[Message], message: bytes) -> Any:
