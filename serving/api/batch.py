@@ -67,7 +67,7 @@ class Batches:
             try:
                 decoded[index] = decode(call)
             except ProblemError as error:
-                answers[index] = error
+                answers[index] = _without_frames(error)
             except Exception:
                 answers[index] = _failed(call)
         try:
@@ -79,7 +79,7 @@ class Batches:
             decided: list[Decided] = []
             for (index, (decision, encode)), result in zip(decoded.items(), results, strict=True):
                 if isinstance(result, ProblemError):
-                    answers[index] = result
+                    answers[index] = _without_frames(result)
                 else:
                     columns = by_batch.get(id(result.batch))
                     if columns is None:
@@ -96,6 +96,12 @@ class Batches:
                 return [answer for call in calls for answer in self._decide([call], decode)]
             answers[0] = _failed(calls[0])
         return [answers[index] for index in range(len(calls))]
+
+
+def _without_frames(error: ProblemError) -> ProblemError:
+    """The error without the frames that it came through, which hold the request in a cycle."""
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error
 
 
 def _failed(call: Call) -> UnexpectedError:

@@ -63,6 +63,7 @@ def test_it_fits_a_phone(path: str, service: Service, visit: Visit) -> None:
         is_mobile=True,
     )
     settle(page, path)
+    open_details(page)
     show_every_notice(page)
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     assert page.evaluate("window.innerWidth") == 360
@@ -111,6 +112,7 @@ def test_axe_finds_no_serious_violation(
 ) -> None:
     page = visit(service.url + path, color_scheme=scheme)
     settle(page, path)
+    open_details(page)
     show_every_notice(page)
     assert serious_violations(page) == []
 
@@ -124,7 +126,10 @@ def settle(page: Page, path: str) -> None:
         expect(page.get_by_role("heading", name="POST /act", exact=True)).to_be_visible()
     else:
         expect(page.locator("#heat-section")).to_be_visible()
-        page.evaluate("document.querySelectorAll('details').forEach((d) => (d.open = true))")
+
+
+def open_details(page: Page) -> None:
+    page.evaluate("document.querySelectorAll('details').forEach((d) => (d.open = true))")
 
 
 def show_every_notice(page: Page) -> None:

@@ -7,6 +7,7 @@ from playwright.sync_api import expect
 
 from tests.conftest import Service
 from tests.web.conftest import Many, Visit, serious_violations
+from tests.web.test_access import open_details
 from tests.web.test_form import SHOWN, field, settle, slider
 from tests.web.test_layout import DESKTOP, OBSERVE_SHIFTS, PHONE, boxes
 
@@ -17,7 +18,7 @@ def test_axe_finds_no_serious_violation(
 ) -> None:
     page = visit(many.url, color_scheme=scheme)
     settle(page)
-    page.evaluate("document.querySelectorAll('details').forEach((d) => (d.open = true))")
+    open_details(page)
     field(page, "level").fill("99")
     expect(page.locator("#form-status")).to_contain_text("outside")
     assert serious_violations(page) == []

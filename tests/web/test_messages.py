@@ -145,7 +145,7 @@ def test_pages_say_what_happens_to_the_model_that_they_show(
     folder = shutil.copytree(trained.models, tmp_path / "models") / "cartpole"
     with running_service(folder.parent, tmp_path / "log") as service:
         wait_until(lambda: (tmp_path / "log").read_text().count("serving cartpole version 1") == 2)
-        live = visit(service.url, forgive="503")
+        live = visit(service.url, forgive="404|503")
         wait_for(live, "steps", "n >= 1")
         card = visit(f"{service.url}/models/cartpole", forgive="404|503")
         expect(card.locator(".chosen")).to_have_count(1)

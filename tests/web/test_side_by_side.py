@@ -94,7 +94,7 @@ def test_versions_that_differ_are_compared(loaded: Service, visit: Visit) -> Non
     chosen(page, "version 2 (labelled)")
     page.get_by_label("Speed").select_option("unlimited")
     page.get_by_role("button", name="Play").click()
-    expect(page.locator("#second-longer")).to_have_text("1")
+    wait_for(page, "second-longer", "n >= 1")
     page.get_by_role("button", name="Pause").click()
     expect(page.locator("#first-longer")).to_have_text("0")
     for name, first, second in (("right", "75.0 %", "12.5 %"), ("value", "50.00", "12.50")):
