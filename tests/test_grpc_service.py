@@ -27,6 +27,8 @@ from tests.faults.test_stuck_requests import SENTINEL, get_stuck_at_sentinel
 from tests.rpc import OWN_CONNECTION, RpcService, infer_input, running_rpc
 from tests.test_act import ROW
 
+pytestmark = pytest.mark.long
+
 ROWS = np.array([ROW], np.float32)
 KEYS = (
     "an-operators-key-of-32-characters ops operate\na-robots-key-of-32-characters--- robot decide\n"

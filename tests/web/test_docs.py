@@ -13,6 +13,8 @@ from tests.conftest import Service, Trained, running_with_key
 from tests.web.conftest import Visit, serious_violations
 from tests.web.test_layout import DESKTOP, OBSERVE_SHIFTS, PHONE
 
+pytestmark = pytest.mark.long
+
 KEY = "a-key-that-a-reader-enters"
 ROW = [0.01, -0.02, 0.03, 0.04]
 INPUT = {"name": "observations", "shape": [1, 4], "datatype": "FP32", "data": ROW}

@@ -11,6 +11,8 @@ from tests.web.test_access import open_details
 from tests.web.test_form import SHOWN, field, settle, slider
 from tests.web.test_layout import DESKTOP, OBSERVE_SHIFTS, PHONE, boxes
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_serious_violation(

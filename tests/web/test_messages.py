@@ -15,6 +15,8 @@ from tests.web.conftest import Unserved, Visit, select
 from tests.web.test_layout import DESKTOP, OBSERVE_SHIFTS, PHONE, boxes
 from tests.web.test_live_page import wait_for
 
+pytestmark = pytest.mark.long
+
 
 def promote(name: str) -> str:
     return f"python -m serving promote --name {name}"
