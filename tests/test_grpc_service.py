@@ -131,7 +131,6 @@ def test_keys_are_those_of_http(trained: Trained, tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.long
 def test_a_call_whose_deadline_has_passed_is_not_decided(trained: Trained, tmp_path: Path) -> None:
     with running_rpc(trained.models, tmp_path / "log", workers=1) as rpc:
         triton = client(rpc)
@@ -168,7 +167,6 @@ def test_at_the_end_health_says_so_and_calls_in_flight_are_answered(
         assert error.value.status() == "StatusCode.UNAVAILABLE"
 
 
-@pytest.mark.long
 def test_a_reload_loses_no_call(trained: Trained, tmp_path: Path) -> None:
     with running_rpc(trained.models, tmp_path / "log") as rpc:
         before = {one for one in workers(rpc.http) if has_grpc(one)}
@@ -208,7 +206,6 @@ def test_an_episode_gets_the_version_of_its_canary(trained: Trained, tmp_path: P
         wait_until(lambda: counted(rpc, "policy_shadow_decisions_total") > before)
 
 
-@pytest.mark.long
 def test_a_stuck_call_ends_and_its_worker_is_replaced(trained: Trained, tmp_path: Path) -> None:
     models = tmp_path / "models"
     (models / "cartpole").mkdir(parents=True)
