@@ -152,7 +152,7 @@ def test_how_sure_the_policy_was_and_when_it_was_pushed_is_drawn_over_time(
 ) -> None:
     still.route("**/act", answer_every_row(right=right))
     for steps in range(1, 7):
-        if steps == 4:
+        if steps == 2:
             still.get_by_role("button", name="Hit pole right").click()
         still.get_by_role("button", name="Step").click()
         expect(still.locator("#steps")).to_have_text(str(steps))
@@ -160,7 +160,7 @@ def test_how_sure_the_policy_was_and_when_it_was_pushed_is_drawn_over_time(
     newest = 1 - 0.5 / 249  # between the last two of 250 steps, of which 6 are there
     drawn = still.evaluate(COLORS_AT, ["right-history", [(newest, 0.4), (newest, 0.6)]])
     assert [opacity > 0 for *_, opacity in drawn] == [upper, lower]
-    pushed = 1 - 2 / 249
+    pushed = 1 - 4 / 249
     for chart in ("right-history", "value-history"):
         beside, mark = (
             still.evaluate(COLORS_AT, [chart, [(x, 0.02), (x, 0.02)]])[0]
