@@ -21,7 +21,7 @@ BESIDE_TENSORFLOW := onnx stable-baselines3
 CLUSTER := .cluster
 
 # What can differ between versions of Python, and takes a few minutes: .ci/run repeats it.
-PYTHON_TESTS := $(patsubst %,tests/test_%.py,packaging fallbacks architecture act policy export \
+PYTHON_TESTS := $(patsubst %,tests/test_%.py,packaging fallbacks architecture requirements act policy export \
 	learner rollout sampling tensors infer logs metrics_endpoint)
 
 .PHONY: demo serve model test test-long test-cluster test-peers test-python lint lock

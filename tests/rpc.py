@@ -11,10 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import tritonclient.grpc
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+from tritonclient.grpc import service_pb2
 
 from tests.conftest import Service, running_service, wait_until
+from tests.test_act import ROW
 
 Array = npt.NDArray[Any]
+INFER = "/inference.GRPCInferenceService/ModelInfer"
+ROWS = np.array([ROW, [0.1, -0.2, 0.03, 0.4]], np.float32)
 # A channel of its own connection: gRPC shares connections between equal channels otherwise.
 OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
 
@@ -59,3 +63,22 @@ def arrays_of(response: Any) -> dict[str, Array]:
     import tensorflow as tf
 
     return {name: tf.make_ndarray(tensor) for name, tensor in response.outputs.items()}
+
+
+def typed_request(rows: Array, **parameters: Any) -> Any:
+    request = service_pb2.ModelInferRequest(model_name="cartpole")
+    tensor = request.inputs.add(name="observations", datatype="FP32", shape=rows.shape)
+    tensor.contents.fp32_contents.extend(rows.ravel().tolist())
+    for name, value in parameters.items():
+        kind = "bool_param" if isinstance(value, bool) else "int64_param"
+        setattr(request.parameters[name], kind, value)
+    return request
+
+
+def infer(channel: grpc.Channel, request: Any, **options: Any) -> Any:
+    method = channel.unary_unary(
+        INFER,
+        request_serializer=service_pb2.ModelInferRequest.SerializeToString,
+        response_deserializer=service_pb2.ModelInferResponse.FromString,
+    )
+    return method(request, timeout=30, **options)

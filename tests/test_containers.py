@@ -105,8 +105,8 @@ def test_memory_and_processes_are_limited(project: Project) -> None:
 def test_every_setting_of_the_service_can_be_a_variable_of_compose(project: Project) -> None:
     # The others are given by the image, name files that would have to be mounted, or need packages
     # that it has not.
-    others = {"models", "host", "port", "trusted_keys", "api_keys_file", "decision_log_key"}
-    others.add("grpc_port")
+    files = {"trusted_keys", "api_keys_file", "decision_log_key"}
+    others = {"models", "host", "port", "grpc_port", *files}
     expected = {f"SERVING_{setting.name.upper()}" for setting in fields(Settings)}
     expected -= {f"SERVING_{name.upper()}" for name in others}
     shown = project.run(

@@ -21,24 +21,23 @@ from tensorflow_serving.apis import (
     model_service_pb2_grpc,
 )
 from tritonclient.grpc import service_pb2
-from tritonclient.utils import InferenceServerException
 
 from serving.policy.sampling import uniforms_of
 from tests.conftest import Trained, run, wait_until
 from tests.rpc import (
+    INFER,
+    ROWS,
     Array,
     RpcService,
     arrays_of,
+    infer,
     infer_input,
     predict_request,
     prediction_stub,
     running_rpc,
+    typed_request,
 )
-from tests.test_act import ROW
 from tests.test_protocols import Outputs, by_act, observations
-
-INFER = "/inference.GRPCInferenceService/ModelInfer"
-ROWS = np.array([ROW, [0.1, -0.2, 0.03, 0.4]], np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -72,25 +71,6 @@ def by_raw(triton: Any, rows: Array, seed: int, deterministic: bool) -> Outputs:
     result = triton.infer("cartpole", [infer_input(rows)], parameters=parameters)
     assert result.get_response().parameters["seed"].int64_param == seed
     return {tensor.name: result.as_numpy(tensor.name) for tensor in result.get_response().outputs}
-
-
-def typed_request(rows: Array, **parameters: Any) -> Any:
-    request = service_pb2.ModelInferRequest(model_name="cartpole")
-    tensor = request.inputs.add(name="observations", datatype="FP32", shape=rows.shape)
-    tensor.contents.fp32_contents.extend(rows.ravel().tolist())
-    for name, value in parameters.items():
-        kind = "bool_param" if isinstance(value, bool) else "int64_param"
-        setattr(request.parameters[name], kind, value)
-    return request
-
-
-def infer(channel: grpc.Channel, request: Any, **options: Any) -> Any:
-    method = channel.unary_unary(
-        INFER,
-        request_serializer=service_pb2.ModelInferRequest.SerializeToString,
-        response_deserializer=service_pb2.ModelInferResponse.FromString,
-    )
-    return method(request, timeout=30, **options)
 
 
 def by_contents(channel: grpc.Channel, rows: Array, seed: int, deterministic: bool) -> Outputs:
@@ -206,94 +186,6 @@ def test_tensorflow_serving_describes_its_models(channel: grpc.Channel) -> None:
     assert error.value.details() == "Could not find any versions of model none"
 
 
-def wrong_model() -> Any:
-    request = typed_request(ROWS)
-    request.model_name = "none"
-    return request
-
-
-def wrong_contents() -> Any:
-    request = typed_request(ROWS)
-    request.inputs[0].contents.int_contents.append(1)
-    return request
-
-
-def wrong_seed() -> Any:
-    return typed_request(ROWS, seed=-1)
-
-
-@pytest.mark.parametrize(
-    ("request_", "code", "words"),
-    [
-        (wrong_model(), "NOT_FOUND", "no model is called 'none'"),
-        (typed_request(ROWS[:, :3]), "INVALID_ARGUMENT", r"the shape is \[2, 3\], expected \[rows"),
-        (wrong_contents(), "INVALID_ARGUMENT", "FP32 is in fp32_contents only"),
-        (wrong_seed(), "INVALID_ARGUMENT", "parameters.seed: expected `int` >= 0"),
-        (typed_request(ROWS * np.inf), "INVALID_ARGUMENT", "inf is not finite"),
-        (typed_request(np.resize(ROWS, (2001, 4))), "INVALID_ARGUMENT", "2001 rows, expected 1 to"),
-        (service_pb2.ModelInferRequest(model_name="cartpole"), "INVALID_ARGUMENT", "exactly one"),
-    ],
-)
-def test_a_wrong_inference_has_its_code_and_the_words_of_http(
-    channel: grpc.Channel, request_: Any, code: str, words: str
-) -> None:
-    with pytest.raises(grpc.RpcError, match=words) as error:
-        infer(channel, request_)
-    assert error.value.code().name == code
-
-
-def test_a_wrong_prediction_is_told_in_tensorflow_servings_words(channel: grpc.Channel) -> None:
-    def refused(request: Any) -> tuple[str, str]:
-        with pytest.raises(grpc.RpcError) as error:
-            prediction_stub(channel).Predict(request)
-        return error.value.code().name, error.value.details()
-
-    request = predict_request(observations=ROWS)
-    request.model_spec.name = "none"
-    code, words = refused(request)
-    assert code == "NOT_FOUND"
-    assert words.startswith("Servable not found for request: Latest(none)")
-    assert refused(predict_request("none", observations=ROWS)) == (
-        "FAILED_PRECONDITION",
-        'Serving signature key "none" not found.',
-    )
-    assert refused(predict_request("act", observations=ROWS)) == (
-        "INVALID_ARGUMENT",
-        "input size does not match signature: 1!=3 len({observations}) != "
-        "len({deterministic,observations,uniforms}). Sent extra: {}. "
-        "Missing but required: {deterministic,uniforms}.",
-    )
-    request = predict_request(observations=ROWS)
-    request.output_filter.append("none")
-    assert refused(request)[1].startswith("output tensor alias not found in signature: none")
-    request = predict_request(observations=ROWS)
-    request.model_spec.version_label = "none"
-    assert refused(request)[1].startswith("Unrecognized servable version label: none")
-    # The last number repeats to the end of a shape, which must not take all memory.
-    request = predict_request(observations=ROWS[:1, :1])
-    for dimension, size in zip(
-        request.inputs["observations"].tensor_shape.dim, (2**31, 4), strict=True
-    ):
-        dimension.size = size
-    assert refused(request)[0] == "INVALID_ARGUMENT"
-    request = predict_request(observations=ROWS.astype(np.float64))
-    assert refused(request) == (
-        "INVALID_ARGUMENT",
-        "observations: the data type is 2, expected DT_FLOAT",
-    )
-
-
-def test_a_message_beyond_the_limit_or_compressed_is_refused(channel: grpc.Channel) -> None:
-    request = typed_request(ROWS)
-    request.raw_input_contents.append(bytes(17 * 2**20))
-    with pytest.raises(grpc.RpcError) as error:
-        infer(channel, request)
-    assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    with pytest.raises(grpc.RpcError) as error:
-        infer(channel, typed_request(ROWS), compression=grpc.Compression.Gzip)
-    assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
-
-
 def test_ids_come_back_and_reach_the_log_and_the_record(
     rpc: RpcService, channel: grpc.Channel
 ) -> None:
@@ -335,7 +227,7 @@ def test_calls_are_counted_like_requests_of_http(pool: Any, channel: grpc.Channe
     before = count(200), count(404)
     infer(channel, typed_request(ROWS))
     with pytest.raises(grpc.RpcError):
-        infer(channel, wrong_model())
+        infer(channel, service_pb2.ModelInferRequest(model_name="none"))
     assert (count(200), count(404)) == (before[0] + 1, before[1] + 1)
 
 
@@ -368,9 +260,3 @@ def test_a_port_in_use_ends_the_start_even_where_another_service_shares_it(
     assert finished.stderr == (
         f"Error: cannot listen on 127.0.0.1 port {port}: Address already in use\n"
     )
-
-
-def test_an_exception_of_tritonclient_has_the_code(triton: Any) -> None:
-    with pytest.raises(InferenceServerException) as error:
-        triton.infer("none", [infer_input(ROWS)])
-    assert error.value.status() == "StatusCode.NOT_FOUND"

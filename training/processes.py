@@ -57,13 +57,14 @@ def drawing_process() -> Iterator[Executor]:
 
     It is busy while the command imports TensorFlow and compiles, which take one core.
     """
-    with ProcessPoolExecutor(1, CONTEXT, initializer=end_with_parent) as executor:
-        try:
-            with without_signals(signal.SIGINT):
-                executor.submit(_import_what_draws)
-            yield executor
-        finally:
-            executor.shutdown(wait=False, cancel_futures=True)
+    executor = ProcessPoolExecutor(1, CONTEXT, initializer=end_with_parent)
+    try:
+        with without_signals(signal.SIGINT):
+            executor.submit(_import_what_draws)
+        yield executor
+    finally:
+        # Wait: the exit of the interpreter would else wake a thread that closes its pipe meanwhile.
+        executor.shutdown(cancel_futures=True)
 
 
 def _import_what_draws() -> None:

@@ -68,7 +68,7 @@ class Batches:
                 decoded[index] = decode(call)
             except ProblemError as error:
                 answers[index] = _without_frames(error)
-            except Exception:
+            except Exception:  # a fault of this program, which is one request's alone
                 answers[index] = _failed(call)
         try:
             by_batch: dict[int, Columns] = {}
@@ -91,7 +91,7 @@ class Batches:
             self._service.count(requests, results, (started, is_decoded, is_decided, is_encoded))
             if self._log is not None:
                 self._log.decided(decided, (is_encoded - started) / 1e6)
-        except Exception:
+        except Exception:  # likewise: each by itself, to find whose it is
             if len(calls) > 1:
                 return [answer for call in calls for answer in self._decide([call], decode)]
             answers[0] = _failed(calls[0])

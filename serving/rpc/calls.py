@@ -1,6 +1,7 @@
 """Calls: what each goes through, whatever its service; decisions that are ready are made together.
 
-Each is handled in a thread of grpcio's own server, which takes half of the time of `grpc.aio`.
+Each is handled in a thread of grpcio's own server: calls that have arrived can wait together there,
+while `grpc.aio` hands them over one by one.
 """
 
 import logging
@@ -202,9 +203,11 @@ class Calls:
         if is_too_much:
             self._refuse(call, TooBusyError("too busy"))
             return
-        (answer,) = self._decide_all([_Waiting(call, decode)])
-        with self._lock:
-            self._large -= 1
+        try:
+            (answer,) = self._decide_all([_Waiting(call, decode)])
+        finally:
+            with self._lock:
+                self._large -= 1
         call.resolve(answer)
 
     def _decide_all(self, ready: list[_Waiting]) -> list[bytes | ProblemError]:
@@ -237,7 +240,7 @@ class Calls:
             answer = ParseDict(content, method.response()).SerializeToString()
         except ProblemError as error:
             answer = error
-        except Exception:
+        except Exception:  # a fault of this program, which is one call's alone
             logger.exception("POST %s failed", call.path)
             answer = UnexpectedError()
         self._finish([call], [answer], time.perf_counter() - started)

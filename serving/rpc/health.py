@@ -24,7 +24,7 @@ class Health(health.HealthServicer):
         self._look_lock = threading.Lock()
         self._status: int | None = None
 
-    def Check(self, request: Any, context: Any) -> Any:  # noqa: N802  # as it is called
+    def Check(self, request: Any, context: Any) -> Any:  # noqa: N802  # the name in the protocol
         """Answer what is so now."""
         self._look()
         return super().Check(request, context)
@@ -50,7 +50,7 @@ class Reflection(reflection.ReflectionServicer):
         super().__init__(services)
         self._calls = calls
 
-    def ServerReflectionInfo(  # noqa: N802  # as it is called
+    def ServerReflectionInfo(  # noqa: N802  # the name in the protocol
         self, request_iterator: Any, context: Any
     ) -> Any:
         """Describe the services."""

@@ -35,8 +35,6 @@ class RpcServer:
         options = [
             ("grpc.so_reuseport", 1),
             ("grpc.max_receive_message_length", settings.max_body_bytes),
-            # Only messages as they are: the library would unpack one beyond any limit.
-            ("grpc.compression_enabled_algorithms_bitset", 1),
         ]
         threads = ThreadPoolExecutor(THREADS, "grpc")
         self._server = grpc.server(threads, options=options, maximum_concurrent_rpcs=MAX_CALLS)

@@ -44,7 +44,7 @@ def score_rows(
         results: takes the decisions.
         seed: of the sampled actions, as in a request.
         deterministic: take the most probable actions instead.
-        advance: is told, after each block, its part of `source.total`.
+        advance: called after each block with the part of `source.total` that it was.
 
     Raises:
         ScoreError: a row is wrong; names its line, or its row, and what is wrong.

@@ -60,7 +60,7 @@ function input(type, properties) {
   return Object.assign(element, properties);
 }
 
-/** The sliders of an observation, in its order; `changed` is told which one the user moved. */
+/** The sliders of an observation, in its order; `changed` gets the one that the user moved. */
 export class Sliders {
   constructor(observations, changed) {
     this.observations = observations;

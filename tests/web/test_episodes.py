@@ -99,7 +99,7 @@ def test_a_push_is_followed_until_the_pole_is_upright_again(still: Page) -> None
     expect(said).to_have_text("")
 
 
-def test_a_push_that_ends_the_episode_is_told_as_such(still: Page) -> None:
+def test_a_push_that_ends_the_episode_is_named_as_such(still: Page) -> None:
     still.route("**/act", answer_every_row(1))  # always to the right: the pole falls to the left
     still.get_by_role("button", name="Hit pole left").click()
     still.get_by_role("button", name="Play").click()

@@ -1,0 +1,135 @@
+"""Errors over gRPC: each protocol's code, in the words that HTTP has."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import tritonclient.grpc
+from tritonclient.grpc import service_pb2
+from tritonclient.utils import InferenceServerException
+
+from tests.conftest import Trained
+from tests.rpc import (
+    ROWS,
+    RpcService,
+    infer,
+    infer_input,
+    predict_request,
+    prediction_stub,
+    running_rpc,
+    typed_request,
+)
+
+
+@pytest.fixture(scope="module")
+def rpc(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RpcService]:
+    log = tmp_path_factory.mktemp("rpc") / "log"
+    with running_rpc(trained.models, log, "--max-rows", "2000", workers=1) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def channel(rpc: RpcService) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(rpc.address) as made:
+        yield made
+
+
+def wrong_model() -> Any:
+    request = typed_request(ROWS)
+    request.model_name = "none"
+    return request
+
+
+def wrong_contents() -> Any:
+    request = typed_request(ROWS)
+    request.inputs[0].contents.int_contents.append(1)
+    return request
+
+
+def wrong_seed() -> Any:
+    return typed_request(ROWS, seed=-1)
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "words"),
+    [
+        (wrong_model(), "NOT_FOUND", "no model is called 'none'"),
+        (typed_request(ROWS[:, :3]), "INVALID_ARGUMENT", r"the shape is \[2, 3\], expected \[rows"),
+        (wrong_contents(), "INVALID_ARGUMENT", "FP32 is in fp32_contents only"),
+        (wrong_seed(), "INVALID_ARGUMENT", "parameters.seed: expected `int` >= 0"),
+        (typed_request(ROWS * np.inf), "INVALID_ARGUMENT", "inf is not finite"),
+        (typed_request(np.resize(ROWS, (2001, 4))), "INVALID_ARGUMENT", "2001 rows, expected 1 to"),
+        (service_pb2.ModelInferRequest(model_name="cartpole"), "INVALID_ARGUMENT", "exactly one"),
+    ],
+)
+def test_a_wrong_inference_has_its_code_and_the_words_of_http(
+    channel: grpc.Channel, request_: Any, code: str, words: str
+) -> None:
+    with pytest.raises(grpc.RpcError, match=words) as error:
+        infer(channel, request_)
+    assert error.value.code().name == code
+
+
+def test_a_wrong_prediction_has_tensorflow_servings_words(channel: grpc.Channel) -> None:
+    def refused(request: Any) -> tuple[str, str]:
+        with pytest.raises(grpc.RpcError) as error:
+            prediction_stub(channel).Predict(request)
+        return error.value.code().name, error.value.details()
+
+    request = predict_request(observations=ROWS)
+    request.model_spec.name = "none"
+    code, words = refused(request)
+    assert code == "NOT_FOUND"
+    assert words.startswith("Servable not found for request: Latest(none)")
+    assert refused(predict_request("none", observations=ROWS)) == (
+        "FAILED_PRECONDITION",
+        'Serving signature key "none" not found.',
+    )
+    assert refused(predict_request("act", observations=ROWS)) == (
+        "INVALID_ARGUMENT",
+        "input size does not match signature: 1!=3 len({observations}) != "
+        "len({deterministic,observations,uniforms}). Sent extra: {}. "
+        "Missing but required: {deterministic,uniforms}.",
+    )
+    request = predict_request(observations=ROWS)
+    request.output_filter.append("none")
+    assert refused(request)[1].startswith("output tensor alias not found in signature: none")
+    request = predict_request(observations=ROWS)
+    request.model_spec.version_label = "none"
+    assert refused(request)[1].startswith("Unrecognized servable version label: none")
+    # The last number repeats to the end of a shape, which must not take all memory.
+    request = predict_request(observations=ROWS[:1, :1])
+    for dimension, size in zip(
+        request.inputs["observations"].tensor_shape.dim, (2**31, 4), strict=True
+    ):
+        dimension.size = size
+    assert refused(request)[0] == "INVALID_ARGUMENT"
+    request = predict_request(observations=ROWS.astype(np.float64))
+    assert refused(request) == (
+        "INVALID_ARGUMENT",
+        "observations: the data type is 2, expected DT_FLOAT",
+    )
+
+
+@pytest.mark.parametrize("compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip])
+def test_a_message_beyond_the_limit_is_refused_compressed_or_not(
+    channel: grpc.Channel, compression: grpc.Compression
+) -> None:
+    plain = infer(channel, typed_request(ROWS, seed=7))
+    assert infer(channel, typed_request(ROWS, seed=7), compression=compression) == plain
+    request = typed_request(ROWS)
+    request.raw_input_contents.append(bytes(17 * 2**20))
+    with pytest.raises(grpc.RpcError) as error:
+        infer(channel, request, compression=compression)
+    assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_an_exception_of_tritonclient_has_the_code(rpc: RpcService) -> None:
+    with (
+        tritonclient.grpc.InferenceServerClient(rpc.address) as client,
+        pytest.raises(InferenceServerException) as error,
+    ):
+        client.infer("none", [infer_input(ROWS)])
+    assert error.value.status() == "StatusCode.NOT_FOUND"
