@@ -74,10 +74,10 @@ def test_the_command_says_what_it_did(trained: Trained, service: Service, tmp_pa
 def test_a_drawn_seed_is_told_and_replays(trained: Trained, tmp_path: Path) -> None:
     source = write(tmp_path / "in.npy", observations(500))
     first, again = tmp_path / "first.npy", tmp_path / "again.npy"
-    told = json.loads(run(*command(trained, source, first, "--json")).stdout)
-    assert (told["rows"], told["out_of_range_rows"]) == (500, 0)
-    assert told["model"]["name"] == "cartpole"
-    run(*command(trained, source, again, "--seed", str(told["seed"]), "--json"))
+    reported = json.loads(run(*command(trained, source, first, "--json")).stdout)
+    assert (reported["rows"], reported["out_of_range_rows"]) == (500, 0)
+    assert reported["model"]["name"] == "cartpole"
+    run(*command(trained, source, again, "--seed", str(reported["seed"]), "--json"))
     expect_equal(read(again), read(first))
 
 

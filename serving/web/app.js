@@ -64,7 +64,7 @@ function write() {
   hideOldWarnings();
 }
 
-/** The carts are elsewhere: show it, and what the policy makes of it even while paused. */
+/** The carts were moved: draw them, and ask the policy about them even while paused. */
 function changed() {
   lookWanted = true;
   wakeLoop();
@@ -122,7 +122,7 @@ function modelAndCard() {
   });
 }
 
-/** Ask for what changes by itself: the loaded versions, and how a shadow compares. */
+/** Ask what may have changed meanwhile: the loaded versions, and how a shadow compares. */
 async function askReports() {
   if (reportInterval.take() && document.activeElement !== find("beside")) {
     const { models } = await untilAnswered(client, () => client.json("models"));
@@ -136,7 +136,7 @@ async function askReports() {
   }
 }
 
-/** One iteration: the carts move, a step was asked for, or paused carts were pushed or dragged. */
+/** One iteration: a step while running, a single step, or an answer about paused carts. */
 async function runOnce() {
   const atOnce = stepsWanted > 0;
   if (atOnce) stepsWanted -= 1;

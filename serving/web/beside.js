@@ -1,10 +1,11 @@
 /** Two versions side by side: which can be chosen, and how they compare. */
 
 import { find, setText } from "./dom.js";
-import { fixed, outputs } from "./readouts.js";
+import { fixed } from "./numbers.js";
+import { outputs } from "./readouts.js";
 import { loadedVersions, title } from "./versions.js";
 
-/** Offer the loaded versions but the served one; keeps the choice if that is still there. */
+/** Offer all loaded versions except the served one; keeps a choice that is still loaded. */
 export function offerVersions(report) {
   const others = loadedVersions(report).filter(({ state }) => state !== "served");
   const select = find("beside");
@@ -33,7 +34,7 @@ export class SideBySide {
   #latest = [null, null];
   #agree = false;
 
-  /** Show both answers; the last row of the second one is about the first cart. */
+  /** Show both answers; the last row of the second answer is about the first cart. */
   show(first, second) {
     this.#latest = [outputs(first, 0), outputs(second, 0)];
     const [a, b] = [outputs(first, 0), outputs(second, second.actions.length - 1)];
@@ -76,7 +77,7 @@ export class SideBySide {
     );
   }
 
-  /** Pairs of episodes in which this side's was the longer one. */
+  /** How many pairs of episodes this side balanced longer in. */
   #longer(side) {
     return this.#returns[side].filter((steps, i) => steps > this.#returns[1 - side][i]).length;
   }

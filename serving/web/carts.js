@@ -25,7 +25,7 @@ class Cart {
     this.fell = false;
   }
 
-  /** Whose episode this is: one of which a driver did only a part is nobody's longest. */
+  /** Who drove this episode: one that was driven in part counts for nobody. */
   get driver() {
     if (this.dragged) return "dragged";
     if (this.stepsByUser === 0) return "policy";
@@ -55,7 +55,7 @@ export class Carts {
     return this.all[0];
   }
 
-  /** Start new episodes: where the ends were shown long enough, or wherever all have ended. */
+  /** Restart carts whose end has been shown long enough, or `atOnce` all that have ended. */
   wake(atOnce) {
     for (const start of this.starts) {
       if (!start.carts.every((cart) => cart.ended)) continue;
@@ -79,7 +79,7 @@ export class Carts {
     for (const cart of this.playing()) cart.state = strike(cart.state, blow);
   }
 
-  /** Put all carts at rest where the user drags one: a position in m, or an angle in rad. */
+  /** Put all carts at rest at a position in m, or at a pole angle in rad. */
   drag({ position, angle }) {
     for (const cart of this.playing()) {
       const [x, , theta] = cart.state;

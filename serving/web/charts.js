@@ -2,7 +2,7 @@
 
 import { drawLabel, prepare } from "./stage.js";
 
-/** Of a heat map, so that what is drawn on it can be seen. */
+/** Opacity of a certain action in a heat map: what is drawn on top stays visible. */
 const MOST_OPAQUE = 0.7;
 const ROUND = [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10];
 
@@ -23,7 +23,7 @@ function runs(numbers) {
   return found;
 }
 
-/** The ends of a scale with 0 in it, at round numbers beyond the lowest and the highest. */
+/** The ends of a scale that includes 0, rounded outwards from the lowest and the highest. */
 export function roundScale({ low, high }) {
   return { top: high > 0 ? roundUp(high) : 0, bottom: low < 0 ? -roundUp(-low) : 0 };
 }

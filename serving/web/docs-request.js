@@ -54,7 +54,7 @@ function requestOf(form) {
   return { path, options };
 }
 
-/** Fill the changeable parts of the curl command in. */
+/** Update the curl command. */
 function showCommand(form) {
   const { path, options } = requestOf(form);
   const parts = {

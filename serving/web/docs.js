@@ -1,4 +1,4 @@
-/** The page /docs: opens the route that the address names, and sets the forms of all up. */
+/** The page /docs: opens the route that the address names, and sets up the forms. */
 
 import { ServiceClient } from "./client.js";
 import { setUpForm } from "./docs-request.js";

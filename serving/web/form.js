@@ -4,13 +4,13 @@ import { RefusedError, SERVICE } from "./client.js";
 import { actionColors } from "./colors.js";
 import { find } from "./dom.js";
 import { announce, showProblem, untilAnswered } from "./notices.js";
-import { short, words } from "./numbers.js";
+import { fixed, numberOf, words } from "./numbers.js";
 import { Sliders } from "./sliders.js";
 import { pageColors } from "./stage.js";
 import { drawSweep, sweepCells, sweepRows } from "./sweeps.js";
 import { pause } from "./timing.js";
 
-/** How long the sliders rest before the strips are asked for: a row more than one is for them. */
+/** How long the sliders must rest before the strips, which take many rows, are asked for. */
 const REST_MS = 150;
 
 export class Form {
@@ -37,7 +37,7 @@ export class Form {
     this.#changed(null);
   }
 
-  /** Answer for as long as the page is there. */
+  /** Ask about the sliders' numbers whenever they change, until the version is replaced. */
   async run() {
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#paint());
     new ResizeObserver(() => this.#paint()).observe(find("numbers"));
@@ -85,13 +85,13 @@ export class Form {
     });
     const [chosen] = answer.actions;
     this.bars.forEach(({ row, bar, percent, logit }, i) => {
-      const probability = answer.action_probabilities[0][i];
+      const probability = numberOf(answer.action_probabilities[0][i]);
       row.classList.toggle("chosen", i === chosen);
-      bar.style.setProperty("--share", probability ?? 0);
-      percent.textContent = probability === null ? "not a number" : percentage(probability);
-      logit.textContent = written(answer.action_logits[0][i]);
+      bar.style.setProperty("--share", probability || 0);
+      percent.textContent = fixed(100 * probability, 1, "%");
+      logit.textContent = fixed(numberOf(answer.action_logits[0][i]), 2);
     });
-    const value = written(answer.state_values[0]);
+    const value = fixed(numberOf(answer.state_values[0]), 2);
     find("value").textContent = value;
     const [warning = ""] = answer.warnings;
     find("form-status").textContent = warning.replace("observations[0]: ", "");
@@ -140,15 +140,6 @@ function actionRow(name) {
   const [percent, logit] = [row.insertCell(), row.insertCell()];
   percent.textContent = logit.textContent = "–";
   return { row, bar, percent, logit };
-}
-
-function percentage(probability) {
-  return `${(100 * probability).toFixed(1)} %`;
-}
-
-/** JSON has no NaN: the service sends null instead. */
-function written(number) {
-  return number === null ? "not a number" : number.toFixed(2);
 }
 
 function curl(url, row, hasKey) {

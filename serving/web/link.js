@@ -42,7 +42,7 @@ export function showLink(model, { starts, watched }, greedy) {
   anchor.href = query({ model: model.name, version: model.version, seed, spread, greedy });
 }
 
-/** Show which episode is replayed; returns its version of the report if that is loaded. */
+/** Show which episode is replayed; returns its version, or undefined if that is not loaded. */
 export function showReplay(report, replay) {
   const { version, seed, spread, greedy } = replay;
   const episode = `the episode with seed ${seed} of ${report.name} version ${version}`;

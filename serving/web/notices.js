@@ -7,7 +7,7 @@ import { pause } from "./timing.js";
 
 const FIRST_WAIT_MS = 250;
 const LONGEST_WAIT_MS = 5000;
-/** How the service says that it is there, and has nothing to answer with. */
+/** What the service answers while it has no version to answer with. */
 const NOT_SERVED = /^503 no version of (\S+) is served/;
 const START = " If it has stopped, `python -m serving run` or `make serve` starts it.";
 const KEY_NEEDED = "This service needs an API key. Whoever runs it gives them out.";
@@ -66,7 +66,7 @@ function showUnavailable(text) {
   );
 }
 
-/** What is so, what to do, and that the page does the rest. */
+/** The reason, what to do about it, and that the page continues by itself. */
 async function reasonFor(client, error) {
   const reason = error instanceof NotServedError ? error.message : await whyNot(client, error);
   if (reason !== null) return `${reason} This page then goes on by itself.`;
@@ -74,7 +74,7 @@ async function reasonFor(client, error) {
   return `The service is unavailable (${error.message}).${start} Retrying.`;
 }
 
-/** Why nothing is served, where the service says so in the middle of its answers; else null. */
+/** Why nothing is served, if that is what the error says; else null. */
 async function whyNot(client, { message }) {
   const name = message.match(NOT_SERVED)?.[1];
   if (name === undefined) return null;

@@ -1,4 +1,4 @@
-/** Numbers of observations: how they are written, and which ones a slider offers. */
+/** How numbers are written, and which ones a slider offers. */
 
 /** With five significant digits. */
 export function short(number) {
@@ -10,7 +10,7 @@ export function words(name) {
   return name.replaceAll("_", " ");
 }
 
-/** A number rounded to a thousandth of a range or less, whose own ends stay what they are. */
+/** A number rounded to at least a thousandth of a range; the ends of the range stay exact. */
 export function rounded(number, low, high) {
   if (number <= low) return low;
   if (number >= high) return high;
@@ -46,4 +46,15 @@ function median(edges, shares, lowest) {
   // Five tenths of whole rows may be a little more than a half, and never as much as this.
   const bin = shares.findIndex((share) => (sum += share) > 0.55);
   return bin > 0 ? edges[bin - 1] : lowest;
+}
+
+/** JSON has no NaN: the service sends null instead. */
+export function numberOf(value) {
+  return typeof value === "number" ? value : NaN;
+}
+
+/** Format a number; NaN is shown as such, never hidden. */
+export function fixed(number, digits, unit = "") {
+  if (!Number.isFinite(number)) return "not a number";
+  return `${number.toFixed(digits)}${unit && ` ${unit}`}`;
 }

@@ -12,7 +12,7 @@ const TRAIL_KEPT = 3 * STEPS_PER_SECOND;
 const VELOCITY_SHOWN = 2;
 /** Cells of the map: so many columns and rows. */
 const [COLUMNS, ROWS] = [25, 19];
-/** From which change on the map is another one, in m and m/s. */
+/** Changes of the cart, in m and m/s, from which on the map is asked for again. */
 const [POSITION_CHANGE, VELOCITY_CHANGE] = [0.05, 0.1];
 
 /** The middle of each of `count` cells from -limit to +limit. */
@@ -41,7 +41,7 @@ export class PolicyMap {
   rows = null;
   #of = null;
 
-  /** Ask again if the cart, or the version that answers, is no longer that of the map. */
+  /** Ask again if the cart has moved, or another version answers. */
   async refresh(version, { state: [position, velocity] }) {
     if (this.#shows(version, position, velocity)) return;
     const observations = middles(VELOCITY_SHOWN, ROWS).flatMap((speed) =>

@@ -5,11 +5,11 @@ import { ANGLE_LIMIT, POSITION_LIMIT } from "./physics.js";
 import { settings } from "./settings.js";
 import { worldAt } from "./stage.js";
 
-/** Movement in CSS pixels from which on a click is a drag. */
+/** A pointer that moves this far, in CSS pixels, drags. */
 const DRAG_PIXELS = 5;
-/** Above the joint, in metres, the pointer is at the pole, below at the cart. */
+/** Height above the joint, in metres, from which on the pointer takes the pole, not the cart. */
 const POLE_FROM = 0.1;
-/** The part of the limits within which it drags: at them, the episode would end. */
+/** Dragging stays within this share of the limits, at which the episode would end. */
 const WITHIN = 0.95;
 
 const clamp = (number, limit) => Math.min(limit, Math.max(-limit, number));

@@ -2,6 +2,7 @@
 
 import { drawHistory, roundScale } from "./charts.js";
 import { find } from "./dom.js";
+import { fixed, numberOf } from "./numbers.js";
 import { observe, STEPS_PER_SECOND } from "./physics.js";
 import { Rate, RoundTrips } from "./timing.js";
 
@@ -14,17 +15,6 @@ const STATE_UNITS = ["m", "m/s", "rad", "rad/s"];
 
 function show(id, text) {
   find(id).textContent = text;
-}
-
-/** JSON has no NaN: the service sends null instead. */
-function numberOf(value) {
-  return typeof value === "number" ? value : NaN;
-}
-
-/** Format a number; NaN is shown as such, never hidden. */
-export function fixed(number, digits, unit = "") {
-  if (!Number.isFinite(number)) return "not a number";
-  return `${number.toFixed(digits)}${unit && ` ${unit}`}`;
 }
 
 /** The outputs for one row of an answer. */
@@ -66,7 +56,7 @@ export class Readouts {
     this.#pushed = true;
   }
 
-  /** Record that the watched cart moves as was last decided. */
+  /** Record the last decision, on which the watched cart moves now. */
   moved() {
     const { value, probabilities } = this.decision;
     this.history.push({ right: probabilities[1], value, pushed: this.#pushed });

@@ -19,7 +19,7 @@ export function tableRow([header, ...cells], labels = []) {
     const cell = row.insertCell();
     cell.setAttribute("role", "cell");
     cell.textContent = text;
-    // For where the head of the table is not seen.
+    // Shown on phones, where the head of the table is hidden.
     if (labels[i] !== undefined) cell.dataset.label = labels[i];
   });
   return row;

@@ -43,7 +43,7 @@ export class Rate {
   }
 }
 
-/** Whether it is time again for what is done at most every so often. */
+/** Limits how often something is done. */
 export class Interval {
   #last = -Infinity;
 

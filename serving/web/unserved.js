@@ -1,4 +1,4 @@
-/** Why nothing of a model is served, and what to do about it. */
+/** Why no version of a model is served, and what to do about it. */
 
 import { UnavailableError } from "./client.js";
 
@@ -12,7 +12,7 @@ export async function servedModel(client, name) {
   return model;
 }
 
-/** What is so, and what to do, for a model of which `GET /models` reports no served version. */
+/** The reason and what to do, for a model without a served version in `GET /models`. */
 export function whyNothingIsServed({ name, versions }) {
   const promote = `\`python -m serving promote --name ${name}\``;
   const says = (text) => versions.some(({ reason }) => reason.endsWith(text));
