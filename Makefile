@@ -37,11 +37,13 @@ model:
 		$(MODELS) yet: `make demo` trains one))
 
 # Two processes: much of a test's time is waiting. The tests of a file share their services.
+PYTEST_IN_TWO := $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
 test: lint
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST_IN_TWO)
 
 test-long: $(INSTALLED)
-	$(BIN)/pytest -m long
+	$(PYTEST_IN_TWO) -m long
 
 test-python: $(INSTALLED)
 	$(BIN)/pytest $(PYTHON_TESTS)

@@ -4,7 +4,9 @@ import hashlib
 import json
 import math
 import shutil
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +240,27 @@ def test_what_cannot_be_a_canary_is_not_selected(
     before = selected(models)
     assert message in mistake(models, "promote", *arguments)
     assert selected(models) == before
+
+
+def test_what_a_canary_is_can_be_asked_while_it_begins_and_ends(models: Path, load: Load) -> None:
+    select(models, (4, 0.3))
+    repository = load(models)
+    ended = threading.Event()
+
+    def ask() -> set[tuple[str, str]]:
+        found = set()
+        while not ended.is_set():
+            found.add(states(repository)[4])
+        return found
+
+    with ThreadPoolExecutor(1) as executor:
+        asked = executor.submit(ask)
+        for number in range(40):
+            select(models, *([(4, 0.3)] if number % 2 else []))
+            repository.refresh()
+        ended.set()
+        waiting = ("waiting", "not selected: version 2 is pinned")
+        assert asked.result() == {("canary", "0.3 of the episodes"), waiting}
 
 
 @pytest.mark.parametrize(

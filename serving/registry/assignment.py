@@ -3,20 +3,21 @@
 import hashlib
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from serving.policy.artefact import Card
-from serving.registry.selection import Canary
+from serving.registry.selection import Selection
 
 if TYPE_CHECKING:
     from serving.policy.savedmodel import Policy  # imports TensorFlow
 
 DIGEST_DIGITS = 12
 _HASH_BYTES = 8
+_NONE_BESIDE = Selection()
 
 
 class Choice(NamedTuple):
@@ -37,6 +38,7 @@ class Assignment:
 
     Attributes:
         served: the version that answers all other requests, if there is one.
+        selected: what the operator selected when these versions were loaded.
         canaries: the policies of the loaded canaries, by version.
         excluded: why some of these answer no episodes, by version.
         beside: all that are loaded to be canaries or the shadow, by version.
@@ -50,15 +52,15 @@ class Assignment:
         self,
         model: str,
         served: "Policy | None" = None,
-        canaries: Iterable[Canary] = (),
+        selected: Selection = _NONE_BESIDE,
         loaded: Mapping[int, "Policy"] = MappingProxyType({}),
-        shadow: int | None = None,
     ) -> None:
         """Assign shares to the canaries that are `loaded`; the served version has the others'."""
-        canaries = list(canaries)
+        canaries = selected.canaries
         self.served = served
+        self.selected = selected
         self.beside = loaded
-        self.shadow = None if shadow is None else loaded.get(shadow)
+        self.shadow = None if selected.shadow is None else loaded.get(selected.shadow)
         self.shadow_fault = ""
         if self.shadow:
             self.shadow_fault = (
@@ -77,7 +79,7 @@ class Assignment:
         }
         self.excluded = {version: why for version, why in excluded.items() if why}
         answering = {n: policy for n, policy in self.canaries.items() if n not in self.excluded}
-        self.selection = _digest(model, served, canaries, answering) if served else ""
+        self.selection = _digest(model, served, selected, answering) if served else ""
         self._prefix = f"{model}/".encode()
         if served:
             self._default = Choice(served, self.selection)
@@ -128,7 +130,7 @@ def shadow_difference(card: Card, served: Card) -> str:
 def _digest(
     model: str,
     served: "Policy",
-    canaries: Iterable[Canary],
+    selected: Selection,
     answering: Mapping[int, "Policy"],
 ) -> str:
     content = {
@@ -138,7 +140,7 @@ def _digest(
             [one.version, one.share, answering[one.version].digest]
             if one.version in answering
             else [one.version, one.share, None]
-            for one in canaries
+            for one in selected.canaries
         ],
     }
     return hashlib.sha256(msgspec.json.encode(content)).hexdigest()[:DIGEST_DIGITS]

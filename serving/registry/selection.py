@@ -49,13 +49,23 @@ class Selection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if math.fsum(one.share for one in self.canaries) > 1:
             raise ValueError(f"the shares add up to more than 1: {listed}")
 
+    @property
+    def shares(self) -> dict[int, float]:
+        """The share of the episodes of each canary, by version."""
+        return {canary.version: canary.share for canary in self.canaries}
+
+    @property
+    def beside(self) -> set[int]:
+        """The versions to load beside the served one: the canaries and the shadow."""
+        return {*self.shares} if self.shadow is None else {*self.shares, self.shadow}
+
     def with_share(self, version: int, share: float) -> "Selection":
         """This with another share of the episodes for a version; 0 ends its canary.
 
         Raises:
             SelectionError: the shares then add up to more than 1.
         """
-        shares = {one.version: one.share for one in self.canaries} | {version: share}
+        shares = self.shares | {version: share}
         canaries = tuple(Canary(*one) for one in shares.items() if one[1])
         try:
             return msgspec.structs.replace(self, canaries=canaries)

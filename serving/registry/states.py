@@ -28,8 +28,6 @@ def report_version(
     *,
     wanted: int | str,
     assignment: Assignment,
-    share: float | None,
-    shadow: int | None,
     labels: Sequence[str],
     is_examined: bool,
 ) -> VersionReport:
@@ -40,14 +38,14 @@ def report_version(
         known: what became of it.
         wanted: the version that is selected, "newest" or "nothing".
         assignment: what answers.
-        share: that the version has of the episodes, where it is selected as a canary.
-        shadow: the version that is selected as the shadow.
         labels: that the version has.
         is_examined: whether it is being examined now.
     """
     digest = known.digest[:SHOWN_DIGITS]
     why = _WHY.get(wanted, f"version {wanted} is pinned")
     served = assignment.served
+    # As they were when these versions were loaded: the operator may have selected others since.
+    share = assignment.selected.shares.get(version)
     if served and version == served.version:
         return VersionReport(version, "served", why, digest)
     if is_examined:
@@ -58,7 +56,7 @@ def report_version(
         reason = f"answers no episodes: {excluded}" if excluded else f"{share:g} of the episodes"
         reason = f"{reason}; {labelled}" if labels else reason
         return VersionReport(version, "canary", reason, digest)
-    if version == shadow and version in assignment.beside:
+    if version == assignment.selected.shadow and version in assignment.beside:
         reason = assignment.shadow_fault and f"compares nothing: {assignment.shadow_fault}"
         reason = reason or "decides about what the served version decides"
         return VersionReport(

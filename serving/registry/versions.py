@@ -125,16 +125,14 @@ class Versions:
         served = next(filter(None, policies), None)
         selection = self._listing.selection
         # Before the one assignment, so that a worker which starts gives no episode another version.
-        chosen = [canary.version for canary in selection.canaries]
-        chosen += [] if selection.shadow is None else [selection.shadow]
-        beside, unexamined = self._load_beside(chosen, loaded)
-        self._serve(Assignment(self._name, served, selection.canaries, beside, selection.shadow))
+        beside, unexamined = self._load_beside(selection.beside, loaded)
+        self._serve(Assignment(self._name, served, selection, beside))
         if unexamined:
             raise unexamined
         labels = selection.labels
         labelled = {label: self._load(number, loaded) for label, number in labels.items()}
         self._labelled = {label: policy for label, policy in labelled.items() if policy}
-        asked = {*self._numbers, *candidates, *labels.values(), *chosen}
+        asked = {*self._numbers, *candidates, *labels.values(), *selection.beside}
         self._known = {n: known for n, known in self._known.items() if n in asked}
         digests = {n: known.digest for n, known in self._known.items() if known.digest}
         self._listing = Listing(selection, digests)
@@ -165,12 +163,9 @@ class Versions:
             self.refresh()
         assignment = self._assignment
         served = assignment.served.version if assignment.served else None
-        selection = self._listing.selection
-        shares = {one.version: one.share for one in selection.canaries}
         # Also what is missing though it is selected to be beside the served version.
-        beside = {*shares} if selection.shadow is None else {*shares, selection.shadow}
-        numbers = sorted({*self._numbers, *beside}, reverse=True)
-        versions = [self._report(one, assignment, shares.get(one)) for one in numbers]
+        numbers = sorted({*self._numbers, *assignment.selected.beside}, reverse=True)
+        versions = [self._report(one, assignment) for one in numbers]
         return ModelReport(self._name, default, served, versions, assignment.selection)
 
     def _read(self) -> None:
@@ -263,18 +258,16 @@ class Versions:
         which = f"{policy.version}, digest {policy.digest}" if policy else "none"
         logger.info("serving %s version %s", self._name, which)
 
-    def _report(self, version: int, assignment: Assignment, share: float | None) -> VersionReport:
+    def _report(self, version: int, assignment: Assignment) -> VersionReport:
         return report_version(
             version,
             self._known.get(version, Known()),
             wanted=self._wanted(),
             assignment=assignment,
-            share=share,
-            shadow=self._listing.selection.shadow,
             labels=[label for label, one in self._labelled.items() if one.version == version],
             is_examined=version == self._being_examined,
         )
 
     def _why_not(self) -> str:
-        reason = why_none_is_served(self._wanted(), self._being_examined, self._known)
+        reason = why_none_is_served(self._wanted(), self._being_examined, self._known.copy())
         return reason or self._trouble or "there is none yet"
