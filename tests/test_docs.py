@@ -223,7 +223,7 @@ def test_the_unit_sets_what_the_service_knows() -> None:
         assert path.split("/.venv")[0] in page
     # For two workers of eight threads: docs/operations.md, "Memory and disk".
     (tasks,) = re.findall(r"^TasksMax=(\d+)$", unit, re.MULTILINE)
-    assert int(tasks) >= 2 * (8 + 5 + 2 * 32) + 7  # on up to 32 cores
+    assert int(tasks) >= 2 * (8 + 6 + 16) + 7  # on up to 32 cores
     # A worker takes up to 900 connections, and its own files.
     (files,) = re.findall(r"^LimitNOFILE=(\d+)$", unit, re.MULTILINE)
     assert int(files) > 940

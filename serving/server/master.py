@@ -18,7 +18,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.workers.base import Worker
 
 from serving.api.keys import Keys, KeysError, read_keys
-from serving.policy.tensorflow_import import import_tensorflow
+from serving.policy.tensorflow_import import import_tensorflow, limit_threads
 from serving.registry.trial import Trials
 from serving.rpc import THREADS
 from serving.server.balancing import ConnectionBalancer
@@ -188,6 +188,18 @@ def on_starting(arbiter: Any) -> None:
     # Here a worker shows that it lives; without a file for that, gunicorn ends as a whole.
     arbiter.cfg.set("worker_tmp_dir", folder)
     import_tensorflow()
+    limit_threads(_threads_to_compute(arbiter.app.settings))
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # of Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _threads_to_compute(settings: Settings) -> int:
+    """Of each worker: its share of the cores."""
+    return max(1, _cores() // settings.workers)
 
 
 def require_threads(settings: Settings) -> None:
@@ -195,15 +207,12 @@ def require_threads(settings: Settings) -> None:
 
     TensorFlow aborts a worker that cannot start one, and then the next worker, without end.
     """
-    cores = os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):  # of Linux
-        cores = len(os.sched_getaffinity(0))
-    # Each has five besides, one of them a process, two of TensorFlow's for each core, and one that
-    # writes the decision log; a version that is tried takes six. gRPC has its own, one that
-    # asks for the health, and those of its library.
-    besides = 5 + 2 * cores + (settings.decision_log is not None)
+    # Each has six besides, one of them a process, those that compute, and one that writes the
+    # decision log; a version that is tried takes six. gRPC has its own, one that asks for the
+    # health, and those of its library.
+    besides = 6 + _threads_to_compute(settings) + (settings.decision_log is not None)
     if settings.grpc_port is not None:
-        besides += THREADS + 4 + cores
+        besides += THREADS + 4 + _cores()
     count = settings.workers * (settings.threads + besides) + 6
     barrier = threading.Barrier(count)
     with ThreadPoolExecutor(count) as executor:

@@ -108,7 +108,7 @@ def test_large_requests_need_no_thread_beyond_those_of_the_start(
 
 def test_the_documented_number_of_processes_is_enough(image: str, trained: Trained) -> None:
     cores = len(os.sched_getaffinity(0))
-    documented = 2 * (8 + 5 + 2 * cores) + 7
+    documented = 2 * (8 + 6 + max(1, cores // 2)) + 7
     # Docker's own: the init process, and Python for the health check.
     with running(image, trained, f"--pids-limit={documented + 2}") as container:
         PolicyClient(container.url).wait_until_ready(60)
