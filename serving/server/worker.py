@@ -139,8 +139,10 @@ class Worker(BaseWorker):
     def _run_once(self, timeout: float) -> None:
         """Wait for something to do, and do all there is."""
         self._pool.poll(0 if self._pool.ready else timeout)
-        if 0 < len(self._pool.ready) < len(self._pool):
-            # Yield the CPU: other clients on this core may send now and join this batch.
+        ready = 0
+        # Yield the CPU: other clients on this core may send now and join this batch.
+        while ready < len(self._pool.ready) < len(self._pool):
+            ready = len(self._pool.ready)
             yield_cpu()
             self._pool.poll(0)
         self._clock.tick()
