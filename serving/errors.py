@@ -103,7 +103,21 @@ class NotReadyError(ProblemError):
     """No policy is loaded; one may be soon."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
-    headers = (("Retry-After", "1"),)
+    headers: tuple[tuple[str, str], ...] = (("Retry-After", "1"),)
+
+
+class NoDefaultPolicyError(NotReadyError):
+    """The default model has no policy: `GET /health/ready` says so too.
+
+    Envoy sends nothing more to who answers with this header, until a health check is good. It
+    would choose this service again and again: who refuses at once has fewest requests in flight.
+    https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/health_checking
+    """
+
+    headers: tuple[tuple[str, str], ...] = (
+        *NotReadyError.headers,
+        ("X-Envoy-Immediate-Health-Check-Fail", "true"),
+    )
 
 
 class TooBusyError(NotReadyError):

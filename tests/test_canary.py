@@ -21,8 +21,6 @@ from serving.registry.repository import Repository
 from serving.registry.selection import (
     Canary,
     Selection,
-    SelectionError,
-    read_selection,
     write_selection,
 )
 from serving.registry.store import Store
@@ -37,7 +35,6 @@ from tests.test_promotion import (
     lay_out,
     mistake,
     say,
-    selected,
 )
 from tests.test_repository_api import INFER, INSTANCES
 
@@ -196,52 +193,6 @@ def test_a_canary_that_cannot_answer_costs_no_answer_and_is_told(
     assert repository.loaded("cartpole") == loaded  # not loaded again at each look
 
 
-def test_a_canary_is_ended_by_no_share_by_its_promotion_and_by_a_rollback(models: Path) -> None:
-    select(models, (4, 0.25), (1, 0.25))
-    of_1 = {"version": 1, "share": 0.25}
-    assert selected(models)["canaries"] == [{"version": 4, "share": 0.25}, of_1]
-    # Also of a version that is gone.
-    shutil.rmtree(models / "cartpole" / "4")
-    printed = say(models, "promote", "4", "--share", "0")
-    assert printed == "cartpole: version 4 is no longer a canary\n"
-    assert selected(models)["canaries"] == [of_1]
-    printed = say(models, "promote", "1")
-    assert printed == "cartpole: version 1 is served from now on, no longer as a canary\n"
-    # As earlier releases write it, which do not know the field.
-    assert selected(models) == {"serve": 1, "labels": {}}
-    select(models, (1, 0.25))
-    assert say(models, "rollback") == (
-        "cartpole: version 1 is served from now on instead of 2; no longer a canary: 1\n"
-    )
-    assert selected(models) == {"serve": 1, "labels": {}}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["4", "--share", "1.1"], "1.1 is not in the range 0<=x<=1"),
-        (["4", "--share", "-0.1"], "-0.1 is not in the range 0<=x<=1"),
-        (["4", "--share", "nan"], "nan is not a finite number"),
-        (["4", "--share", "0.1", "--label", "a"], "--label and --share exclude each other"),
-        (["--share", "0.1"], "a share needs a version"),
-        (["4", "--share", "0"], "version 4 is no canary; there are: 1"),
-        (["2", "--share", "0.1"], "version 2 is served: a canary is beside another one"),
-        (["3", "--share", "0.1"], "saved_model.pb is not the file whose checksum is on the card"),
-        (["9", "--share", "0.1"], "cartpole has no version 9; there are: 6, 5, 4, 3, 2, 1;"),
-        (["4", "--share", "0.6"], "more than 1: 0.5 of version 1, 0.6 of version 4"),
-        (["6", "--share", "0.1"], "of the served version: version 2 is served"),
-    ],
-)
-def test_what_cannot_be_a_canary_is_not_selected(
-    models: Path, trained: Trained, arguments: list[str], message: str
-) -> None:
-    publish(trained.model_dir, models / "cartpole" / "6", rename_observation)
-    select(models, (1, 0.5))
-    before = selected(models)
-    assert message in mistake(models, "promote", *arguments)
-    assert selected(models) == before
-
-
 def test_what_a_canary_is_can_be_asked_while_it_begins_and_ends(models: Path, load: Load) -> None:
     select(models, (4, 0.3))
     repository = load(models)
@@ -261,34 +212,6 @@ def test_what_a_canary_is_can_be_asked_while_it_begins_and_ends(models: Path, lo
         ended.set()
         waiting = ("waiting", "not selected: version 2 is pinned")
         assert asked.result() == {("canary", "0.3 of the episodes"), waiting}
-
-
-@pytest.mark.parametrize(
-    ("canaries", "message"),
-    [
-        ([(4, 0.6), (1, 0.6)], "the shares add up to more than 1: 0.6 of version 4, 0.6 of"),
-        ([(4, 0.1), (4, 0.1)], "a version has more than one share: 0.1 of version 4, 0.1 of"),
-        ([(4, 0)], "Expected `float` > 0"),
-    ],
-)
-def test_a_selection_file_with_invalid_shares_is_reported(
-    tmp_path: Path, canaries: list[tuple[int, float]], message: str
-) -> None:
-    listed = [{"version": version, "share": share} for version, share in canaries]
-    (tmp_path / "serve.json").write_text(json.dumps({"canaries": listed}))
-    with pytest.raises(SelectionError, match=message):
-        read_selection(tmp_path)
-
-
-def test_a_selection_that_an_earlier_release_wrote_is_read_and_canaries_survive(
-    tmp_path: Path,
-) -> None:
-    (tmp_path / "serve.json").write_text('{"serve":3,"labels":{"a":1}}\n')
-    selection = read_selection(tmp_path)
-    assert selection == Selection(3, {"a": 1})
-    with_canary = selection.with_share(4, 0.1)
-    write_selection(tmp_path, with_canary)
-    assert read_selection(tmp_path) == with_canary
 
 
 def decoded(repository: Repository, path: str, content: Any, episode: str) -> DecisionRequest:

@@ -65,13 +65,24 @@ def test_health_and_models_of_a_ready_service(service: Service, trained: Trained
     assert missing.json()["detail"] == "no model is called 'other'; there are cartpole"
 
 
+# Envoy sends no more requests to who answers with it, until a health check is good again.
+DRAINS_ENVOY = "X-Envoy-Immediate-Health-Check-Fail"
+
+
 def test_without_a_model_it_is_alive_and_not_ready_until_one_appears(
     trained: Trained, tmp_path: Path
 ) -> None:
     models = tmp_path / "models"
-    models.mkdir()
+    (models / "other").mkdir(parents=True)
     with running_service(models, tmp_path / "log", "--poll-seconds", "0.1") as service:
         wait_until(lambda: alive(service))
+        of_other = urllib3.request(
+            "POST", f"{service.url}/models/other/act", json={"observation": [0] * 4}, retries=False
+        )
+        assert of_other.status == 503
+        assert DRAINS_ENVOY not in of_other.headers
+        (models / "other").rmdir()
+        wait_until(lambda: get(service, "/models/other").status == 404)
         not_ready: dict[str, Any] = {"name": "cartpole", "default": True, "version": None}
         not_ready |= {"versions": [], "selection": ""}
         assert get(service, "/models").json() == {"models": [not_ready]}
@@ -83,6 +94,7 @@ def test_without_a_model_it_is_alive_and_not_ready_until_one_appears(
             assert response.status == 503
             assert response.headers["Content-Type"] == "application/problem+json"
             assert response.headers["Retry-After"] == "1"
+            assert response.headers[DRAINS_ENVOY] == "true"
             assert (
                 response.json()["detail"] == "no version of cartpole is served: there is none yet"
             )

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from serving.errors import NotFoundError, NotReadyError, first_line
+from serving.errors import NoDefaultPolicyError, NotFoundError, NotReadyError, first_line
 from serving.metrics import Metrics
 from serving.policy.artefact import ArtefactError, read, version_numbers
 from serving.policy.savedmodel import Policy
@@ -89,7 +89,8 @@ class Versions:
         assignment = self._assignment
         if assignment.served:
             return Choice(assignment.served) if label else assignment.choose(episode)
-        raise NotReadyError(f"no version of {self._name} is served: {self._why_not()}")
+        error = NoDefaultPolicyError if self._name == self._settings.name else NotReadyError
+        raise error(f"no version of {self._name} is served: {self._why_not()}")
 
     def loaded(self) -> list[Policy]:
         """The policies that can answer, the served one first."""

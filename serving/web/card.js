@@ -132,7 +132,7 @@ function showModels(models) {
 }
 
 /** Get the model as soon as a version of it is served; until then, show what there is. */
-async function servedModel() {
+async function modelOnceServed() {
   return untilAnswered(client, async () => {
     const [{ models }, model] = await Promise.all([client.json("models"), findModel()]);
     showModels(models);
@@ -161,7 +161,7 @@ async function findModel() {
 
 async function show() {
   find("title").textContent = document.title = `Policy card: ${name}`;
-  const model = await servedModel();
+  const model = await modelOnceServed();
   const { version, policy } = model;
   linkCard(name);
   showServed(name, version);
