@@ -30,15 +30,3 @@ def import_tensorflow() -> None:
         os.close(standard_error)
     # What was imported stays, and a worker that never looks through it shares its memory.
     gc.freeze()
-
-
-def limit_threads(count: int) -> None:
-    """Have TensorFlow compute with so many threads, here and in processes that are forked after.
-
-    With a thread for each core in every one of several processes, threads without work take time
-    from those that have some: an eighth of it, with 1,024 rows in each request.
-    """
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(count)
-    tf.config.threading.set_inter_op_parallelism_threads(1)  # which is not used

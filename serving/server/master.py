@@ -18,7 +18,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.workers.base import Worker
 
 from serving.api.keys import Keys, KeysError, read_keys
-from serving.policy.tensorflow_import import import_tensorflow, limit_threads
+from serving.policy.tensorflow_import import import_tensorflow
 from serving.registry.trial import Trials
 from serving.rpc import THREADS
 from serving.server.balancing import ConnectionBalancer
@@ -188,6 +188,8 @@ def on_starting(arbiter: Any) -> None:
     # Here a worker shows that it lives; without a file for that, gunicorn ends as a whole.
     arbiter.cfg.set("worker_tmp_dir", folder)
     import_tensorflow()
+    from serving.policy.savedmodel import limit_threads  # imports TensorFlow
+
     limit_threads(_threads_to_compute(arbiter.app.settings))
 
 
