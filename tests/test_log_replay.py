@@ -5,6 +5,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,9 @@ def edit_decision(number: int, change: Callable[[dict[str, Any]], Any]) -> Any:
 
 
 def remove(lines: list[bytes]) -> None:
-    del lines[next(at for at, line in enumerate(lines) if number_of(line) == 7)]
+    """Remove a decision that another one follows in the same block; blocks end by the clock."""
+    pairs = enumerate(pairwise(lines))
+    del lines[next(at for at, pair in pairs if None not in map(number_of, pair))]
 
 
 def exchange(lines: list[bytes]) -> None:
@@ -137,7 +140,7 @@ def other_action(line: dict[str, Any]) -> None:
         (edit_decision(7, lambda line: line.update(actions=[])), "has not what every decision"),
         (edit_decision(7, lambda line: line.update(actions="x")), "is not a line of a decision"),
         (edit_decision(7, lambda line: line.update(id="other")), r"lines \d+ to \d+ are not what"),
-        (remove, "has the number 8 where 7 was written"),
+        (remove, r"has the number \d+ where \d+ was written"),
         (exchange, "has the number 8 where 7 was written"),
         (lambda lines: lines.pop(), "FILE is cut off"),
         (lambda lines: lines.__delitem__(slice(20, None)), "FILE is cut off"),
