@@ -109,8 +109,9 @@ class NotReadyError(ProblemError):
 class NoDefaultPolicyError(NotReadyError):
     """The default model has no policy: `GET /health/ready` says so too.
 
-    Envoy sends nothing more to who answers with this header, until a health check is good. It
-    would choose this service again and again: who refuses at once has fewest requests in flight.
+    Envoy sends no more requests to a service that answers with this header, until a health check
+    succeeds. Without it, every retry would come back: a service that refuses at once has the fewest
+    requests in flight.
     https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/health_checking
     """
 

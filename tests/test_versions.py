@@ -65,8 +65,8 @@ def test_health_and_models_of_a_ready_service(service: Service, trained: Trained
     assert missing.json()["detail"] == "no model is called 'other'; there are cartpole"
 
 
-# Envoy sends no more requests to who answers with it, until a health check is good again.
-DRAINS_ENVOY = "X-Envoy-Immediate-Health-Check-Fail"
+# Envoy sends a service that answers with it no more requests until a health check succeeds.
+ENVOY_HEALTH_CHECK_FAIL = "X-Envoy-Immediate-Health-Check-Fail"
 
 
 def test_without_a_model_it_is_alive_and_not_ready_until_one_appears(
@@ -80,7 +80,7 @@ def test_without_a_model_it_is_alive_and_not_ready_until_one_appears(
             "POST", f"{service.url}/models/other/act", json={"observation": [0] * 4}, retries=False
         )
         assert of_other.status == 503
-        assert DRAINS_ENVOY not in of_other.headers
+        assert ENVOY_HEALTH_CHECK_FAIL not in of_other.headers
         (models / "other").rmdir()
         wait_until(lambda: get(service, "/models/other").status == 404)
         not_ready: dict[str, Any] = {"name": "cartpole", "default": True, "version": None}
@@ -94,7 +94,7 @@ def test_without_a_model_it_is_alive_and_not_ready_until_one_appears(
             assert response.status == 503
             assert response.headers["Content-Type"] == "application/problem+json"
             assert response.headers["Retry-After"] == "1"
-            assert response.headers[DRAINS_ENVOY] == "true"
+            assert response.headers[ENVOY_HEALTH_CHECK_FAIL] == "true"
             assert (
                 response.json()["detail"] == "no version of cartpole is served: there is none yet"
             )

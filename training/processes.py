@@ -63,7 +63,7 @@ def drawing_process() -> Iterator[Executor]:
             executor.submit(_import_what_draws)
         yield executor
     finally:
-        # Wait: the exit of the interpreter would else wake a thread that closes its pipe meanwhile.
+        # Wait: otherwise the interpreter's exit writes to a pipe that the executor is closing.
         executor.shutdown(cancel_futures=True)
 
 

@@ -94,7 +94,7 @@ class Ranges(NamedTuple):
 
 def is_outside(observations: FloatArray, seen: Ranges) -> npt.NDArray[np.bool_]:
     """Which numbers of `[B, O]` are outside the ranges that training saw."""
-    # Feature by feature: NumPy compares long columns ten times as fast as many short rows.
+    # Feature by feature: NumPy compares long columns faster than many short rows.
     columns = np.ascontiguousarray(observations.T)
     outside: npt.NDArray[np.bool_] = (columns < seen.low[:, None]) | (columns > seen.high[:, None])
     return outside.T

@@ -108,13 +108,13 @@ class Policy:
 
 
 def limit_threads(count: int) -> None:
-    """Have TensorFlow compute with so many threads, here and in processes that are forked after.
+    """Have TensorFlow compute in `count` threads, here and in processes that are forked later.
 
-    With a thread for each core in every one of several processes, threads without work take time
-    from those that have some: an eighth of it, with 1,024 rows in each request.
+    By default every process has a thread for each core. In several busy processes, idle threads
+    then look for work and take time from the others: docs/performance.md, "Optimizations".
     """
     tf.config.threading.set_intra_op_parallelism_threads(count)
-    tf.config.threading.set_inter_op_parallelism_threads(1)  # which is not used
+    tf.config.threading.set_inter_op_parallelism_threads(1)  # calls run in the calling thread
 
 
 def _require_signatures(signatures: Mapping[str, Any], features: int, actions: int) -> None:

@@ -200,7 +200,7 @@ def _cores() -> int:
 
 
 def _threads_to_compute(settings: Settings) -> int:
-    """Of each worker: its share of the cores."""
+    """Threads of TensorFlow in each worker: its share of the cores."""
     return max(1, _cores() // settings.workers)
 
 
