@@ -184,7 +184,8 @@ async function start() {
     if (loaded === undefined) return;
     first = new PinnedVersion(client, report.name, loaded);
   }
-  reset();
+  // Otherwise the cart may have been pushed already.
+  if (link.model !== null || link.replay !== null) reset();
   await run();
 }
 

@@ -120,6 +120,18 @@ def test_a_push_changes_the_state(still: Page, button: str, readout: str, condit
     assert abs(number(still, "cart-position")) <= 0.05
 
 
+def test_a_push_before_the_service_has_named_its_model_is_not_lost(still: Page) -> None:
+    asked: list[Route] = []
+    still.route("**/models", lambda route: asked.append(route))
+    with still.expect_request("**/models"):
+        still.reload()
+    still.get_by_role("button", name="Push cart right").click()
+    wait_for(still, "cart-velocity", "n > 0.2")
+    asked[0].continue_()
+    expect(still.locator("#served-model")).to_have_text("cartpole version 1")
+    assert number(still, "cart-velocity") > 0.2
+
+
 def test_a_click_on_the_picture_hits_from_that_side(still: Page) -> None:
     box = still.locator("#stage").bounding_box()
     assert box is not None
