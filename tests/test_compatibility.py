@@ -66,6 +66,7 @@ def test_its_stopped_run_is_refused_in_one_line(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.long
 def test_a_run_goes_on_from_its_version(copied: Path, tmp_path: Path) -> None:
     finished = run(
         *("training", "train", "--from", str(copied / VERSION), "--run-dir", f"{tmp_path}/run"),

@@ -242,6 +242,7 @@ def test_pull_can_write_the_models_and_says_that_the_source_is_away(images: str)
     assert "cannot pull from http://127.0.0.1:9/models into models: PROPFIND" in finished.stderr
 
 
+@pytest.mark.long
 def test_docker_stop_loses_no_request(images: str, trained: Trained) -> None:
     name = f"{images}-{uuid.uuid4().hex[:8]}"
     # With what would mislead a health check that takes the default port, or a proxy.

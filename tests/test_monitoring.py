@@ -98,6 +98,7 @@ def healths(url: str) -> list[str]:
     return [rule["health"] for rule in group["rules"]]
 
 
+@pytest.mark.long
 def test_prometheus_scrapes_the_real_service_and_the_dashboard_shows_it(
     trained: Trained, tmp_path: Path
 ) -> None:

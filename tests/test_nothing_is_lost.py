@@ -222,6 +222,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     assert "cannot be written" in line
 
 
+@pytest.mark.long
 def test_an_unsolved_run_goes_on_with_a_larger_budget(tmp_path: Path) -> None:
     options = ("--models", f"{tmp_path}/models", "--run-dir", f"{tmp_path}/run", "--json")
     finished = run("training", "train", *options, "--max-env-steps", "3000")

@@ -214,6 +214,7 @@ def schemathesis(folder: Path, url: str, *options: str) -> str:
     return finished.stdout
 
 
+@pytest.mark.long
 def test_schemathesis_finds_nothing(service: Service, tmp_path: Path) -> None:
     said = schemathesis(tmp_path, service.url, "--max-examples=15")
     assert re.search(r"Stateful.*API Links: +\d\d covered", said, re.DOTALL)

@@ -74,7 +74,7 @@ def train(*options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.long), 3])
 def test_what_is_collected_does_not_depend_on_the_actors(cluster: Cluster, count: int) -> None:
     with (
         closing(make_shares(COUNTDOWN, 5)) as alone,
@@ -83,6 +83,7 @@ def test_what_is_collected_does_not_depend_on_the_actors(cluster: Cluster, count
         assert_same(collected(alone, 5), collected(together, 5))
 
 
+@pytest.mark.long
 def test_an_evaluation_does_not_depend_on_the_actors(cluster: Cluster) -> None:
     def evaluations(workers: Workers | None) -> list[Evaluation]:
         rng = np.random.default_rng(2)
@@ -95,7 +96,10 @@ def test_an_evaluation_does_not_depend_on_the_actors(cluster: Cluster) -> None:
     assert evaluations(None) == evaluations(cluster.workers(2, storable=False))
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.cluster)])
+@pytest.mark.parametrize(
+    "kills",
+    [pytest.param(2, marks=pytest.mark.long), pytest.param(10, marks=pytest.mark.cluster)],
+)
 def test_what_is_collected_does_not_change_when_actors_are_killed(
     cluster: Cluster, capfd: pytest.CaptureFixture[str], kills: int
 ) -> None:
@@ -127,6 +131,7 @@ def test_what_is_collected_does_not_change_when_actors_are_killed(
     assert capfd.readouterr().err.count("its environments go on in another") == kills
 
 
+@pytest.mark.long
 def test_an_actor_that_dies_each_time_is_an_error_and_ends_the_others(cluster: Cluster) -> None:
     def end(*_: Any) -> None:
         os._exit(1)
@@ -208,6 +213,7 @@ def test_a_signal_stops_a_run_on_ray_and_leaves_no_process(tmp_path: Path) -> No
     assert list((tmp_path / "run" / "checkpoints").glob("*.index"))
 
 
+@pytest.mark.long
 def test_what_gymnasium_steps_itself_stays_in_this_process(tmp_path: Path) -> None:
     options = ["--max-env-steps", "2000", "--env-workers", "2"]
     ended = train(*options, "--models", str(tmp_path), "--run-dir", str(tmp_path / "run"))

@@ -75,7 +75,7 @@ def weights(trainer: Trainer, result: TrainingResult) -> list[np.ndarray]:
             },
             3,
         ),
-        (
+        pytest.param(
             "ppo",  # with all that normalisation adds to the state
             {
                 "normalize_observations": True,
@@ -85,6 +85,7 @@ def weights(trainer: Trainer, result: TrainingResult) -> list[np.ndarray]:
                 "evaluation_episodes": 5,
             },
             3,
+            marks=pytest.mark.long,
         ),
         (
             "notebook",  # its rollouts are whole episodes

@@ -116,7 +116,8 @@ def never_stopped(tmp_path_factory: pytest.TempPathFactory) -> NeverStopped:
     return NeverStopped(folder, outcome(folder, models))
 
 
-@pytest.mark.parametrize("parts", [1, pytest.param(3, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("parts", [1, 3])
 def test_sigkill_at_random_moments_changes_nothing(
     never_stopped: NeverStopped, tmp_path: Path, parts: int
 ) -> None:

@@ -83,7 +83,7 @@ def test_what_is_collected_does_not_depend_on_the_processes(workers: int) -> Non
         assert_same(collected(alone, 5), collected(together, 5))
 
 
-@pytest.mark.parametrize("deterministic", [True, False])
+@pytest.mark.parametrize("deterministic", [pytest.param(True, marks=pytest.mark.long), False])
 def test_an_evaluation_does_not_depend_on_the_processes(deterministic: bool) -> None:
     def evaluations(workers: int) -> list[Evaluation]:
         rng = np.random.default_rng(2)

@@ -135,6 +135,7 @@ def test_progress_goes_to_standard_error_in_plain_lines(tmp_path: Path) -> None:
     assert finished.stdout.startswith("solved\n")
 
 
+@pytest.mark.long
 def test_a_run_without_evaluations_still_shows_that_it_goes_on(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", *train(tmp_path), "--preset", "notebook"],

@@ -108,6 +108,7 @@ def test_a_signature_that_leaves_files_out_is_refused_and_loosens_no_later_check
         keys.require_signature(model_dir)
 
 
+@pytest.mark.long
 def test_any_trusted_key_will_do_until_it_is_removed(
     model_dir: Path, key: Key, other_key: Key, tmp_path: Path
 ) -> None:
@@ -139,6 +140,7 @@ def test_the_variable_sets_the_keys_too(
     assert finished.stdout == "refused: it is signed by a key that is not trusted\n"
 
 
+@pytest.mark.long
 def test_without_keys_a_signature_is_allowed_and_its_size_is_bounded(model_dir: Path) -> None:
     for content in (None, b"rubbish", b" " * 2**20):
         if content is not None:
@@ -187,6 +189,7 @@ def test_a_folder_without_keys_ends_every_command_in_one_line(
     assert not (signed.parent / "serve.json").exists()
 
 
+@pytest.mark.long
 def test_promote_and_rollback_refuse_what_is_not_signed_by_a_trusted_key(
     trained: Trained, model_dir: Path, key: Key, other_key: Key
 ) -> None:

@@ -292,6 +292,7 @@ def test_the_card_says_what_was_trained_and_how_good_it_is(trained: Trained) -> 
     assert card["versions"]["tensorflow"] == tf.__version__
 
 
+@pytest.mark.long
 def test_saved_model_cli_shows_both_signatures(trained: Trained) -> None:
     tool = Path(sys.executable).parent / "saved_model_cli"
     shown = subprocess.run(

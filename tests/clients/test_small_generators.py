@@ -6,10 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.clients.conftest import HERE, ask, run
 from tests.conftest import ROOT
 
 
+@pytest.mark.long
 def test_openapi_python_client(described: Path, url: str, expected: dict[str, Any]) -> None:
     program = str(Path(sys.executable).parent / "openapi-python-client")
     said = run(

@@ -65,6 +65,7 @@ def running(image: str, trained: Trained, *options: str) -> Iterator[Container]:
         docker("rm", "--force", name)
 
 
+@pytest.mark.long
 def test_where_memory_runs_out_a_worker_is_ended_and_replaced_not_the_service(
     image: str, trained: Trained, tell: Tell
 ) -> None:

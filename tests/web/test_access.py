@@ -105,7 +105,7 @@ def test_a_screen_reader_is_told_where_the_cart_is(service: Service, visit: Visi
     expect(stage).to_have_attribute("aria-label", re.compile("^Cart at .* step [1-9]"))
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.long)])
 @pytest.mark.parametrize("path", PAGES)
 def test_axe_finds_no_serious_violation(
     path: str, scheme: Literal["light", "dark"], service: Service, visit: Visit

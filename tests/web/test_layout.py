@@ -33,7 +33,10 @@ def boxes(page: Page, selector: str) -> list[Any]:
     return cast(list[Any], page.eval_on_selector_all(selector, script))
 
 
-@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
+@pytest.mark.parametrize(
+    "size",
+    [pytest.param(PHONE, id="phone"), pytest.param(DESKTOP, id="desktop", marks=pytest.mark.long)],
+)
 def test_no_control_moves_whatever_the_page_has_to_say(
     size: dict[str, int], service: Service, visit: Visit
 ) -> None:

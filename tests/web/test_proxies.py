@@ -96,7 +96,7 @@ def test_every_route_answers_behind_a_prefix(proxied: Proxied, prefix: str) -> N
     assert urllib3.request("GET", f"{url}/no/such").status == 404
 
 
-@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("prefix", ["", "/taken", pytest.param("/whole", marks=pytest.mark.long)])
 def test_pages_and_their_links_work_behind_a_prefix(
     proxied: Proxied, visit: Visit, prefix: str
 ) -> None:
