@@ -31,7 +31,7 @@ def batch(**changes: object) -> Batch:
     return Batch(**(fields | changes))
 
 
-LOGITS = tf.math.log([[0.75, 0.25], [0.75, 0.25]])
+LOGITS = tf.math.log([[0.75, 0.75], [0.25, 0.25]])  # [A, B]
 VALUES = tf.constant([2.0, 5.0])
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from training.config import TrainingConfig
-from training.model import ActorCritic, activation_function
+from training.model import ActorCritic, Dense, activation_function
 from training.types import FloatArray
 
 
@@ -46,16 +46,17 @@ def losses(config: TrainingConfig, logits: Any, values: Any, batch: Batch) -> Lo
 
     Args:
         config: which losses, and how they are reduced.
-        logits: `[B, A]` of the current weights.
+        logits: `[A, B]` of the current weights.
         values: `[B]` of the current weights.
         batch: tensors.
     """
     mean_weights = batch.valid / tf.maximum(tf.reduce_sum(batch.valid), 1.0)
     weights = mean_weights if config.reduction == "mean" else batch.valid
-    all_log_probs = tf.nn.log_softmax(logits)
+    shifted = logits - tf.reduce_max(logits, axis=0)
+    all_log_probs = shifted - tf.math.log(tf.reduce_sum(tf.exp(shifted), axis=0))
     # Not `tf.gather`: its gradient is a scatter, which is slower for a few actions.
-    taken = tf.one_hot(batch.actions, logits.shape[1])
-    log_probs = tf.reduce_sum(taken * all_log_probs, axis=-1)
+    taken = tf.one_hot(batch.actions, logits.shape[0], axis=0)
+    log_probs = tf.reduce_sum(taken * all_log_probs, axis=0)
     log_ratio = log_probs - batch.log_probs
     ratio = tf.exp(log_ratio)
     advantages = batch.advantages
@@ -75,7 +76,7 @@ def losses(config: TrainingConfig, logits: Any, values: Any, batch: Batch) -> Lo
     if config.value_loss == "huber":
         value_losses = tf.where(error <= 1.0, value_losses, error - 0.5)
 
-    entropy = -tf.reduce_sum(tf.exp(all_log_probs) * all_log_probs, axis=-1)
+    entropy = -tf.reduce_sum(tf.exp(all_log_probs) * all_log_probs, axis=0)
     return Losses(
         policy_loss=-tf.reduce_sum(weights * surrogate),
         value_loss=tf.reduce_sum(weights * value_losses),
@@ -239,8 +240,12 @@ def _step(
 ) -> Any:
     with tf.GradientTape() as tape:
         weights = unflatten(state.weights, shapes, tf)
-        logits, values = weights(minibatch.observations, activation_function(config.activation, tf))
-        minibatch_losses = losses(config, logits, values, minibatch)
+        logits, values = weights.forward(
+            tf.transpose(minibatch.observations),
+            activation_function(config.activation, tf),
+            _dense_of_columns,
+        )
+        minibatch_losses = losses(config, logits, values[0], minibatch)
         loss = (
             minibatch_losses.policy_loss
             + config.vf_coef * minibatch_losses.value_loss
@@ -248,9 +253,21 @@ def _step(
         )
     gradient = tape.gradient(loss, state.weights)
     if config.max_grad_norm is not None:
-        gradient = tf.clip_by_norm(gradient, config.max_grad_norm)
+        norm = tf.sqrt(tf.reduce_sum(tf.square(gradient)))
+        gradient *= config.max_grad_norm / tf.maximum(norm, config.max_grad_norm)
     _adam(state, gradient, learning_rate, config.adam_epsilon)
     return tf.stack(minibatch_losses)
+
+
+def _dense_of_columns(layer: Dense, inputs: Any) -> Any:
+    """Map `[inputs, B]` to `[outputs, B]`.
+
+    XLA multiplies small matrices faster when the longest side, the samples, is contiguous. With the
+    bias as the kernel's last row its gradient is part of a product, not a slow sum over samples.
+    """
+    kernel = tf.concat([layer.kernel, layer.bias[tf.newaxis]], axis=0)
+    with_ones = tf.concat([inputs, tf.ones_like(inputs[:1])], axis=0)
+    return tf.matmul(kernel, with_ones, transpose_a=True)
 
 
 def _adam(state: LearnerState, gradient: Any, learning_rate: Any, epsilon: float) -> None:

@@ -40,15 +40,23 @@ class ActorCritic(NamedTuple):
 
     def __call__(self, observations: Any, activation: Callable[[Any], Any]) -> tuple[Any, Any]:
         """Map observations `[B, O]` to action logits `[B, A]` and state values `[B]`."""
+        logits, values = self.forward(observations, activation, Dense.__call__)
+        return logits, values[..., 0]
+
+    def forward(
+        self,
+        observations: Any,
+        activation: Callable[[Any], Any],
+        dense: Callable[[Dense, Any], Any],
+    ) -> tuple[Any, Any]:
+        """What both heads make of observations; `dense` applies a layer to rows or to columns."""
         features = critic_features = observations
         for layer in self.hidden:
-            features = activation(layer(features))
+            features = activation(dense(layer, features))
         for layer in self.critic_hidden:
-            critic_features = activation(layer(critic_features))
-        return (
-            self.actor(features),
-            self.critic(critic_features if self.critic_hidden else features)[..., 0],
-        )
+            critic_features = activation(dense(layer, critic_features))
+        critic_inputs = critic_features if self.critic_hidden else features
+        return dense(self.actor, features), dense(self.critic, critic_inputs)
 
 
 def initialize(
@@ -140,7 +148,6 @@ def sample_actions(logits: FloatArray, uniforms: npt.NDArray[np.floating]) -> In
     Returns:
         Actions `[B]`.
     """
-    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    cumulative = np.cumsum(weights, axis=-1)
+    cumulative = np.exp(logits - logits.max(axis=-1, keepdims=True)).cumsum(axis=-1)
     actions: IntArray = (cumulative[:, :-1] <= uniforms[:, None] * cumulative[:, -1:]).sum(axis=-1)
     return actions

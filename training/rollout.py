@@ -71,11 +71,13 @@ def collect(
     merged = (np.concatenate(arrays, axis=1) for arrays in zip(*rows, strict=True))
     observations, actions, rewards, terminated, truncated, valid = merged
     ended = (terminated | truncated) & valid
-    returns, episode_returns = state.returns, []
-    for t in range(num_steps):
-        returns = returns + rewards[t] * valid[t]
-        episode_returns.extend(returns[ended[t]])
-        returns[ended[t]] = 0.0
+    counted, episode_returns = rewards * valid, []
+    returns = state.returns
+    for t, any_ended in enumerate(ended.any(axis=1).tolist()):
+        returns = returns + counted[t]
+        if any_ended:
+            episode_returns.extend(returns[ended[t]])
+            returns[ended[t]] = 0.0
     rollout = Rollout(
         observations, actions, rewards, terminated, truncated, valid, np.array(episode_returns)
     )
