@@ -193,6 +193,7 @@ def test_a_canary_that_cannot_answer_costs_no_answer_and_is_told(
     assert repository.loaded("cartpole") == loaded  # not loaded again at each look
 
 
+@pytest.mark.long
 def test_what_a_canary_is_can_be_asked_while_it_begins_and_ends(models: Path, load: Load) -> None:
     select(models, (4, 0.3))
     repository = load(models)

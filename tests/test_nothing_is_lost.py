@@ -243,6 +243,7 @@ def test_an_unsolved_run_goes_on_with_a_larger_budget(tmp_path: Path) -> None:
     assert "it is solved" in finished.stderr
 
 
+@pytest.mark.long
 def test_a_run_begins_with_the_weights_of_a_version(own: Path) -> None:
     options = ("--name", "plain", "--json", "--max-env-steps", "2000")
     finished = run(*training(own, "own:Plain-v0", *options))

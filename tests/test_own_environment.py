@@ -48,6 +48,7 @@ def test_the_card_has_all_that_it_takes_to_make_the_environment(version: Path) -
     assert (version / "assets.extra" / "episode.gif").exists()
 
 
+@pytest.mark.long
 def test_it_is_evaluated_and_drawn_only_where_its_module_is_allowed(
     version: Path, tmp_path: Path
 ) -> None:

@@ -143,6 +143,7 @@ def test_sigkill_at_random_moments_changes_nothing(
     assert outcome(folder, models) == never_stopped.outcome
 
 
+@pytest.mark.long
 def test_sigkill_while_exporting_leaves_one_whole_version(
     never_stopped: NeverStopped, tmp_path: Path
 ) -> None:

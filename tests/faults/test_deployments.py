@@ -157,6 +157,7 @@ def takes_connections(service: Service) -> bool:
     return True
 
 
+@pytest.mark.long
 def test_workers_end_with_their_master(models: Path, tmp_path: Path) -> None:
     # What the master cannot clean up goes with its own /dev/shm.
     within = with_mounts("mount -t tmpfs none /dev/shm")

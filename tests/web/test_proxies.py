@@ -96,7 +96,10 @@ def test_every_route_answers_behind_a_prefix(proxied: Proxied, prefix: str) -> N
     assert urllib3.request("GET", f"{url}/no/such").status == 404
 
 
-@pytest.mark.parametrize("prefix", ["", "/taken", pytest.param("/whole", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "prefix",
+    ["", *(pytest.param(prefix, marks=pytest.mark.long) for prefix in ("/taken", "/whole"))],
+)
 def test_pages_and_their_links_work_behind_a_prefix(
     proxied: Proxied, visit: Visit, prefix: str
 ) -> None:
