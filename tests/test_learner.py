@@ -1,6 +1,7 @@
 """Losses and the update step against values worked out by hand."""
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import tensorflow as tf
 from tests.runs import with_units
 from training.config import TrainingConfig
 from training.learner import Batch, Learner, Losses, losses
-from training.model import ActorCritic, initialize
+from training.model import ActorCritic, initialize, log_softmax
 from training.presets import PRESETS
 
 PPO = PRESETS["ppo"]
@@ -133,6 +134,31 @@ def test_the_global_norm_of_the_gradient_is_clipped() -> None:
     steps = tf.nest.map_structure(np.subtract, updated(config, tiny_samples()), before)
     norm = np.sqrt(sum(np.square(step).sum() for step in tf.nest.flatten(steps)))
     assert norm == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("trunk", ["shared", "separate"])
+def test_the_update_computes_what_the_policy_does_in_numpy(
+    trunk: Literal["shared", "separate"],
+) -> None:
+    config = dataclasses.replace(TINY, hidden_units=(5, 3), trunk=trunk)
+    rng = np.random.default_rng(3)
+    drawn = initialize(rng, 2, 2, config)
+    weights = tf.nest.map_structure(  # biases too
+        lambda array: rng.normal(size=array.shape).astype(np.float32), drawn
+    )
+    samples = tiny_samples()
+    logits, values = weights(samples.observations, np.tanh)
+    log_probs = log_softmax(logits)
+    taken = log_probs[np.arange(4), samples.actions]
+    measured = Learner(config, weights).update(samples._replace(log_probs=taken), 0.0, rng)
+    # all ratios are 1
+    assert measured.policy_loss == pytest.approx(-samples.advantages.mean(), rel=1e-5)
+    assert measured.approx_kl == pytest.approx(0, abs=1e-6)
+    assert measured.value_loss == pytest.approx(
+        (0.5 * (values - samples.returns) ** 2).mean(), rel=1e-5
+    )
+    entropy = -(np.exp(log_probs) * log_probs).sum(axis=1).mean()
+    assert measured.entropy == pytest.approx(entropy, rel=1e-5)
 
 
 def test_invalid_samples_have_no_effect_on_the_weights() -> None:

@@ -1,8 +1,8 @@
 """The actor-critic: hidden layers, shared or not, an actor head and a critic head.
 
-The forward pass is written once, with operators that NumPy and TensorFlow share. Collecting
-and evaluating run it on NumPy arrays, where a call costs microseconds; learning and the
-exported model run the same lines on TensorFlow variables.
+The network is written once. Collecting and evaluating run it on NumPy arrays, where a call costs
+microseconds, and the exported model runs the same lines on TensorFlow variables; learning brings
+its own way to apply a layer.
 """
 
 from collections.abc import Callable
