@@ -28,7 +28,7 @@ from serving.server.clock import Clock
 from serving.server.connection import LINGER_SECONDS, Connection, Limits
 from serving.server.gunicorn_adapter import WORKER_BOOT_ERROR
 from serving.server.parser import Head, Received
-from serving.server.pool import ConnectionPool
+from serving.server.pool import ConnectionPool, yield_cpu
 from serving.server.responses import call_wsgi, header_lines, serialize
 from serving.server.watchdog import Watchdog
 
@@ -42,11 +42,8 @@ logger = logging.getLogger(__name__)
 # A request of that many bytes, 1,500 rows of four numbers, takes about two milliseconds.
 INLINE_BYTES = 128 * 1024
 KEEP_ALIVE_SECONDS = 75.0
-BUSY_POLL_SECONDS = 0.0002
 
 Waiting = tuple[Connection, Received]
-
-yield_cpu = os.sched_yield if hasattr(os, "sched_yield") else partial(time.sleep, 0)
 
 
 class Worker(BaseWorker):
@@ -141,7 +138,7 @@ class Worker(BaseWorker):
     def _run_once(self, timeout: float) -> None:
         """Wait for something to do, and do all there is."""
         if self._was_busy:
-            self._busy_poll()
+            self._pool.busy_poll()
         self._pool.poll(0 if self._pool.ready else timeout)
         self._was_busy = bool(self._pool.ready)
         ready = 0
@@ -162,13 +159,6 @@ class Worker(BaseWorker):
             self._last_housekeeping = self._clock.now
             self.notify()
             self._pool.expire()
-
-    def _busy_poll(self) -> None:
-        """Look for the next request of the only client: to sleep and wake up takes longer."""
-        end = time.perf_counter() + BUSY_POLL_SECONDS
-        while len(self._pool) == 1 and not self._pool.ready and time.perf_counter() < end:
-            yield_cpu()
-            self._pool.poll(0)
 
     def _on_wake_up(self) -> None:
         with contextlib.suppress(BlockingIOError):
