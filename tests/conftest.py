@@ -66,6 +66,18 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.05)
 
 
+def pause(process: int) -> None:
+    """Stop a process (SIGSTOP), and wait until all its threads stand still."""
+    os.kill(process, signal.SIGSTOP)
+    threads = Path(f"/proc/{process}/task")
+    wait_until(
+        lambda: all(
+            (thread / "stat").read_text().rpartition(") ")[2].startswith("T")
+            for thread in threads.iterdir()
+        )
+    )
+
+
 @pytest.fixture(scope="session", autouse=True)
 def trials() -> Iterator[Trials]:
     """Made before any test runs TensorFlow in this process: after that nothing can be tried."""

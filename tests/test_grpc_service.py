@@ -22,7 +22,7 @@ from tritonclient.utils import InferenceServerException
 
 from serving.client import PolicyClient
 from tests.artefacts import publish
-from tests.conftest import Service, Trained, wait_until
+from tests.conftest import Service, Trained, pause, wait_until
 from tests.faults.test_stuck_requests import SENTINEL, get_stuck_at_sentinel
 from tests.rpc import OWN_CONNECTION, RpcService, infer_input, running_rpc
 from tests.test_act import ROW
@@ -136,7 +136,7 @@ def test_a_call_whose_deadline_has_passed_is_not_decided(trained: Trained, tmp_p
         triton = client(rpc)
         triton.infer("cartpole", [infer_input(ROWS)])
         (worker,) = (one for one in workers(rpc.http) if has_grpc(one))
-        os.kill(worker, signal.SIGSTOP)
+        pause(worker)
         try:
             with pytest.raises(InferenceServerException) as error:
                 triton.infer("cartpole", [infer_input(ROWS)], client_timeout=0.5)

@@ -10,7 +10,7 @@ import pytest
 
 from serving.client import PolicyClient
 from serving.server.balancing import DELAY_SECONDS, MAX_DELAY_SECONDS, ConnectionBalancer
-from tests.conftest import Service, Trained, running_service, wait_until
+from tests.conftest import Service, Trained, pause, running_service, wait_until
 from tests.faults.wire import HEALTH, Wire, children, client_ports
 
 WORKERS = 3
@@ -78,7 +78,7 @@ def test_a_worker_whose_clients_leave_gets_the_next_ones(service: Service) -> No
 def test_connections_are_taken_while_the_worker_with_the_fewest_is_stuck(service: Service) -> None:
     with ExitStack() as stack:
         stuck = children(service.process.pid)[0]
-        os.kill(stuck, signal.SIGSTOP)
+        pause(stuck)
         stack.callback(os.kill, stuck, signal.SIGCONT)
         assert connections_of_workers(service, connect(service, 20, stack))[0] == 0
 

@@ -12,7 +12,7 @@ import pytest
 
 from serving.client import PolicyClient
 from tests.artefacts import publish
-from tests.conftest import Service, Trained, run, running_service, wait_until
+from tests.conftest import Service, Trained, pause, run, running_service, wait_until
 from tests.faults.conftest import Tell
 from tests.faults.load import Load
 from tests.faults.mounts import with_mounts
@@ -64,8 +64,7 @@ def test_swaps_a_killed_worker_and_the_end_lose_nothing_but_what_that_worker_hel
         swap(7, "rollback")
         swap(5, "promote", "5")
         killed, _ = children(service.process.pid)
-        os.kill(killed, signal.SIGSTOP)
-        wait_until(lambda: state(killed) == "T")
+        pause(killed)
         held = client_ports(killed)
         os.kill(killed, signal.SIGKILL)
         wait_until(lambda: killed not in (now := children(service.process.pid)) and len(now) == 2)
@@ -167,10 +166,6 @@ def test_workers_end_with_their_master(models: Path, tmp_path: Path) -> None:
         service.process.kill()
         wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
         assert not takes_connections(service)
-
-
-def state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
 
 
 @pytest.mark.long

@@ -10,8 +10,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from tests.conftest import ROOT, Service, running_service, wait_until
-from tests.faults.test_deployments import state
+from tests.conftest import ROOT, Service, pause, running_service, wait_until
 from tests.faults.wire import children
 from tests.pull.sources import free_port, is_open
 from tests.tools import skip_outside_ci
@@ -110,8 +109,8 @@ class Replica:
                 os.kill(pid, how)
 
     def pause(self) -> None:
-        self.send(signal.SIGSTOP)
-        wait_until(lambda: all(state(pid) == "T" for pid in self.processes()))
+        for pid in self.processes():
+            pause(pid)
 
     def kill(self) -> None:
         """End every process at once, as where a machine loses its power."""
