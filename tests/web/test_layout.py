@@ -104,6 +104,7 @@ def test_every_page_has_the_same_header_in_the_same_place(
         expect(page).to_have_url(f"{service.url}/{path}")
         expect(page.locator("nav [aria-current=page]")).to_have_text(link)
         expect(page.locator("#served-model")).to_have_text("cartpole version 1")
+        page.wait_for_load_state()  # with all its styles
         places.append(boxes(page, "header, header nav a, .brand, #served-model"))
     assert len(places[0]) == 6
     assert places[0] == places[1] == places[2]
