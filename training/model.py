@@ -49,7 +49,10 @@ class ActorCritic(NamedTuple):
         activation: Callable[[Any], Any],
         dense: Callable[[Dense, Any], Any],
     ) -> tuple[Any, Any]:
-        """What both heads make of observations; `dense` applies a layer to rows or to columns."""
+        """The outputs of the actor, `[B, A]`, and of the critic, `[B, 1]`, from `[B, O]`.
+
+        All are transposed where `dense`, which applies a layer, takes samples in columns.
+        """
         features = critic_features = observations
         for layer in self.hidden:
             features = activation(dense(layer, features))

@@ -171,6 +171,8 @@ async function run() {
 
 async function start() {
   link = readLink(location.search);
+  first = new ServedVersion(client, link.model);
+  reset(); // before anything is awaited: what the user does meanwhile is kept
   report = await modelAndCard();
   if (!report.policy.environment.startsWith("CartPole-")) {
     location.replace(find("card-link").href);
@@ -178,14 +180,12 @@ async function start() {
   }
   offerVersions(report);
   reportInterval.take();
-  if (link.model !== null) first = new ServedVersion(client, link.model);
   if (link.replay !== null) {
     const loaded = showReplay(report, link.replay);
     if (loaded === undefined) return;
     first = new PinnedVersion(client, report.name, loaded);
+    reset();
   }
-  // Otherwise the cart may have been pushed already.
-  if (link.model !== null || link.replay !== null) reset();
   await run();
 }
 

@@ -11,7 +11,7 @@ import pytest
 
 from serving.client import PolicyClient
 from tests.artefacts import publish
-from tests.conftest import ROOT, Service, Trained, running_service, wait_until
+from tests.conftest import ROOT, Service, Trained, pause, running_service, wait_until
 from tests.faults.conftest import Tell
 from tests.faults.load import Load
 from tests.faults.mounts import with_mounts
@@ -25,11 +25,11 @@ def models(trained: Trained, tmp_path: Path) -> Path:
     return shutil.copytree(trained.models, tmp_path / "models")
 
 
-def pause(service: Service, seconds: float) -> None:
+def pause_all(service: Service, seconds: float) -> None:
     """Stop every process of a service for a while, as `docker pause` does."""
     processes = [service.process.pid, *children(service.process.pid)]
     for pid in processes:
-        os.kill(pid, signal.SIGSTOP)
+        pause(pid)
     time.sleep(seconds)
     for pid in reversed(processes):
         os.kill(pid, signal.SIGCONT)
@@ -98,7 +98,7 @@ def test_a_pause_is_not_counted_against_a_request(models: Path, tmp_path: Path) 
             half.send(request[:50])
             time.sleep(0.3)
             whole.send(request)
-            pause(service, 8)
+            pause_all(service, 8)
             assert whole.answer().status == 200
             assert half.ask(request[50:]).status == 200
         assert children(service.process.pid) == workers
@@ -111,7 +111,7 @@ def test_a_pause_is_not_counted_against_a_worker(models: Path, tmp_path: Path) -
     with running_service(models, tmp_path / "log", *options) as service:
         PolicyClient(service.url).wait_until_ready(60)
         workers = children(service.process.pid)
-        pause(service, 35)
+        pause_all(service, 35)
         with Wire(service.url) as wire:
             assert wire.ask(post()).status == 200
         time.sleep(3)

@@ -120,11 +120,14 @@ def test_a_push_changes_the_state(still: Page, button: str, readout: str, condit
     assert abs(number(still, "cart-position")) <= 0.05
 
 
-def test_a_push_before_the_service_has_named_its_model_is_not_lost(still: Page) -> None:
+@pytest.mark.parametrize("link", ["", "?model=cartpole"])
+def test_a_push_before_the_service_has_named_its_model_is_not_lost(
+    still: Page, service: Service, link: str
+) -> None:
     asked: list[Route] = []
     still.route("**/models", lambda route: asked.append(route))
     with still.expect_request("**/models"):
-        still.reload()
+        still.goto(f"{service.url}/{link}")
     still.get_by_role("button", name="Push cart right").click()
     wait_for(still, "cart-velocity", "n > 0.2")
     asked[0].continue_()

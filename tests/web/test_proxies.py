@@ -98,7 +98,7 @@ def test_every_route_answers_behind_a_prefix(proxied: Proxied, prefix: str) -> N
 
 @pytest.mark.parametrize(
     "prefix",
-    ["", *(pytest.param(prefix, marks=pytest.mark.long) for prefix in ("/taken", "/whole"))],
+    ["", *(pytest.param(prefix, marks=pytest.mark.long) for prefix in PREFIXES[1:])],
 )
 def test_pages_and_their_links_work_behind_a_prefix(
     proxied: Proxied, visit: Visit, prefix: str
