@@ -39,6 +39,7 @@ if __name__ == "__main__":  # sys.path[0] of a script is its folder, not the pro
 
 from benchmarks.common import RESULTS, ROOT, median_and_range, peer_python, table, write_csv
 from benchmarks.training_report import LABELS, Run, plot, ratios, report
+from training.libraries import VARIABLES
 
 CARTPOLE = "CartPole-v1"
 PRESET_OF_ENV = {CARTPOLE: "ppo", "Acrobot-v1": "acrobot", "LunarLander-v3": "lunarlander"}
@@ -58,14 +59,8 @@ def run_json(*command: str | Path, env: dict[str, str] | None = None) -> dict[st
 
 
 def run_ours(*arguments: str) -> dict[str, Any]:
-    """Run `ours_contender.py` with the libraries configured as in `training.cli`."""
-    settings = {
-        "OPENBLAS_NUM_THREADS": "1",
-        "TF_CPP_MIN_LOG_LEVEL": "2",
-        "TF_ENABLE_ONEDNN_OPTS": "0",
-        "TF_USE_LEGACY_KERAS": "1",
-    }
-    env = settings | os.environ
+    """Run `ours_contender.py` with the libraries set up as in the training commands."""
+    env = VARIABLES | os.environ
     return run_json(sys.executable, "-m", "benchmarks.ours_contender", *arguments, env=env)
 
 

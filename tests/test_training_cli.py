@@ -83,7 +83,7 @@ def test_a_run_that_cannot_be_resumed_is_a_mistake(tmp_path: Path) -> None:
     (folder / "checkpoints" / "update-7.index").write_bytes(b"half")
     finished = run("training", "train", *resume(folder))
     assert finished.returncode == 2
-    started, error = finished.stderr.splitlines()
+    started, *_, error = finished.stderr.splitlines()  # on a slow machine with progress between
     assert started == f"training in {folder}"
     assert error.startswith("Error: ")
     assert "cannot be restored" in error

@@ -1,7 +1,6 @@
 """The command line: its commands, and mistakes as one clear line."""
 
 import logging
-import os
 import signal
 import sys
 
@@ -9,6 +8,7 @@ import click
 
 import training
 from training.commands import benchmark, evaluate, render, sign
+from training.libraries import configure
 from training.train_command import train
 from training.tune_command import tune
 
@@ -26,18 +26,8 @@ from training.tune_command import tune
 )
 def commands() -> None:
     """Learn a policy on a Gymnasium environment and export it for serving."""
-    # Before TensorFlow is imported. We use no Keras: choosing the legacy one, which is not
-    # installed, skips the import of Keras 3, a fifth of TensorFlow's start-up.
-    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    # Before NumPy is imported. Small matrices gain little from threads, which would wait actively
-    # for each other on cores that other processes need.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Silence the banners and notices of these libraries.
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    configure()
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # no notices
 
 
 for command in (train, evaluate, render, benchmark, tune, sign):

@@ -21,6 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from training import ray_probe
 from training.config import Environment
 from training.errors import TrainingError, first_line
+from training.libraries import VARIABLES
 from training.ray_shares import RayShares
 from training.shares import Maker, WorkerError
 
@@ -28,14 +29,6 @@ SECONDS_TO_CONNECT = 5
 SECONDS_TO_PROBE = 60
 MAX_RETRIES = 5  # of a task whose process or node is lost
 OBJECT_STORE_BYTES = 512 * 1024**2  # of a local cluster: weights and rollouts are small
-# As `training.cli` has set them, before NumPy and TensorFlow are imported.
-INHERITED = (
-    "OPENBLAS_NUM_THREADS",
-    "SDL_VIDEODRIVER",
-    "TF_CPP_MIN_LOG_LEVEL",
-    "TF_ENABLE_ONEDNN_OPTS",
-    "TF_USE_LEGACY_KERAS",
-)
 # HTTP/2's connection preface with an empty SETTINGS frame, and the type of the frame that a
 # server answers with (RFC 9113, sections 3.4 and 6.5).
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
@@ -129,7 +122,7 @@ def connect(address: str) -> Iterator[Cluster]:
     local = address == "local"
     if not local:
         _require_server(address)
-    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    inherited = {name: os.environ[name] for name in VARIABLES if name in os.environ}
     handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
