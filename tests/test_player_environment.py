@@ -1,8 +1,5 @@
 """The environment of a policy card, as the demo player makes it."""
 
-import copy
-import json
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,111 +9,7 @@ import gymnasium as gym
 import pytest
 
 from serving.demo.environment import Environment, UnplayableError, make, printable
-from tests.artefacts import edit_card, publish
-from tests.conftest import ENVIRONMENT, ROOT, Service, Trained, run, running_service
-
-# A package of somebody else. Its environment is as the cartpole policy needs it, 4 numbers and 2
-# actions, but nested and with actions from 1; its reward is an option.
-CODE = '''
-import gymnasium as gym
-import numpy as np
-from gymnasium.spaces import Box, Dict, Discrete
-
-print("whatever a package prints when it is imported")
-
-
-class Grid(gym.Env):
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 2}
-    observation_space = Dict({"cell": Discrete(2), "place": Box(-1, 1, (2,), np.float64)})
-    action_space = Discrete(2, start=1)
-
-    def __init__(self, reward=1.0, picture=True, fails_in=None, render_mode=None):
-        self.reward, self.picture, self.render_mode = reward, picture, render_mode
-        self.fails_in = fails_in
-        self._observed("__init__")
-
-    def _observed(self, where):
-        if self.fails_in == where:
-            raise KeyError("something\\nin two lines")
-        return {"cell": 1, "place": np.array([0.25, -0.5])}
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        return self._observed("reset"), {}
-
-    def step(self, action):
-        assert action in (1, 2), action
-        return self._observed("step"), self.reward, False, False, {}
-
-    def render(self):
-        return np.full((20, 30, 3), 7, np.uint8) if self.picture else None
-
-    def close(self):
-        self._observed("close")
-
-
-class Plain(Grid):
-    """Has never heard of rendering."""
-
-    metadata = {}
-
-    def __init__(self):
-        super().__init__()
-
-
-class Endless(Grid):
-    observation_space = gym.spaces.Sequence(Discrete(2))
-
-
-class Continuous(Grid):
-    action_space = Box(-1, 1, (2,))
-
-
-for kind in (Grid, Plain, Endless, Continuous):
-    gym.register(f"{kind.__name__}-v0", kind)
-
-
-class Twice(gym.RewardWrapper):
-    def reward(self, reward):
-        return 2 * reward
-
-
-class Plus(gym.RewardWrapper):
-    def reward(self, reward):
-        return reward + 1
-
-
-def broken(env):
-    raise RuntimeError("no wrapper today")
-
-
-def nothing(env):
-    return None
-
-
-number = 3
-'''
-PACKAGES = {
-    "somebodys/__init__.py": "",
-    "somebodys/envs.py": CODE,
-    "somebodys/ends.py": "raise SystemExit(0)",
-    "somebodys/broken.py": "1 / 0",
-    "somebodys/incomplete.py": "import a_package_that_is_not_here",
-}
-CARD: dict[str, Any] = {
-    "environment": "somebodys.envs:Grid-v0",
-    "environment_options": {"kwargs": {}, "max_episode_steps": 3, "wrappers": []},
-    "observations": {"names": ["a", "b", "c", "d"]},
-    "actions": {"names": ["left", "right"], "start": 1},
-}
-CARTPOLE: dict[str, Any] = {**CARD, "environment": "CartPole-v1", "actions": {"names": ["a", "b"]}}
-del CARTPOLE["environment_options"]
-
-
-def write_packages(folder: Path) -> None:
-    for name, code in PACKAGES.items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(code)
+from tests.somebodys import CARD, CARTPOLE, PACKAGES, card_with, write_packages
 
 
 @pytest.fixture
@@ -131,13 +24,6 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in set(sys.modules) - loaded:
         if name.startswith("somebodys"):
             del sys.modules[name]
-
-
-def card_with(section: str | None = None, **changes: Any) -> dict[str, Any]:
-    """The card with changes in a section or at its top."""
-    card = copy.deepcopy(CARD)
-    (card if section is None else card[section]).update(changes)
-    return card
 
 
 def made(card: dict[str, Any], *, rendered: bool = False) -> Environment:
@@ -366,79 +252,3 @@ def test_an_environment_that_cannot_be_rendered_says_so_where_that_is_wanted() -
 
 def test_a_text_of_a_card_cannot_steer_a_terminal() -> None:
     assert printable("go\x1b[2J\nleft\r\x07  \u202e now") == "go [2J left now"
-
-
-@pytest.fixture(scope="module")
-def foreign(
-    trained: Trained, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Service, Path]]:
-    """A service whose card names somebody's environment and wrapper, and where that code is."""
-    folder = tmp_path_factory.mktemp("foreign")
-    (folder / "models" / "cartpole").mkdir(parents=True)
-    (folder / "code").mkdir()
-    write_packages(folder / "code")
-    changes = card_with("environment_options", wrappers=["somebodys.envs:Twice"])
-
-    def change(card: dict[str, Any]) -> None:
-        card["environment"] = changes["environment"]
-        card["environment_options"] = changes["environment_options"]
-        card["actions"].update(changes["actions"])
-
-    publish(
-        trained.model_dir,
-        folder / "models" / "cartpole" / "1",
-        lambda model_dir: edit_card(model_dir, change),
-    )
-    options = ("--workers", "1")
-    with running_service(folder / "models", folder / "log", *options) as service:
-        yield service, folder / "code"
-
-
-@pytest.fixture
-def url(foreign: tuple[Service, Path], monkeypatch: pytest.MonkeyPatch) -> str:
-    service, code = foreign
-    monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", f"{ROOT}:{code}")
-    return service.url
-
-
-def test_play_plays_somebodys_environment_once_its_code_is_allowed(url: str) -> None:
-    play = ("serving", "play", "--url", url, "--wait", "60", "--episodes", "2", "--json")
-    refused = run(*play)
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr.startswith("Error: the policy card names code")
-    assert refused.stderr.endswith("--allow-module somebodys.envs\n")
-    assert refused.stderr.count("\n") == 1
-    allowed = run(*play, "--allow-module", "another", "--allow-module", "somebodys")
-    assert allowed.returncode == 0, allowed.stderr
-    result = json.loads(allowed.stdout)
-    assert result["environment"] == "somebodys.envs:Grid-v0"
-    # Three steps, whose reward the wrapper doubles.
-    assert [episode["episode_return"] for episode in result["episodes"]] == [6.0, 6.0]
-
-
-def test_play_shows_and_records_somebodys_environment(url: str, tmp_path: Path) -> None:
-    finished = run(
-        *("serving", "play", "--url", url, "--wait", "60", "--episodes", "1"),
-        *("--allow-module", "somebodys.envs", "--render", "text"),
-        *("--record", str(tmp_path / "episode.gif")),
-    )
-    assert finished.returncode == 0, finished.stderr
-    printed, *lines = finished.stderr.splitlines()
-    assert printed == "whatever a package prints when it is imported"
-    # Two steps per second, of which each is half a second.
-    assert [line[:19] for line in lines] == [f"episode 1  step   {step}" for step in range(4)]
-    assert re.fullmatch(r"  action (left|right)  return 6  value -?\d+\.\d", lines[3][19:])
-    assert (tmp_path / "episode.gif").stat().st_size > 0
-
-
-def test_play_says_where_a_missing_module_has_to_be(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", str(ROOT))
-    finished = run(
-        *("serving", "play", "--url", url, "--wait", "60", "--allow-module", "somebodys")
-    )
-    assert (finished.returncode, finished.stdout) == (2, "")
-    assert finished.stderr == (
-        "Error: somebodys.envs cannot be imported: somebodys must be installed or on PYTHONPATH\n"
-    )

@@ -1,7 +1,6 @@
 """The shadow: compared with the served version, at no cost that a client can see."""
 
 import json
-import math
 import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -15,9 +14,8 @@ import urllib3
 from serving.client import PolicyClient
 from serving.metrics import Metrics
 from serving.policy.decide import DecisionRequest, SamplingSpec, decide_many
-from serving.policy.observations import Ranges
 from serving.policy.outputs import PolicyOutputs
-from serving.record.comparison import BINS, compare
+from serving.record.comparison import BINS
 from serving.record.shadow import MAX_ROWS, PUT_OFF_SECONDS, Shadows
 from serving.registry.repository import Repository
 from serving.registry.selection import Selection, write_selection
@@ -35,43 +33,6 @@ from tests.test_promotion import (
     say,
     selected,
 )
-
-
-def ranges_of(low: list[float], high: list[float]) -> Ranges:
-    return Ranges(["x", "y"][: len(low)], np.array(low, np.float32), np.array(high, np.float32))
-
-
-def outputs(logits: list[list[float]], values: list[float]) -> PolicyOutputs:
-    array = np.array(logits, np.float32)
-    odds = np.exp(array)
-    greedy = array.argmax(axis=1)
-    zeros = np.zeros(len(values), np.float32)
-    probabilities = odds / odds.sum(axis=1, keepdims=True)
-    return PolicyOutputs(array, probabilities, greedy, greedy, zeros, np.array(values, np.float32))
-
-
-def test_a_comparison_worked_out_by_hand() -> None:
-    observations = np.array([[-9, 0], [-0.95, 5], [0.99, 10], [9, 99]], np.float32)
-    even, three_to_one = [0.0, 0.0], [math.log(3), 0.0]
-    served = outputs([even, three_to_one, three_to_one, [0.0, 1.0]], [1, 2, 3, 4])
-    shadow = outputs([three_to_one, even, three_to_one, [1.0, 0.0]], [2, 1, 3, 6])
-    table = compare(observations, served, shadow, ranges_of([-1, 0], [1, 10]))
-    # KL of (1/2, 1/2) from (3/4, 1/4), the contrary, and of softmax(0, 1) from softmax(1, 0)
-    kl_nats = 0.5 * math.log(4 / 3) + 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
-    kl_nats += math.tanh(0.5)
-    sums = table.sums
-    assert (sums.decisions, sums.agreements, sums.skipped, sums.failures) == (4, 3, 0, 0)
-    assert sums.kl_nats == pytest.approx(kl_nats, rel=1e-6)
-    assert (sums.value_difference, sums.absolute_value_difference) == (2, 4)
-    assert table.decisions.tolist() == [[2, *[0] * 8, 2], [1, 0, 0, 0, 0, 1, 0, 0, 0, 2]]
-    assert table.disagreements.tolist() == [[0] * 9 + [1]] * 2
-
-
-def test_a_number_that_never_varied_in_training_has_a_bin_at_each_end() -> None:
-    ranges = ranges_of([1], [1])
-    observations = np.array([[0], [1], [2]], np.float32)
-    one = outputs([[0.0, 1.0]] * 3, [0] * 3)
-    assert compare(observations, one, one, ranges).decisions.tolist() == [[2, *[0] * 8, 1]]
 
 
 @pytest.fixture
