@@ -58,7 +58,7 @@ class NoOwner:
     def admit(self, _head: object) -> None:
         """Every head is welcome."""
 
-    def refusal(self, error: Exception, _head: object) -> bytes:
+    def refusal(self, error: Exception, _head: object, _peer: str) -> bytes:
         """There are none."""
         raise error
 

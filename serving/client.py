@@ -36,6 +36,12 @@ class ServiceError(Exception):
 
 Answer = TypeVar("Answer")
 
+# POST /act is idempotent, so a retry is safe.
+_RETRIES = urllib3.Retry(
+    3, backoff_factor=0.1, status_forcelist=[503], allowed_methods=None, raise_on_status=False
+)
+_NO_RETRY = urllib3.Retry(0)
+
 
 class _Actions(msgspec.Struct):
     start: Annotated[int, msgspec.Meta(ge=-MAX_SEED, le=MAX_SEED)] = 0
@@ -48,6 +54,10 @@ class _Card(msgspec.Struct):
 class _Served(msgspec.Struct):
     version: int | None
     policy: _Card | None
+
+
+class _WithCard(msgspec.Struct):
+    policy: msgspec.Raw
 
 
 @dataclass
@@ -68,16 +78,7 @@ class PolicyClient:
             if not re.fullmatch(r"[\x21-\x7e]+", self.api_key):
                 raise ServiceError("an API key has only visible ASCII characters")
             headers["Authorization"] = f"Bearer {self.api_key}"
-        # POST /act is idempotent, so a retry is safe.
-        self._retries = urllib3.Retry(
-            3,
-            backoff_factor=0.1,
-            status_forcelist=[503],
-            allowed_methods=None,
-            raise_on_status=False,
-        )
-        self._pool = urllib3.PoolManager(headers=headers, timeout=urllib3.Timeout(self.timeout))
-
+        self._pool = urllib3.PoolManager(headers=headers)
         self._starts: dict[ModelVersion, int] = {}
 
     def __enter__(self) -> Self:
@@ -147,7 +148,8 @@ class PolicyClient:
             step=step,
             ended=UNSET if ended is None else ended,
         )
-        return self._request("/feedback", FeedbackResponse, msgspec.json.encode(given))
+        encoded = msgspec.json.encode(given, enc_hook=_to_builtin)
+        return self._request("/feedback", FeedbackResponse, encoded)
 
     def environment_actions(self, response: ActResponse) -> npt.NDArray[np.int64]:
         """The actions of an answer as the environment numbers them, which need not be from 0.
@@ -172,9 +174,9 @@ class PolicyClient:
         A ServiceError if it serves no version.
         """
         name = self.models().models[0].name if model is None else model
-        served = self._request(_path_of(name), msgspec.Raw)
+        served = self._request(_path_of(name), _WithCard)
         # Not by msgspec, which has no numbers beyond 64 bits.
-        card: dict[str, Any] | None = json.loads(bytes(served))["policy"]
+        card: dict[str, Any] | None = json.loads(bytes(served.policy))
         if card is None:
             raise ServiceError(f"{self.url} serves no version of {name} yet")
         return card
@@ -187,8 +189,10 @@ class PolicyClient:
         """Return as soon as the service is ready; a ServiceError says why it was not in time."""
         deadline = time.monotonic() + seconds
         while True:
+            # Of an attempt; urllib3 takes no 0.
+            timeout = min(self.timeout, max(0.1, deadline - time.monotonic()))
             try:
-                self._request("/health/ready", Health, retry=False)
+                self._request("/health/ready", Health, retries=_NO_RETRY, timeout=timeout)
                 return
             except ServiceError:
                 if time.monotonic() >= deadline:
@@ -211,28 +215,28 @@ class PolicyClient:
             time.sleep(0.1)
 
     def _request(
-        self, path: str, answer: type[Answer], body: bytes | None = None, *, retry: bool = True
+        self, path: str, answer: type[Answer], body: bytes | None = None, **options: Any
     ) -> Answer:
-        method = "GET" if body is None else "POST"
-        retries = self._retries if retry else urllib3.Retry(0)
+        method, url = "GET" if body is None else "POST", self.url.rstrip("/") + path
         try:
             response = self._pool.request(
-                method, self.url.rstrip("/") + path, body=body, retries=retries
+                method, url, body=body, **{"retries": _RETRIES, "timeout": self.timeout, **options}
             )
-        except urllib3.exceptions.HTTPError as error:
+        except (urllib3.exceptions.HTTPError, ValueError) as error:  # the latter: a redirect
             reason = getattr(error, "reason", None) or error
             raise ServiceError(f"{self.url} does not answer: {reason}") from error
         try:
             if response.status in (200, 202):
                 return msgspec.json.decode(response.data, type=answer)
             detail = msgspec.json.decode(response.data, type=Problem).detail
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             detail = f"this is not an answer of the policy service, {path} is not there"
         raise ServiceError(f"{self.url}: {response.status} {detail}", response.status)
 
 
 def _path_of(model: str) -> str:
-    return f"/models/{quote(model, safe='')}"
+    # urllib3 would resolve a name of dots, as a path relative to the one before.
+    return "/models/" + quote(model, safe="").replace(".", "%2E")
 
 
 def _to_builtin(value: Any) -> Any:

@@ -179,7 +179,7 @@ class Comparison(msgspec.Struct, frozen=True):
 class ModelsReport(msgspec.Struct, frozen=True):
     """Every model of the service, the default first."""
 
-    models: list[ModelReport]
+    models: Annotated[list[ModelReport], Meta(min_length=1)]
 
 
 class ModelCard(ModelReport, frozen=True):

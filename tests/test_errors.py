@@ -149,6 +149,40 @@ def test_a_packed_body_is_unpacked(service: Service) -> None:
         assert response.json() == act(service, observations=[ROW], seed=7)
 
 
+def test_a_name_of_any_letters_is_told_as_it_was_asked_for(service: Service) -> None:
+    for method, path in (("POST", "/models/%C3%A9/act"), ("GET", "/models/%C3%A9")):
+        body = {"observations": [ROW]}
+        answer = urllib3.request(method, service.url + path, json=body, retries=False)
+        assert "'é'" in expect_problem(answer, 404)["detail"]
+
+
+def test_a_doubled_slash_is_another_path(service: Service) -> None:
+    answer = urllib3.request("GET", f"{service.url}/models//cartpole", redirect=False)
+    assert answer.status == 404  # no redirect, which would leave TLS and the root path
+
+
+def test_members_may_end_anywhere(service: Service) -> None:
+    body = json.dumps({"observations": [ROW], "seed": 7}).encode()
+    wanted = act(service, observations=[ROW], seed=7)
+    empty, whole = gzip.compress(b"", mtime=0), gzip.compress(body, mtime=0)
+    # Around 4 KiB, which are unpacked at a time.
+    for count in range(4096 // len(empty) - len(whole) // len(empty) - 2, 4096 // len(empty) + 2):
+        packed = empty * count + whole
+        assert post_encoded(service, packed, "gzip").json() == wanted
+        assert post_encoded(service, packed + empty, "gzip").json() == wanted
+        expect_problem(post_encoded(service, packed[:-1], "gzip"), 400)
+        expect_problem(post_encoded(service, packed + b"x", "gzip"), 400)
+        expect_problem(post_encoded(service, empty * count, "gzip"), 400)  # not JSON
+
+
+@pytest.mark.long
+def test_as_many_members_as_a_body_can_have_are_unpacked_in_time(service: Service) -> None:
+    packed = gzip.compress(b"", mtime=0) * 800_000  # 16 MB
+    body = json.dumps({"observations": [ROW], "seed": 7}).encode()
+    response = post_encoded(service, packed + gzip.compress(body), "gzip")
+    assert response.json() == act(service, observations=[ROW], seed=7)
+
+
 def test_a_coding_that_is_not_understood_gets_those_that_are(service: Service) -> None:
     response = post_encoded(service, b"{}", "br")
     assert response.status == 415

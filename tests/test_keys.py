@@ -1,6 +1,7 @@
 """API keys: who gets in, who does not, and where a key never shows."""
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -46,7 +47,11 @@ def guarded(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """A service with keys from both places that logs every request."""
     folder = tmp_path_factory.mktemp("guarded")
     (folder / "keys").write_text(f"\n  {IN_FILE[0]}\r\n\n{IN_FILE[1]}")
-    options = ("--api-keys-file", str(folder / "keys"), "--log-requests", "all")
+    options = (
+        *("--api-keys-file", str(folder / "keys")),
+        *("--log-requests", "all", "--log-format", "json"),
+        *("--trusted-proxies", "127.0.0.1"),
+    )
     with contextlib.ExitStack() as stack:
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(ENVIRONMENT, "SERVING_API_KEYS", ", ".join(IN_VARIABLE))
@@ -113,6 +118,29 @@ def test_bytes_that_are_no_text_are_401_and_the_service_goes_on(guarded: Service
         head = b"GET /models HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: "
         assert first_line(guarded, head + value + b"\r\n\r\n").startswith(b"HTTP/1.1 401 ")
     assert act(guarded, f"Bearer {IN_FILE[0]}").status == 200
+
+
+def test_a_refusal_before_the_body_is_logged_with_its_client_and_trace(guarded: Service) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    address = urlsplit(guarded.url)
+    with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
+        connection.sendall(
+            b"POST /act HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nX-Request-ID: early\r\n"
+            b"X-Forwarded-For: 203.0.113.9\r\n"
+            b"traceparent: 00-%b-00f067aa0ba902b7-01\r\n\r\n" % trace.encode()
+        )
+        answer = connection.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert f"\r\ntraceparent: 00-{trace}-".encode() in answer
+
+    def logged() -> list[dict[str, str]]:
+        lines = [json.loads(line) for line in guarded.log.read_text().splitlines()]
+        return [line for line in lines if line.get("request_id") == "early"]
+
+    wait_until(lambda: bool(logged()))
+    (line,) = logged()
+    assert line["remote"] == "203.0.113.9"
+    assert line["traceparent"].startswith(f"00-{trace}-")
 
 
 def rules() -> list[Rule]:

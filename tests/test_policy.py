@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from serving.policy.artefact import ArtefactError, read
+from serving.policy.outputs import PolicyOutputs
 from serving.policy.savedmodel import Policy
 from serving.policy.tensorflow_adapter import SavedModel
 from tests.artefacts import edit_card, edit_golden, reseal
@@ -31,6 +32,21 @@ def model_dir(trained: Trained, tmp_path: Path) -> Path:
 def test_a_version_is_named_by_its_folder(model_dir: Path) -> None:
     identity = {"name": "cartpole", "version": 3, "digest": "0" * 12}
     assert load(model_dir).identity() == identity
+
+
+def test_the_numbers_of_a_row_do_not_depend_on_the_rows_beside_it(model_dir: Path) -> None:
+    policy, count = load(model_dir), 20_011
+    rng = np.random.default_rng(0)
+    rows = rng.uniform(-0.2, 0.2, (count, 4)).astype(np.float32)
+    uniforms, deterministic = rng.random(count, np.float32), rng.random(count) < 0.5
+    whole = policy.act(rows, uniforms, deterministic)
+    for size in [*range(1, 130), *rng.integers(130, count, 30).tolist()]:
+        start = int(rng.integers(count - size))
+        some = slice(start, start + size)
+        part = policy.act(rows[some], uniforms[some], deterministic[some])
+        for name in PolicyOutputs._fields:
+            output, wanted = getattr(part, name), getattr(whole, name)[some]
+            assert np.array_equal(output, wanted), (name, size, start)
 
 
 def shift_first_value(golden: dict[str, Any]) -> None:

@@ -51,6 +51,7 @@ def test_every_answer_has_the_security_headers(service: Service, rule: Rule) -> 
             assert answer.headers["X-Content-Type-Options"] == "nosniff"
             assert answer.headers["Cache-Control"] in ("no-store", "no-cache")
             assert answer.headers["X-Request-ID"]
+            assert len(answer.headers.getlist("Date")) == 1  # (RFC 9110, section 5.3)
             if answer.headers.get("Content-Type", "").startswith("text/html"):
                 policy = answer.headers["Content-Security-Policy"]
                 assert "default-src 'none'" in policy

@@ -70,6 +70,7 @@ def create_api(
     models = InferenceModels(repository, settings, metrics.statistics)
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    app.url_map.merge_slashes = False  # with a redirect to an absolute address
     app.url_map.converters.update(CONVERTERS)
     register_error_handlers(app)
     exchange.register(app)

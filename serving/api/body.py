@@ -29,6 +29,7 @@ T = TypeVar("T")
 # zlib's window sizes: 16 more reads gzip (RFC 1952), else zlib, which HTTP calls deflate.
 _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 _PIECE_BYTES = 1024 * 1024
+_PACKED_BYTES = 4 * 1024
 LARGE_BYTES = 64 * 1024
 # Values and lists of a request besides those of its rows: names, parameters, shapes.
 _OTHER_VALUES = 1024
@@ -129,10 +130,14 @@ class BodyReader:
 
     def _unpack(self, request: Request, coding: str) -> bytes:
         """Unpack piece by piece, so that a bomb is met after the limit and not after its end."""
-        pieces, packed, total = [], request.body, 0
+        pieces, packed, total = [], b"", 0
+        rest = memoryview(request.body)
         unpacker = zlib.decompressobj(_WINDOWS[coding])
         try:
             while True:
+                if not packed:
+                    # Little at a time: at each member's end, zlib copies what it was given beyond.
+                    packed, rest = bytes(rest[:_PACKED_BYTES]), rest[_PACKED_BYTES:]
                 piece = unpacker.decompress(packed, _PIECE_BYTES)
                 total += len(piece)
                 if total > self._max_bytes:
@@ -144,15 +149,15 @@ class BodyReader:
                 request.unpacked_bytes += len(piece)
                 pieces.append(piece)
                 packed = unpacker.unconsumed_tail
-                if unpacker.eof and unpacker.unused_data and coding != "deflate":
+                if unpacker.eof and (unpacker.unused_data or rest) and coding != "deflate":
                     # Another member of the same gzip file (RFC 1952, section 2.2).
                     packed = unpacker.unused_data
                     unpacker = zlib.decompressobj(_WINDOWS[coding])
-                elif unpacker.eof or not (packed or piece):
+                elif unpacker.eof or not (packed or rest or piece):
                     break
         except zlib.error as error:
             raise NotJsonError(f"the body is not {coding}: {error}") from error
-        if not unpacker.eof or unpacker.unused_data:
+        if not unpacker.eof or unpacker.unused_data or rest:
             raise NotJsonError(f"the body is not one whole {coding} stream")
         return b"".join(pieces)
 

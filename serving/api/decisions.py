@@ -15,7 +15,6 @@ from flask import request as flask_request
 from serving.api.batch import Batches, Decoding
 from serving.api.body import LARGE_BYTES, BodyReader
 from serving.api.exchange import Exchange, Finished
-from serving.api.forwarding import traceparent
 from serving.api.messages import Answer, Request, from_flask, to_flask
 from serving.api.problems import from_error
 from serving.errors import ProblemError
@@ -103,15 +102,9 @@ class DecisionRoutes:
         seconds = time.perf_counter() - started
         routes: dict[tuple[str, int], list[Finished]] = {}
         for index, (route, _, request, own_id) in enumerate(calls):
-            answer, trace = answers[index], None
-            if "traceparent" in request.headers:
-                trace = traceparent(request.headers["traceparent"])
-            if trace is not None:
-                headers = (*answer.headers, ("traceparent", trace))
-                answers[index] = answer._replace(headers=headers)
-            remote = self._exchange.client(request.remote, request.headers.get("x-forwarded-for"))
-            finished = Finished(request.method, request.path, remote, own_id, trace)
-            routes.setdefault((route.rule, answer.status), []).append(finished)
+            finished = self._exchange.finished(request, own_id)
+            answers[index] = finished.add_trace(answers[index])
+            routes.setdefault((route.rule, answers[index].status), []).append(finished)
         for (rule, status), together in routes.items():
             self._exchange.finish(rule, status, together, seconds)
         return answers

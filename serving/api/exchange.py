@@ -11,7 +11,7 @@ from flask import Flask, Response, g, request
 
 from serving.api.forwarding import client_address, traceparent
 from serving.api.keys import Key, Keys
-from serving.api.messages import is_plain_word
+from serving.api.messages import Answer, Request, is_plain_word
 from serving.api.pages import page_without_key
 from serving.errors import InsufficientRightError, MissingKeyError, NotReadyError
 from serving.metrics import Metrics
@@ -47,6 +47,12 @@ class Finished(NamedTuple):
     remote: str  # address of the client
     request_id: str
     traceparent: str | None = None  # of the answer
+
+    def add_trace(self, answer: Answer) -> Answer:
+        """The answer with the trace that its request belongs to."""
+        if self.traceparent is None:
+            return answer
+        return answer._replace(headers=(*answer.headers, ("traceparent", self.traceparent)))
 
 
 class Exchange:
@@ -104,6 +110,13 @@ class Exchange:
             raise InsufficientRightError(f"the API key {key.name} may not change what is served")
         return key
 
+    def finished(self, request: Request, own_id: str) -> Finished:
+        """What the log tells of a request that was answered."""
+        headers = request.headers
+        remote = self.client(request.remote, headers.get("x-forwarded-for"))
+        trace = traceparent(headers.get("traceparent"))
+        return Finished(request.method, request.path, remote, own_id, trace)
+
     def finish(self, route: str, status: int, requests: list[Finished], seconds: float) -> None:
         """Count and log requests that were answered alike and together, in that time."""
         self._metrics.answered(route, status, seconds, len(requests))
@@ -155,6 +168,7 @@ class Exchange:
             response.headers["X-Request-ID"] = g.request_id
             if trace is not None:
                 response.headers["traceparent"] = trace
+            response.headers.pop("Date", None)  # the server sends its own
             for name, value in self.headers:
                 response.headers.setdefault(name, value)
             if response.mimetype == "text/html":  # the framework's own, such as of OPTIONS

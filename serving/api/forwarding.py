@@ -24,15 +24,24 @@ def client_address(peer: str, forwarded_for: str | None, trusted: Sequence[Netwo
     Returns:
         The last address that is none of a trusted proxy, or the first where all are.
     """
-    address = peer
+    address = _plain(peer)
     for before in reversed((forwarded_for or "").split(",")):
         try:
             if not any(ip_address(address) in network for network in trusted):
                 break
-            address = str(ip_address(before.strip()))
+            address = _plain(str(ip_address(before.strip())))
         except ValueError:  # not an address: who wrote it is the last that is known
             break
     return address
+
+
+def _plain(address: str) -> str:
+    """An IPv4 address that a socket of IPv6 gives as `::ffff:127.0.0.1`, as IPv4 writes it."""
+    try:
+        mapped = getattr(ip_address(address), "ipv4_mapped", None)
+    except ValueError:
+        return address
+    return address if mapped is None else str(mapped)
 
 
 def traceparent(given: str | None) -> str | None:

@@ -20,6 +20,11 @@ from serving.policy.outputs import PolicyOutputs
 SIGNATURE = "act"
 SIGNATURES = ("serving_default", SIGNATURE)
 INPUTS = ("observations", "uniforms", "deterministic")
+# Matrix kernels treat the last rows of a call, or of a thread's part of it, by another code path
+# if they are fewer than a register block, such as 6 rows. So a call has up to 16 rows, for which
+# exported graphs pad to 16, or a multiple of this, which all register blocks divide.
+ROW_BLOCK = 48
+_SMALL_CALL_ROWS = 16
 
 
 class Policy:
@@ -82,11 +87,16 @@ class Policy:
         """Decide about observations `[B, O]`.
 
         The uniforms `[B]` in [0, 1) are the randomness of each row; `deterministic` `[B]` is true
-        where the most probable action is asked for.
+        where the most probable action is asked for. The numbers of a row do not depend on the
+        other rows.
         """
+        rows = len(observations)
+        missing = -rows % ROW_BLOCK if rows > _SMALL_CALL_ROWS else 0
+        inputs = [_padded(array, missing) for array in (observations, uniforms, deterministic)]
         # Calls from several threads at once are slower than one after the other.
         with self._lock:
-            return PolicyOutputs(*self._call(observations, uniforms, deterministic))
+            outputs = self._call(*inputs)
+        return PolicyOutputs._make(output[:rows] for output in outputs)
 
     def identity(self) -> dict[str, str | int]:
         """The name, version and digest, as every answer gives them."""
@@ -105,6 +115,13 @@ class Policy:
         except (ValueError, tf.errors.OpError) as error:
             reason = f"its golden values cannot be computed: {first_line(error)}"
             raise ArtefactError(reason) from error
+
+
+def _padded(array: npt.NDArray[Any], missing: int) -> npt.NDArray[Any]:
+    """An array of rows and `missing` rows of zeros."""
+    if not missing:
+        return array
+    return np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
 
 
 def limit_threads(count: int) -> None:

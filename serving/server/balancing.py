@@ -35,6 +35,10 @@ class ConnectionBalancer:
         """Publish that a worker accepts no more connections, or is gone."""
         self.report(slot, _NONE)
 
+    def has_any(self) -> bool:
+        """Whether any worker accepts connections."""
+        return min(self._counts) != _NONE
+
     def accept_delay(self, connections: int, now: float) -> float:
         """Seconds to leave a new connection to workers that have fewer; 0 to accept it now.
 

@@ -64,8 +64,8 @@ class Owner(Protocol):
     def admit(self, head: Head) -> None:
         """Let a request in whose body has not arrived, or raise a `ProblemError`."""
 
-    def refusal(self, error: ProblemError, head: Head | None) -> bytes:
-        """The answer to a request that is not whole, which is counted."""
+    def refusal(self, error: ProblemError, head: Head | None, peer: str) -> bytes:
+        """The answer to a request of that address that is not whole; the request is counted."""
 
 
 class Connection:
@@ -245,7 +245,7 @@ class Connection:
 
     def _refuse(self, error: ProblemError) -> None:
         """Answer a request that is not whole, and end the connection."""
-        answer = self._owner.refusal(error, self._parser.head)
+        answer = self._owner.refusal(error, self._parser.head, self.remote[0])
         self._forget()
         self.answer(answer, keep=False)
 

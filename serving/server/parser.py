@@ -53,7 +53,7 @@ class Head:
     """A request's head, parsed and checked."""
 
     method: str
-    path: str  # percent-decoded, as latin-1 like PATH_INFO of PEP 3333
+    path: str  # percent-decoded UTF-8
     query: str  # what follows the question mark, as sent
     version: str  # "HTTP/1.0" or "HTTP/1.1"
     headers: Mapping[str, str]  # names in lower case; values of one name are joined with commas
@@ -218,7 +218,7 @@ def _checked_head(parser: H1CProtocol) -> Head:
         target = target[absolute.end() :]
     path, _, query = target.partition("?")
     if "%" in path:
-        path = unquote_to_bytes(path).decode("latin-1")
+        path = unquote_to_bytes(path).decode(errors="replace")  # as Flask reads it
     connection = {token.strip().lower() for token in headers.get("connection", "").split(",")}
     return Head(
         method=parser.method.decode("latin-1"),

@@ -71,7 +71,7 @@ def _environ(received: Received, remote: tuple[str, int], server: Sequence[Any])
     environ: dict[str, Any] = {
         "REQUEST_METHOD": head.method,
         "SCRIPT_NAME": "",
-        "PATH_INFO": head.path,
+        "PATH_INFO": head.path.encode().decode("latin-1"),
         "QUERY_STRING": head.query,
         "SERVER_NAME": str(server[0]),
         "SERVER_PORT": str(server[1]),

@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING
 from gunicorn.workers.base import Worker as BaseWorker
 
 from serving.api.decisions import Call
-from serving.api.exchange import HEALTH, Finished, request_id
+from serving.api.exchange import HEALTH, request_id
 from serving.api.messages import Answer, Request
-from serving.api.problems import from_error, problem
 from serving.errors import ProblemError, StuckError, TooBusyError, TooLargeError
 from serving.registry.trial import Trials
+from serving.server.admission import Admission
 from serving.server.clock import Clock
 from serving.server.connection import LINGER_SECONDS, Connection, Limits
 from serving.server.gunicorn_adapter import WORKER_BOOT_ERROR
 from serving.server.parser import Head, Received
 from serving.server.pool import ConnectionPool, yield_cpu
-from serving.server.responses import call_wsgi, header_lines, serialize
+from serving.server.responses import call_wsgi, serialize
 from serving.server.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Worker(BaseWorker):
         """Serve until told to stop, then answer what is still to be answered."""
         settings = self.app.settings
         self._api: Api = self.app.api
-        self._fields = header_lines(self._api.exchange.headers)
+        self._admission = Admission(self._api.exchange, self.app.metrics)
         self._clock = Clock()
         limits = Limits(
             self._api.budget,
@@ -86,18 +86,20 @@ class Worker(BaseWorker):
             KEEP_ALIVE_SECONDS,
             settings.root_path or "",
         )
-        (listener,) = self.sockets
-        self._pool = ConnectionPool(listener, self.app.balancer, self.slot, self, limits)
-        self._pool.on_readable(self.PIPE[0], self._on_wake_up)
         self._was_busy = False  # in the last iteration
+        self._is_stuck = False
         self._in_threads = 0
         self._finished: deque[Callable[[], None]] = deque()
         self._last_housekeeping = -1.0
         self._watchdog = Watchdog["Connection | RpcCall"](
             self, settings.request_timeout, self.cfg.graceful_timeout
         )
-        self._watchdog.start()
         self._rpc = self._start_rpc()
+        # The last: a worker that this one succeeds stops once it sees this one's connections.
+        (listener,) = self.sockets
+        self._pool = ConnectionPool(listener, self.app.balancer, self.slot, self._admission, limits)
+        self._pool.on_readable(self.PIPE[0], self._on_wake_up)
+        self._watchdog.start()
         while self.alive and self.ppid == os.getppid():
             self._run_once(1.0)
         self.alive = False
@@ -121,19 +123,25 @@ class Worker(BaseWorker):
     def _drain(self) -> None:
         stop = time.monotonic()
         self._pool.begin_to_drain()
+        end = stop + self.cfg.graceful_timeout
         # Clients that do not know yet that it stops are answered as well, and told to close.
-        while time.monotonic() < stop + LINGER_SECONDS:
+        while time.monotonic() < stop + LINGER_SECONDS or self._is_awaited(end):
             # Where the master goes on, such as at SIGHUP, so does the service.
             self._api.exchange.is_ending = self._pool.is_last(self.ppid)
             self._run_once(0.1)
         self._pool.stop_accepting(self.ppid)
-        end = stop + self.cfg.graceful_timeout
         rpc = self._rpc
         if rpc is not None:
             rpc.stop(end - time.monotonic())
         while (len(self._pool) or (rpc and rpc.is_running())) and time.monotonic() < end:
             self._run_once(0.1)
         self._threads.shutdown(wait=False)
+
+    def _is_awaited(self, end: float) -> bool:
+        """Whether the service goes on and no other worker serves yet, before a time."""
+        if self._is_stuck or self._api.exchange.is_ending or self._pool.has_others():
+            return False
+        return time.monotonic() < end
 
     def _run_once(self, timeout: float) -> None:
         """Wait for something to do, and do all there is."""
@@ -167,36 +175,6 @@ class Worker(BaseWorker):
             self._in_threads -= 1
             self._finished.popleft()()
 
-    def admit(self, head: Head) -> None:
-        """Let a request in whose body has not arrived.
-
-        Raises:
-            InsufficientRightError: its key may not do that.
-            TooLargeError: nobody reads its body.
-            UnauthorizedError: it needs a key and has none.
-        """
-        if head.path in HEALTH:
-            raise TooLargeError("health takes no body")
-        self._api.exchange.admit(head.path, head.headers.get("authorization"))
-
-    def refusal(self, error: ProblemError, head: Head | None) -> bytes:
-        """The answer to a request that is not whole, which is counted; and logged with its head."""
-        if head is None:
-            return self._problem(error)
-        own_id = request_id(head.headers.get("x-request-id"))
-        finished = Finished(head.method, head.path, "", own_id)
-        self._api.exchange.finish("none", error.status, [finished], 0.0)
-        return serialize(from_error(head.path, error), keep=False, fields=self._fields_with(own_id))
-
-    def _fields_with(self, own_id: str) -> str:
-        return f"X-Request-ID: {own_id}\r\n{self._fields}"
-
-    def _problem(self, error: ProblemError, path: str = "", *, keep: bool = False) -> bytes:
-        """The answer to a request of which nothing is known, or one of too many to log each."""
-        self.app.metrics.answered_by_worker(error.status)
-        answer = problem(path, error.status, error.detail, error.headers)
-        return serialize(answer, keep=keep, fields=self._fields)
-
     def _dispatch(self) -> None:
         """Answer all requests that are ready: health first, then all decisions together."""
         ready, self._pool.ready = [conn for conn in self._pool.ready if conn.is_ready()], {}
@@ -211,14 +189,14 @@ class Worker(BaseWorker):
             is_large = len(received.body) > INLINE_BYTES
             is_packed = received.body and "content-encoding" in head.headers
             # A post that is no decision may load a version, which takes its time.
-            if is_large or is_packed or (head.method == "POST" and not head.route):
+            if head.path in HEALTH:
+                health.append((conn, received))
+            elif is_large or is_packed or (head.method == "POST" and not head.route):
                 self._hand_over(conn, received)
-            elif head.route:
-                decisions.append((conn, received))
             else:
-                (health if head.path in HEALTH else others).append((conn, received))
+                (decisions if head.route else others).append((conn, received))
         for one in health:
-            self._answer([one])
+            self._answer_health(*one)
         if decisions:
             self._answer(decisions)
         max_others = self.app.settings.max_in_flight
@@ -258,17 +236,28 @@ class Worker(BaseWorker):
         self._finished.append(partial(self._send, conn, received.head, answer, own_id))
         os.write(self.PIPE[1], b"1")
 
+    def _answer_health(self, conn: Connection, received: Received) -> None:
+        try:
+            if received.body:  # it came with its head, which was not asked then
+                self._admission.require_reader(received.head)
+        except TooLargeError as error:
+            refusal = self._admission.refusal(error, received.head, conn.remote[0])
+            conn.answer(refusal, keep=False)
+            self._pool.update(conn)
+        else:
+            self._answer([(conn, received)])
+
     def _reject(self, conn: Connection, head: Head) -> None:
         self.app.metrics.shed.inc()
         keep = head.keep_alive and self.alive
-        conn.answer(self._problem(TooBusyError("too busy"), head.path, keep=keep), keep=keep)
+        conn.answer(self._admission.problem(TooBusyError("too busy"), head, keep=keep), keep=keep)
         self._pool.update(conn)
 
     def _send(self, conn: Connection, head: Head, answer: Answer, own_id: str | None) -> None:
         self._watchdog.end(conn)
         keep = head.keep_alive and self.alive
         is_head = head.method == "HEAD"
-        fields = "" if own_id is None else self._fields_with(own_id)
+        fields = "" if own_id is None else self._admission.fields(own_id)
         conn.answer(serialize(answer, keep=keep, fields=fields, is_head=is_head), keep=keep)
         self._pool.update(conn)
 
@@ -276,6 +265,7 @@ class Worker(BaseWorker):
         """Answer the requests that are stuck, and end when the others have ended."""
         for conn in stuck:
             self._abandon(conn, StuckError("the policy took too long"))
+        self._is_stuck = True
         self.alive = False
 
     def abandon_all(self) -> None:
@@ -285,7 +275,7 @@ class Worker(BaseWorker):
 
     def _abandon(self, conn: "Connection | RpcCall", error: ProblemError) -> None:
         with contextlib.suppress(OSError):
-            conn.abandon(partial(self._problem, error))
+            conn.abandon(partial(self._admission.problem, error))
 
 
 def _call(conn: Connection, received: Received) -> Call:

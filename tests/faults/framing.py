@@ -39,7 +39,7 @@ class Refusals:
     def admit(self, _head: Head) -> None:
         pass
 
-    def refusal(self, error: ProblemError, _head: Head | None) -> bytes:
+    def refusal(self, error: ProblemError, _head: Head | None, _peer: str) -> bytes:
         self.statuses.append(HTTPStatus(error.status))
         return b"refused"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from serving.client import PolicyClient
+from serving.server.connection import LINGER_SECONDS
 from tests.artefacts import publish
 from tests.conftest import Service, Trained, pause, run, running_service, wait_until
 from tests.faults.conftest import Tell
@@ -203,6 +204,26 @@ def reload(service: Service) -> None:
         return len(now) == WORKERS and before.isdisjoint(now)
 
     wait_until(is_done)
+
+
+def test_old_workers_go_on_until_a_new_one_serves(service: Service) -> None:
+    before = set(children(service.process.pid))
+    service.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: len(set(children(service.process.pid)) - before) == WORKERS)
+    successors = set(children(service.process.pid)) - before
+    for process in successors:
+        pause(process)  # as on a machine that is busy
+    try:
+        until = time.monotonic() + 2 * LINGER_SECONDS
+        while time.monotonic() < until:
+            with Wire(service.url) as wire:
+                assert wire.ask(HEALTH).status == 200
+            time.sleep(0.05)
+        assert before <= set(children(service.process.pid))
+    finally:
+        for process in successors:
+            os.kill(process, signal.SIGCONT)
+    wait_until(lambda: before.isdisjoint(children(service.process.pid)))
 
 
 def status(service: Service, key: str) -> int:

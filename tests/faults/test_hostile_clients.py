@@ -128,6 +128,23 @@ def test_health_takes_no_body(single: Service, path: str, field: str) -> None:
         assert wire.ended()
 
 
+@pytest.mark.parametrize("pause", [False, True])
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"POST"])
+def test_health_takes_no_body_whenever_it_comes(
+    single: Service, method: bytes, pause: bool
+) -> None:
+    head = method + b" /health/live HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"
+    with Wire(single.url) as wire:
+        if pause:
+            wire.send(head)
+        wire.send(b"hello" if pause else head + b"hello")
+        status_and_fields = wire._until(b"\r\n\r\n")
+        assert status_and_fields.startswith(b"HTTP/1.1 413 ")
+        assert b"\r\nConnection: close" in status_and_fields
+        if method == b"HEAD":
+            assert wire.ended()  # no content in an answer to HEAD (RFC 9110, section 9.3.2)
+
+
 def test_health_is_answered_to_head(single: Service) -> None:
     with Wire(single.url) as wire:
         wire.send(HEALTH.replace(b"GET", b"HEAD"))
