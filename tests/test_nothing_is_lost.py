@@ -223,27 +223,6 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_an_unsolved_run_goes_on_with_a_larger_budget(tmp_path: Path) -> None:
-    options = ("--models", f"{tmp_path}/models", "--run-dir", f"{tmp_path}/run", "--json")
-    finished = run("training", "train", *options, "--max-env-steps", "3000")
-    assert finished.returncode == 3
-    first = json.loads(finished.stdout)
-    again = ("training", "train", *resume(tmp_path / "run"), "--json")
-    assert "has ended" in run(*again).stderr
-    assert "is not more than the 3000" in run(*again, "--max-env-steps", "3000").stderr
-    finished = run(*again, "--max-env-steps", "200000")
-    assert finished.returncode == 0, finished.stderr
-    second = json.loads(finished.stdout)
-    assert second["solved"]
-    assert second["env_steps"] > first["env_steps"] > 3_000
-    rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()[1:]
-    assert [row.split(",")[0] for row in rows] == [str(i + 1) for i in range(len(rows))]
-    finished = run(*again, "--max-env-steps", "300000")
-    assert finished.returncode == 2
-    assert "it is solved" in finished.stderr
-
-
-@pytest.mark.long
 def test_a_run_begins_with_the_weights_of_a_version(own: Path) -> None:
     options = ("--name", "plain", "--json", "--max-env-steps", "2000")
     finished = run(*training(own, "own:Plain-v0", *options))

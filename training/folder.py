@@ -146,8 +146,9 @@ def extend(folder: Path, settings: RunSettings, max_env_steps: int) -> RunSettin
         )
     larger = dataclasses.replace(settings.config, max_env_steps=max_env_steps)
     settings = settings._replace(config=larger)
-    write_settings(folder, settings)
+    # In this order: with the larger budget and a result, a run that is killed here could not go on.
     (folder / RESULT).unlink(missing_ok=True)
+    write_settings(folder, settings)
     return settings
 
 

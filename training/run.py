@@ -53,7 +53,6 @@ def run(
     *,
     workers: Workers | None = None,
     with_environments: bool = True,
-    extended: bool = False,
 ) -> dict[str, Any] | None:
     """Train in a locked folder, from its latest checkpoint if any; export if solved.
 
@@ -65,7 +64,6 @@ def run(
         drawing: a process that draws the pictures, see `training.processes`.
         workers: what steps the environments, if not this process.
         with_environments: whether checkpoints can hold them, see `training.storing`.
-        extended: whether the budget has become larger since the run was stopped or ended.
 
     Returns:
         The run's result in JSON values, or None if it was asked to stop.
@@ -82,7 +80,6 @@ def run(
             drawing,
             workers=workers,
             with_environments=with_environments,
-            extended=extended,
         )
     # What was stored of the run before is kept.
     except OSError as error:
@@ -103,7 +100,6 @@ def _run(
     *,
     workers: Workers | None,
     with_environments: bool,
-    extended: bool,
 ) -> dict[str, Any] | None:
     display.phase("compiling")
     config = settings.config
@@ -125,7 +121,6 @@ def _run(
                 display,
                 stop_requested,
                 with_environments=with_environments,
-                extended=extended,
             )
         if result is None:
             return None
@@ -213,7 +208,6 @@ def train(
     stop_requested: Callable[[], bool],
     *,
     with_environments: bool = True,
-    extended: bool = False,
 ) -> TrainingResult | None:
     """Resume from the latest checkpoint in the folder; train to the end or until asked to stop.
 
@@ -232,8 +226,7 @@ def train(
         )
         for message in checkpoints.restore():
             click.echo(f"{folder}: {message}, the one before is used", err=True)
-        if extended:
-            trainer.extend()
+        trainer.extend()
         state = trainer.state
         rows = state.update - (state.unevaluated is not None)
         metrics = opened.enter_context(MetricsFile(folder / "metrics.csv", rows))
