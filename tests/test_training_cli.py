@@ -10,6 +10,8 @@ import pytest
 
 from tests.conftest import ENVIRONMENT, ROOT, Trained, run
 from tests.runs import new_run, resume
+from training.config_options import to_values
+from training.presets import PRESETS
 
 
 def error_of(*arguments: str) -> str:
@@ -36,6 +38,8 @@ def error_of(*arguments: str) -> str:
         (["train", "--env-id", "Nope-v0"], "Nope"),
         (["train", "--env-id", "HalfCheetah-v5", "--env-kwargs", "{}"], "HalfCheetah-v5 cannot be"),
         (["train", "--env-kwargs", "{"], "'{' is not JSON"),
+        (["train", "--env-kwargs", '{"mass": NaN}'], "env_kwargs cannot be stored as JSON"),
+        (["train", "--env-kwargs", "[" * 50_000], "is not JSON"),
         (["train", "--wrapper", "nope"], "wrappers[0]"),
         (["train", "--wrapper", "no.such:thing"], "No module named 'no'"),
         (["train", "--gamma", "x"], "'x' is not NUMBER"),
@@ -64,6 +68,26 @@ def error_of(*arguments: str) -> str:
 )
 def test_a_mistake_is_one_line_and_exit_status_2(arguments: list[str], message: str) -> None:
     assert message in error_of(*arguments)
+
+
+@pytest.mark.parametrize(("observed", "actions"), [(5, 2), (4, 3)])
+def test_a_version_for_other_sizes_is_refused_before_anything_is_made(
+    observed: int, actions: int, tmp_path: Path
+) -> None:
+    card = {
+        "observations": {"names": [f"observation_{i}" for i in range(observed)]},
+        "actions": {"names": [f"action_{i}" for i in range(actions)]},
+        "training": {"config": to_values(PRESETS["ppo"])},
+    }
+    version = tmp_path / "version" / "1"
+    (version / "assets.extra").mkdir(parents=True)
+    (version / "assets.extra" / "policy.json").write_text(json.dumps(card))
+    _, *options = train(tmp_path)
+    assert error_of(*options, "--from", str(version)) == (
+        "Error: CartPole-v1 has 4 numbers in an observation and 2 actions, the policy of "
+        f"{version} has {observed} and {actions}\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["version"]
 
 
 @pytest.mark.parametrize(

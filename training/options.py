@@ -7,13 +7,16 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from training.config import Environment, TrainingConfig
 from training.errors import TrainingError
 from training.presets import PRESETS
+
+if TYPE_CHECKING:
+    from training.envs import Description
 
 
 class Mistake(click.ClickException):
@@ -104,8 +107,8 @@ def require_allowed(environment: Environment, allowed: Iterable[str]) -> None:
             )
 
 
-def require_environment(config: TrainingConfig) -> None:
-    """Check that an environment can be made, and has as many names as numbers and actions.
+def require_environment(config: TrainingConfig) -> "Description":
+    """Describe an environment that can be made, and has as many names as numbers and actions.
 
     Raises:
         ConfigError: there are more or fewer names.
@@ -113,7 +116,7 @@ def require_environment(config: TrainingConfig) -> None:
     """
     from training.names import describe_with_names
 
-    describe_with_names(config.environment, config.observation_names, config.action_names)
+    return describe_with_names(config.environment, config.observation_names, config.action_names)
 
 
 def require_writable(folder: Path) -> None:

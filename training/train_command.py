@@ -38,7 +38,7 @@ from training.options import (
 from training.presets import Preset
 from training.processes import drawing_process, note_signals
 from training.reporting import progress_display
-from training.versions import newest_solved, read_config
+from training.versions import newest_solved, read_config, read_sizes
 
 NOT_SOLVED = 3
 OF_THE_NETWORK = {"hidden_units", "activation", "trunk", "initializer", "normalize_observations"}
@@ -134,7 +134,10 @@ def train(
                 None if start_from is None else str(start_from),
                 env_workers,
             )
-        require_environment(settings.config)
+        described = require_environment(settings.config)
+        if start_from is not None:
+            sizes = len(described.observation_names), len(described.action_names)
+            _require_sizes(start_from, settings.config.env_id, sizes)
         environment = settings.config.environment
         from training.workers import chosen_workers, connected
 
@@ -173,7 +176,6 @@ def train(
             drawing=drawing,
             workers=workers,
             with_environments=with_environments,
-            extended=larger_budget is not None,
         )
     if summary is None:
         options = f"--resume --run-dir {shlex.quote(str(run_dir))}"
@@ -246,6 +248,16 @@ def _config_to_go_on(
     named = Environment(str(values.get("env_id", "")), wrappers=tuple(values.get("wrappers", ())))
     require_allowed(config.environment, [*allowed_modules, *named.modules()])
     return config
+
+
+def _require_sizes(version: Path, env_id: str, sizes: tuple[int, int]) -> None:
+    """Check that a version's policy has as many observed numbers and actions as an environment."""
+    (observed, actions), (own_observed, own_actions) = sizes, read_sizes(version)
+    if (observed, actions) != (own_observed, own_actions):
+        raise Mistake(
+            f"{env_id} has {observed} numbers in an observation and {actions} actions, the policy "
+            f"of {version} has {own_observed} and {own_actions}"
+        )
 
 
 def _report_existing(version: Path, as_json: bool) -> None:

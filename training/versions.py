@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from training.config import ConfigError, TrainingConfig, config_from
 from training.errors import TrainingError
@@ -33,13 +34,30 @@ def read_config(version: Path) -> TrainingConfig:
         VersionError: it is no version, or was not trained here.
     """
     try:
-        card = json.loads((version / CARD).read_text())
+        card = _read_card(version)
         if card["training"] is None:
             raise VersionError(f"{version} was learned elsewhere, and has no config to go on with")
         return config_from(card["training"]["config"])
     # What is in the file may be anything, of any type, however deep.
     except (ConfigError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
         raise VersionError(f"{version} has no config to go on with: {error}") from error
+
+
+def read_sizes(version: Path) -> tuple[int, int]:
+    """How many numbers an observation of a version's policy has, and how many actions it has.
+
+    Raises:
+        VersionError: it is no version.
+    """
+    try:
+        card = _read_card(version)
+        return len(card["observations"]["names"]), len(card["actions"]["names"])
+    except (LookupError, OSError, RecursionError, TypeError, ValueError) as error:
+        raise VersionError(f"{version} has no sizes to go on with: {error}") from error
+
+
+def _read_card(version: Path) -> Any:
+    return json.loads((version / CARD).read_text())
 
 
 def checksums(folder: Path) -> dict[str, str]:
