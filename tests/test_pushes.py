@@ -2,8 +2,10 @@
 
 import dataclasses
 
+import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control import CartPoleEnv
 
 from tests.runs import run_trainer
 from tests.test_rollout import always_right
@@ -11,8 +13,9 @@ from training.config import ConfigError, Environment
 from training.config_options import change
 from training.envs import make_shares
 from training.model import Dense, Policy
+from training.names import describe_with_names
 from training.presets import PRESETS
-from training.pushes import push
+from training.pushes import can_push, push
 from training.robustness import robustness
 from training.rollout import collect, reset
 from training.trainer import Trainer
@@ -78,6 +81,50 @@ def test_only_cartpole_as_it_is_can_be_pushed(tiny_env: str) -> None:
         with pytest.raises(ConfigError, match="push_standard_deviation"):
             Trainer(dataclasses.replace(PRESETS["robust"], **changes), 0)
     assert change(PRESETS["robust"], {"env_id": tiny_env}).push_standard_deviation == 0.0
+
+
+class OwnCartPole(CartPoleEnv):
+    """Five numbers, under the name of Gymnasium's with four."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (5,), np.float32)
+
+
+@pytest.mark.parametrize("env_id", ["lab/CartPole-v0", "CartPole-v9"])
+def test_somebody_elses_cartpole_is_neither_named_nor_pushed_as_gymnasiums(env_id: str) -> None:
+    gym.register(env_id, lambda **_: OwnCartPole(), max_episode_steps=20)
+    try:
+        own = Environment(env_id)
+        assert not can_push(own)
+        described = describe_with_names(own, [], [])
+    finally:
+        gym.registry.pop(env_id)
+    assert described.observation_names == [f"observation_{i}" for i in range(5)]
+    assert described.action_names == ["action_0", "action_1"]
+
+
+def test_gymnasiums_cartpole_can_be_pushed_under_any_name_if_it_pays_1_a_step() -> None:
+    spec = gym.spec("CartPole-v1")
+    gym.register("lab/Cart-v0", spec.entry_point, vector_entry_point=spec.vector_entry_point)
+    gym.register(
+        "lab/Paid-v0",
+        spec.entry_point,
+        max_episode_steps=20,
+        vector_entry_point=spec.vector_entry_point,
+        kwargs={"sutton_barto_reward": True},
+    )
+    try:
+        assert can_push(Environment("lab/Cart-v0", max_episode_steps=20))
+        assert not can_push(Environment("lab/Cart-v0"))  # without a time limit
+        assert not can_push(Environment("lab/Paid-v0"))
+        names = describe_with_names(Environment("lab/Paid-v0"), [], []).action_names
+    finally:
+        for env_id in ("lab/Cart-v0", "lab/Paid-v0"):
+            gym.registry.pop(env_id)
+    assert names == ["push_left", "push_right"]
+    assert can_push(Environment("CartPole-v0"))
+    assert can_push(Environment("CartPole"))
 
 
 @pytest.mark.long  # a minute each

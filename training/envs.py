@@ -33,7 +33,7 @@ class Description(NamedTuple):
     high: DoubleArray  # [O]
     action_names: list[str]  # [A]
     action_start: int  # its own number of the first action
-    name: str  # its id without the version
+    made_by: type[Any]  # its own class, in whatever wrappers
     max_episode_steps: int | None
     reward_threshold: float | None  # mean return from which Gymnasium calls it solved
 
@@ -185,7 +185,7 @@ def describe(environment: Environment) -> Description:
             high=np.asarray(flat.observation_space.high, np.float64),
             action_names=[f"action_{start + i}" for i in range(env.action_space.n)],
             action_start=start,
-            name=environment.id if spec is None else spec.name,
+            made_by=type(env.unwrapped),
             max_episode_steps=None if spec is None else spec.max_episode_steps,
             reward_threshold=None if spec is None else spec.reward_threshold,
         )

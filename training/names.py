@@ -1,17 +1,20 @@
 """What the numbers of an observation and the actions are called on the policy card."""
 
 from collections.abc import Sequence
+from typing import Any
+
+from gymnasium.envs.classic_control import AcrobotEnv, CartPoleEnv
 
 from training.config import ConfigError, Environment
 from training.envs import Description, describe
 
 # Gymnasium's spaces carry no names; these are the tables of its documentation.
-_NAMES: dict[str, tuple[list[str], list[str]]] = {
-    "CartPole": (
+_NAMES: dict[type[Any], tuple[list[str], list[str]]] = {
+    CartPoleEnv: (
         ["cart_position", "cart_velocity", "pole_angle", "pole_angular_velocity"],
         ["push_left", "push_right"],
     ),
-    "Acrobot": (
+    AcrobotEnv: (
         [
             "cos_theta1",
             "sin_theta1",
@@ -36,8 +39,8 @@ def describe_with_names(
     """
     described = describe(environment)
     observations, actions = described.observation_names, described.action_names
-    if described.name in _NAMES and not environment.wrappers:
-        observations, actions = _NAMES[described.name]
+    if described.made_by in _NAMES and not environment.wrappers:
+        observations, actions = _NAMES[described.made_by]
     for what, given, known in [
         ("observation_names", observation_names, observations),
         ("action_names", action_names, actions),

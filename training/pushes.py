@@ -1,10 +1,13 @@
 """Pushes: random changes of both velocities in Gymnasium's vectorised CartPole."""
 
+from contextlib import closing
+
 import numpy as np
+from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import VectorEnv
 
 from training.config import Environment
-from training.envs import describe
+from training.envs import describe, make_vector_env
 from training.types import BoolArray
 
 INTERVAL_STEPS = 25  # half a second, between two pushes; in training its mean
@@ -12,10 +15,11 @@ INTERVAL_STEPS = 25  # half a second, between two pushes; in training its mean
 
 def can_push(environment: Environment) -> bool:
     """Whether an environment is CartPole as Gymnasium has it, so that its state is known."""
-    described = describe(environment)
-    changed = environment.kwargs or environment.wrappers
-    is_cartpole = described.name == "CartPole" and described.max_episode_steps is not None
-    return is_cartpole and not changed
+    with closing(make_vector_env(environment, 1)) as env:
+        arguments = {} if env.spec is None else env.spec.kwargs
+        is_cartpole = type(env.unwrapped) is CartPoleVectorEnv
+    pays_one_a_step = not arguments.get("sutton_barto_reward")
+    return is_cartpole and pays_one_a_step and describe(environment).max_episode_steps is not None
 
 
 def push(
