@@ -115,6 +115,19 @@ def test_explained_variance_by_hand() -> None:
     assert explained_variance(column(1, 2), column(5, 5), flags(1, 1)) == 0.0
 
 
+def test_returns_that_differ_by_rounding_only_do_not_vary() -> None:
+    # With gamma 0 every return is the reward, which a value is taken from and added to.
+    values = np.linspace(-9, 9, 101, dtype=np.float32)[:, None]
+    rewards, never = np.full((100, 1), 0.1, np.float32), np.zeros((100, 1), bool)
+    advantages = generalized_advantages(rewards, values, never, never, gamma=0.0, gae_lambda=1.0)
+    returns = advantages + values[:-1]
+    assert 0 < abs(returns - rewards).max() < 1e-6
+    assert explained_variance(values[:-1], returns, ~never) == 0.0
+    # a thousandth of the size of the values is no rounding
+    near = values[:-1] / np.float32(1000) + np.float32(9)
+    assert explained_variance(near, near, ~never) == 1.0
+
+
 # The value of an observation is itself, and the actions have probabilities 3/4 and 1/4.
 READS_VALUES = Policy(
     ActorCritic(

@@ -138,6 +138,23 @@ def test_known_bounds_give_an_interval_that_holds() -> None:
     assert summary.interval_method == "betting"
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.0, 50.0), (-50.0, 0.0)])
+def test_a_return_that_rounding_puts_outside_the_bounds_is_at_the_bound(
+    low: float, high: float
+) -> None:
+    perfect = np.copysign(sum([0.1] * 500), low + high)  # 50.00000000000044
+    assert abs(perfect) > 50.0
+    assert summarize(np.array([perfect, low]), (low, high)) == summarize(
+        np.array([low + high, low]), (low, high)
+    )
+
+
+@pytest.mark.parametrize("wrong", [50.1, 50.0001, -0.001])
+def test_a_return_beyond_rounding_is_told_with_all_its_digits(wrong: float) -> None:
+    with pytest.raises(ReturnBoundsError, match=rf"returned {wrong}, outside the bounds 0 to 50$"):
+        summarize(np.array([50.0, wrong, 0.0]), (0.0, 50.0))
+
+
 @pytest.mark.parametrize("bounds", [(0.0, 2.5), (1.5, 5.0)])
 def test_a_return_outside_the_bounds_is_an_error(bounds: tuple[float, float]) -> None:
     with pytest.raises(ReturnBoundsError, match=r"returned [13], outside the bounds"):

@@ -11,6 +11,9 @@ from training.model import Policy, log_softmax
 from training.rollout import Rollout
 from training.types import BoolArray, FloatArray
 
+# Of sums of some dozens of float32 numbers, relative to the largest.
+ROUNDING = 16 * np.finfo(np.float32).eps
+
 
 def generalized_advantages(
     rewards: FloatArray,
@@ -83,10 +86,14 @@ def explained_variance(values: FloatArray, returns: FloatArray, valid: BoolArray
         valid: `[T, N]`, which samples count.
 
     Returns:
-        At most 1; 0 where the returns do not vary.
+        At most 1; 0 where the returns do not vary, but for what rounding makes of values and
+        returns of their size.
     """
-    variance = returns[valid].var()
-    return 0.0 if variance == 0 else float(1 - (returns - values)[valid].var() / variance)
+    targets, errors = returns[valid], (returns - values)[valid]
+    size = max(np.abs(targets).max(), np.abs(values[valid]).max())
+    if targets.std(dtype=np.float64) <= ROUNDING * size:
+        return 0.0
+    return float(1 - errors.var(dtype=np.float64) / targets.var(dtype=np.float64))
 
 
 def make_batch(config: TrainingConfig, policy: Policy, rollout: Rollout) -> tuple[Batch, float]:

@@ -19,6 +19,7 @@ from training.shares import Shares
 from training.types import DoubleArray, IntArray, PolicyFunction
 
 MAX_STEPS = 10_000  # of an episode without a time limit
+ROUNDING = 1e-6  # of a return, relative to the larger bound: also where rewards are float32
 
 
 class ReturnBoundsError(TrainingError):
@@ -144,14 +145,20 @@ def _play(
 def summarize(returns: DoubleArray, bounds: Bounds | None) -> Evaluation:
     """Mean, spread and interval of episode returns `[E]`.
 
+    Returns that only the rounding of their sums puts outside the bounds count as at the bound.
+
     Raises:
         ReturnBoundsError: one of them is outside the bounds.
     """
-    if bounds is not None and not (bounds[0] <= returns.min() and returns.max() <= bounds[1]):
-        wrong = returns.min() if returns.min() < bounds[0] else returns.max()
-        raise ReturnBoundsError(
-            f"an episode returned {wrong:g}, outside the bounds {bounds[0]:g} to {bounds[1]:g}"
-        )
+    if bounds is not None:
+        inside = np.clip(returns, *bounds)
+        outside = np.abs(returns - inside)
+        if outside.max() > ROUNDING * max(map(abs, bounds)):
+            raise ReturnBoundsError(
+                f"an episode returned {returns[outside.argmax()]:.9g}, outside the bounds "
+                f"{bounds[0]:g} to {bounds[1]:g}"
+            )
+        returns = inside
     return Evaluation(
         episodes=len(returns),
         mean=float(returns.mean()),
