@@ -1,6 +1,7 @@
 """Where hyperparameters come from: a preset, a file, the command line, and what is checked."""
 
 import dataclasses
+import datetime
 import json
 import re
 from pathlib import Path
@@ -139,6 +140,13 @@ def test_wrappers_are_given_one_by_one() -> None:
         ({"hidden_units": []}, "hidden_units: Expected `array` of length >= 1"),
         ({"num_minibatches": 1025}, "more than the 1024 samples of a rollout"),
         ({"env_kwargs": {"render_mode": "human"}}, "env_kwargs cannot have render_mode"),
+        (
+            {"env_kwargs": {"start": datetime.date(2026, 1, 2)}},
+            "type date is not JSON serializable",
+        ),
+        ({"env_kwargs": {"mass": float("nan")}}, "env_kwargs cannot be stored as JSON"),
+        ({"env_kwargs": {"limits": [0, float("-inf")]}}, "env_kwargs cannot be stored as JSON"),
+        ({"env_kwargs": {"name": "\ud800"}}, "env_kwargs cannot be .*surrogates not allowed"),
         ({"observation_names": ["a", "a"]}, "observation_names are not all different"),
         ({"action_names": ["a", ""]}, "action_names are not all different and not empty"),
         ({"wrappers": ["import os"]}, "wrappers"),

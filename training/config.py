@@ -1,6 +1,7 @@
 """Everything that decides how a policy is learned."""
 
 import difflib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -254,6 +255,10 @@ def _check(config: TrainingConfig) -> None:
         names = getattr(config, name)
         if len(set(names)) < len(names) or "" in names:
             raise ConfigError(f"{name} are not all different and not empty")
+    try:
+        json.dumps(config.env_kwargs, allow_nan=False, ensure_ascii=False).encode()
+    except (RecursionError, TypeError, ValueError) as error:
+        raise ConfigError(f"env_kwargs cannot be stored as JSON: {error}") from error
     reserved = config.env_kwargs.keys() & {"id", "render_mode", "max_episode_steps"}
     if reserved:
         raise ConfigError(f"env_kwargs cannot have {reserved.pop()}")

@@ -165,7 +165,7 @@ class _Value(click.ParamType[Any]):
             if get_origin(self._kind) is dict:
                 return json.loads(value)
             return value if get_origin(self._kind) is Literal else self._kind(value)
-        except ValueError:
+        except (RecursionError, ValueError):
             self.fail(f"{value!r} is not {_metavar(self._kind)}", param, ctx)
 
 
