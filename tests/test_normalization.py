@@ -48,6 +48,16 @@ def test_rewards_are_divided_by_the_deviation_of_the_discounted_return() -> None
     assert scale.scale(np.array([1e6, -1e6], np.float32)).tolist() == [10, -10]
 
 
+def test_what_an_environment_earns_after_its_episode_is_not_in_the_scale() -> None:
+    # Both earn 1 a step. Episodes of 1 and 3 steps; the first plays on, and earns 5, unlearned.
+    rewards = np.array([[1, 1], [5, 1], [5, 1]], np.float32)
+    ended = np.array([[True, False], [False, False], [False, True]])
+    valid = np.array([[True, True], [False, True], [False, True]])
+    scale = RewardScale(no_samples(), np.zeros(2)).including(rewards, ended, valid, 0.5)
+    np.testing.assert_array_equal(scale.returns, [0, 0])
+    np.testing.assert_allclose(scale.moments.variance, np.array([1, 1, 1.5, 1.75]).var())
+
+
 def test_a_normalization_is_the_same_in_tensorflow() -> None:
     import tensorflow as tf
 

@@ -67,6 +67,18 @@ def test_an_episode_that_spans_rollouts_is_counted_once_and_whole() -> None:
     assert returns == collected(num_envs=1, num_steps=40).episode_returns.tolist()
 
 
+def test_a_rollout_that_would_only_reset_is_followed_by_the_next() -> None:
+    env = make_shares(Environment("CartPole-v1", max_episode_steps=2), 3)
+    state, rng = reset(env, seed=0), np.random.default_rng(0)
+    steps = []
+    for _ in range(6):  # steps 1 and 2 of three episodes, though each third step only resets
+        rollout, state = collect(env, state, always_right(), rng, 1)
+        assert rollout.valid.all()
+        steps.append((len(rollout.episode_returns), rollout.truncated[0].all()))
+    env.close()
+    assert steps == [(0, False), (3, True)] * 3
+
+
 def test_whole_episodes_stop_after_one_episode_each_and_pad_the_rest() -> None:
     rollout = collected(num_envs=2, num_steps=1000, whole_episodes=True)
     assert len(rollout.episode_returns) == 2

@@ -244,6 +244,37 @@ def test_what_is_not_finite_ends_the_run_before_it_is_learned_from(
     gym.registry.pop("Poisoned-v0")
 
 
+def test_a_rollout_may_be_one_step_of_one_environment() -> None:
+    config = dataclasses.replace(
+        PRESETS["a2c"],
+        num_envs=1,
+        num_steps=1,
+        max_episode_steps=9,
+        max_env_steps=60,
+        evaluation_episodes=1,
+        normalize_observations=True,
+        scale_rewards=True,
+    )
+    trainer, _, reports = run_trainer(config)
+    # the first step only measures observations
+    assert [report.env_steps for report in reports] == list(range(2, 61))
+    assert trainer.state.episodes >= 60 // 9
+    assert trainer.state.reward_scale.moments.samples == 60
+    assert trainer.state.observation_moments.samples == 60
+
+
+def test_whole_episodes_begin_with_no_reward_of_the_ones_before() -> None:
+    config = dataclasses.replace(
+        PRESETS["notebook"], num_envs=2, num_steps=5, evaluation_interval=1_000, scale_rewards=True
+    )
+    trainer = Trainer(config, 0)
+    for _ in range(2):
+        trainer.step()
+        # none of them ends within 5 steps, in which it earns 1 each
+        earned = sum(0.99**step for step in range(5))
+        np.testing.assert_allclose(trainer.state.reward_scale.returns, [earned, earned])
+
+
 def test_a_loss_that_is_not_finite_ends_the_run(tiny_env: str) -> None:
     config = dataclasses.replace(PRESETS["ppo"], env_id=tiny_env, num_envs=4, learning_rate=1e38)
     trainer = Trainer(config, 0)

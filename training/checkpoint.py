@@ -103,4 +103,4 @@ class Checkpoints:
         if envs is not None:
             self._trainer.restore_environments(envs)
         else:
-            self._trainer.restart_environments()
+            self._trainer.restart_environments(seed=int(state.rng.integers(2**31)))

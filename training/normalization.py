@@ -63,8 +63,8 @@ class RewardScale(NamedTuple):
     def including(
         self, rewards: FloatArray, ended: BoolArray, valid: BoolArray, gamma: float
     ) -> "RewardScale":
-        """The scale with a rollout's rewards; all arrays are `[T, N]`."""
-        returns, seen = self.returns, np.empty(rewards.shape)
+        """The scale with a rollout's rewards of the valid rows; all arrays are `[T, N]`."""
+        returns, seen, rewards = self.returns, np.empty(rewards.shape), rewards * valid
         for t in range(len(rewards)):
             returns = gamma * returns + rewards[t]
             seen[t] = returns

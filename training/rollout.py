@@ -60,7 +60,8 @@ def collect(
     """Step the environments `num_steps` times with sampled actions.
 
     With `whole_episodes` a share stops as soon as each of its environments has finished one
-    episode, and the rest of the rollout is padding. `disturb` is called before each step.
+    episode, and the rest of the rollout is padding. `disturb` is called before each step. At least
+    one row is valid: a rollout that would only reset environments is followed by the next one.
 
     Raises:
         NotFiniteError: an observation or a reward is NaN or infinite.
@@ -81,7 +82,10 @@ def collect(
     rollout = Rollout(
         observations, actions, rewards, terminated, truncated, valid, np.array(episode_returns)
     )
-    return rollout, EnvState(np.concatenate(last), np.concatenate(resetting), returns)
+    after = EnvState(np.concatenate(last), np.concatenate(resetting), returns)
+    if not valid.any():
+        return collect(envs, after, policy, rng, num_steps, disturb=disturb)
+    return rollout, after
 
 
 def _reset(

@@ -131,14 +131,14 @@ class Trainer:
         self.envs.close()
         self.envs = self._make_environments(pickled)
 
-    def restart_environments(self) -> None:
-        """Begin new episodes, where the environments could not be stored."""
+    def restart_environments(self, seed: int | None = None) -> None:
+        """Begin new episodes in all environments; environment `i` gets `seed + i`, if any."""
         state = self.state
-        state.env_state = reset(self.envs, seed=int(state.rng.integers(2**31)))
+        state.env_state = reset(self.envs, seed)
         state.reward_scale = state.reward_scale._replace(returns=np.zeros(self.config.num_envs))
 
     def extend(self) -> None:
-        """Go on from a result of a smaller budget, unless it is solved already."""
+        """Go on from a result of a smaller budget, unless it is solved; else nothing changes."""
         state = self.state
         spent = is_budget_spent(self.config, state.env_steps, state.episodes)
         if state.result is None or spent:
@@ -207,7 +207,7 @@ class Trainer:
         """Collect one rollout, and note what was seen in it."""
         config, state = self.config, self.state
         if config.whole_episodes and state.env_steps > 0:
-            state.env_state = reset(self.envs)
+            self.restart_environments()
         try:
             rollout, state.env_state = collect(
                 self.envs,
