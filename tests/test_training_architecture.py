@@ -27,7 +27,7 @@ LAYERS = [
     {"envs", "finite"},
     {"config", "spaces", "ray_shares"},
     {"shares"},
-    {"types", "files", "errors", "processes", "ray_probe"},
+    {"types", "files", "errors", "libraries", "processes", "ray_probe"},
 ]
 
 
