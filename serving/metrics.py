@@ -1,5 +1,6 @@
 """What an operator sees: Prometheus metrics, summed over the worker processes."""
 
+import math
 import os
 from collections.abc import Sequence
 from functools import cache, partial
@@ -74,7 +75,10 @@ class Metrics:
         )
         meaning = "Observations outside what training saw."
         self._out_of_range_rows = cache(counter("policy_out_of_range_rows", meaning, model).labels)
-        meaning = "The version that each worker serves, -1 for none; pid is the worker's slot."
+        meaning = (
+            "The version that each worker serves, -1 for none, NaN once the model is deleted;"
+            " pid is the worker's slot."
+        )
         self._served_version = cache(
             gauge("policy_served_version", meaning, model, multiprocess_mode="liveall").labels
         )
@@ -110,6 +114,12 @@ class Metrics:
         of_shadow = self._shadow.values()
         for counter in (self.swaps, self.refusals, self._out_of_range_rows, *of_shadow):
             counter(model)
+
+    def remove_model(self, model: str) -> None:
+        """Tell that there is no such model any more, of which no alert should tell for ever."""
+        # NaN is below nothing. The digests are compared with each other, and NaN is not itself.
+        self._served_version(model).set(math.nan)
+        self._served_digest(model).set(0)
 
     def compared(self, model: str, **sums: float) -> None:
         """Count what a shadow did: by its names, what to add to each metric."""

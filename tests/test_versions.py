@@ -190,6 +190,30 @@ def test_several_models_are_served_by_name(models: Path, trained: Trained, tmp_p
         assert unknown.status == 404
 
 
+def test_a_deleted_model_is_told_of_by_no_alert(
+    models: Path, trained: Trained, tmp_path: Path
+) -> None:
+    (models / "other").mkdir()
+    publish(trained.model_dir, models / "other" / "7")
+    log = tmp_path / "log"
+    with running_service(models, log, "--poll-seconds", "0.1") as service:
+        wait_until(lambda: log.read_text().count("serving other version 7") == 2)
+        assert of_workers(service, "version") == ["7.0", "7.0"]
+        shutil.rmtree(models / "other")
+        wait_until(lambda: of_workers(service, "version") == ["NaN", "NaN"])
+        # Equal, as `PolicyWorkersDisagree` compares them.
+        assert of_workers(service, "digest") == ["0.0", "0.0"]
+        (models / "other").mkdir()
+        wait_until(lambda: of_workers(service, "version") == ["-1.0", "-1.0"])
+
+
+def of_workers(service: Service, what: str) -> list[str]:
+    """A number of the model `other`, of each worker, as Prometheus gets it."""
+    name = f'policy_served_{what}{{model="other",pid="'
+    lines = get(service, "/metrics").data.decode().splitlines()
+    return [line.rpartition(" ")[2] for line in lines if line.startswith(name)]
+
+
 def test_the_card_is_a_page_for_a_browser_with_the_pictures_of_the_run(
     service: Service, trained: Trained
 ) -> None:

@@ -173,6 +173,7 @@ class Repository:
                 troubles.add(f"{name!r} in {self._settings.models} is no model and is ignored")
         for name in self._models.keys() - found.keys() - {self.default}:
             self._models.pop(name).refresh()
+            self._metrics.remove_model(name)
         return troubles
 
     def _add(self, name: str) -> None:
