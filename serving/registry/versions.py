@@ -165,7 +165,8 @@ class Versions:
         assignment = self._assignment
         served = assignment.served.version if assignment.served else None
         # Also what is missing though it is selected to be beside the served version.
-        numbers = sorted({*self._numbers, *assignment.selected.beside}, reverse=True)
+        beside = (*assignment.selected.beside, *assignment.selected.labels.values())
+        numbers = sorted({*self._numbers, *beside}, reverse=True)
         versions = [self._report(one, assignment) for one in numbers]
         return ModelReport(self._name, default, served, versions, assignment.selection)
 
@@ -196,8 +197,7 @@ class Versions:
         try:
             if not self._is_away:
                 if version not in self._numbers:
-                    there = ", ".join(map(str, self._numbers)) or "none"
-                    raise ArtefactError(f"it is not there; there are: {there}")
+                    raise ArtefactError("it is not there")
                 paths, fingerprint = find_files(self.folder / str(version))
                 if known.fingerprint != fingerprint:
                     known = Known(fingerprint, self._store.copy(self.folder / str(version), paths))
