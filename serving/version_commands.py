@@ -101,10 +101,12 @@ def promote(
     from serving.registry.promotion import promote
     from serving.registry.selection import SelectionError
 
-    try:
+    def require() -> None:
         if if_better:
             require_better(settings, version, log)
-        click.echo(promote(settings, version, label, share, shadow))
+
+    try:
+        click.echo(promote(settings, version, label, share, shadow, require))
     except SelectionError as error:
         raise click.UsageError(str(error)) from error
 

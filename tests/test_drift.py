@@ -23,7 +23,6 @@ from serving.policy.savedmodel import Policy
 from serving.record.drift import BLOCKS, ROWS_AT_ONCE, Bins, Drift, LiveCounts, stability_index
 from serving.record.shadow import Shadows
 from serving.registry.repository import Repository
-from serving.registry.selection import Selection
 from serving.registry.trial import Trials
 from serving.service import DecisionService
 from serving.settings import Settings
@@ -220,8 +219,8 @@ def test_counts_go_with_a_version_that_is_unloaded(
 
     fill()
     assert list(drift.indices(repository.policy())) == NAMES
-    repository.select("cartpole", Selection("nothing"))
-    repository.select("cartpole", Selection("newest"))
+    repository.select("cartpole", "nothing")
+    repository.select("cartpole", "newest")
     assert drift.indices(repository.policy()) == {}
     fill()
     assert list(drift.indices(repository.policy())) == NAMES

@@ -100,6 +100,7 @@ def test_rollback_goes_to_the_good_version_before_until_there_is_none(models: Pa
         (["promote", "--label", "canary"], "a label needs a version"),
         (["promote", "4", "--label", "stable"], "'stable' is the label of the served version"),
         (["promote", "4", "--label", "a/b"], "matching regex"),
+        (["promote", "4", "--label", "a\n"], "matching regex"),
         (["promote", "-1"], "-1"),
         (["promote", "latest"], "cartpole has no version latest; there are: 5, 4, 3, 2, 1;"),
         (["promote", "04"], "cartpole has no version 04;"),
@@ -234,15 +235,21 @@ def test_a_selection_that_cannot_be_read_changes_nothing(followed: Followed) -> 
     followed.follows(4)
     text = "version selection unchanged"
     count = followed.service.log.read_text().count(text)
-    (followed.models / "cartpole" / "serve.json").write_text("nonsense")
+    file = followed.models / "cartpole" / "serve.json"
+    file.write_text("nonsense")
     wait_for_lines(followed.service.log, text, count + 2)
     assert {followed.answering() for _ in range(20)} == {4}
+    # Nor does one that nothing can be read from: its writer never comes.
+    file.unlink()
+    os.mkfifo(file)
+    wait_for_lines(followed.service.log, "serve.json is not a file", 2)
+    assert followed.reasons()[4][0] == "served"
     say(followed.models, "promote", "4")
 
 
 @pytest.mark.parametrize(
     ("version", "reason"),
-    [(3, "version 3: saved_model.pb is not the file"), (77, "version 77: it is not there; there")],
+    [(3, "version 3: saved_model.pb is not the file"), (77, "version 77: it is not there")],
 )
 def test_a_selected_version_that_cannot_be_served_is_told_by_every_worker(
     followed: Followed, version: int, reason: str

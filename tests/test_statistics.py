@@ -15,7 +15,6 @@ from serving.api.keys import Keys
 from serving.api.messages import Request
 from serving.metrics import Metrics
 from serving.registry.repository import Repository
-from serving.registry.selection import Selection
 from serving.registry.trial import Trials
 from serving.settings import Settings
 from serving.statistics import Inferences, Statistics
@@ -143,9 +142,9 @@ def test_what_is_unloaded_is_forgotten(trained: Trained, tmp_path: Path, trials:
     metrics.statistics.add("cartpole", version, FIRST)
     repository.refresh()
     assert metrics.statistics.total("cartpole", version) == FIRST
-    repository.select("cartpole", Selection("nothing"))
+    repository.select("cartpole", "nothing")
     repository.refresh()
-    repository.select("cartpole", Selection("newest"))
+    repository.select("cartpole", "newest")
     assert repository.policy().version == version
     assert metrics.statistics.total("cartpole", version) == Inferences()
 

@@ -1,6 +1,7 @@
 """The commands that change a version selection: `promote` and `rollback`."""
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -9,9 +10,11 @@ from serving.policy.artefact import ArtefactError, Card, version_number, version
 from serving.registry.assignment import difference, shadow_difference
 from serving.registry.examination import examine_version
 from serving.registry.selection import (
+    FILE,
     STABLE,
     Selection,
     SelectionError,
+    locked,
     read_selection,
     write_selection,
 )
@@ -25,16 +28,17 @@ def promote(
     label: str | None,
     share: float | None = None,
     shadow: bool | None = None,
+    require: Callable[[], object] = lambda: None,
 ) -> str:
     """Select a version of the model, or always the newest; return a report.
 
     With a label the version is only kept loaded; with a share it is a canary, or with 0 it no
     longer is one; so it is with `shadow`, true or false. A selection that is invalid is replaced,
-    with its labels and canaries.
+    with its labels and canaries. `require` raises where what is selected now must not be changed.
 
     Raises:
         SelectionError: the version is missing, would be refused or cannot be what is asked for,
-            or writing failed.
+            the selection was changed meanwhile, or writing failed.
     """
     folder = settings.models / settings.name
     given = {"label": label, "share": share, "shadow": shadow}
@@ -45,10 +49,13 @@ def promote(
         raise SelectionError(f"a {roles[0]} needs a version")
     if label == STABLE:
         raise SelectionError(f"{STABLE!r} is the label of the served version: omit --label")
+    before: Selection | None = None
+    mended = ""
     try:
-        selection, mended = read_selection(folder), ""
+        selection = before = read_selection(folder)
     except SelectionError as error:
         selection, mended = Selection(), f"; replaced what was invalid: {error}"
+    require()
     version = None if text is None else version_number(text)
     canaries = [canary.version for canary in selection.canaries]
     if share == 0 and version not in canaries:
@@ -78,7 +85,7 @@ def promote(
         if version == selection.shadow:
             selection, ended = replace(selection, shadow=None), f"{ended}, no longer as the shadow"
         done = f"version {version} is served from now on{ended}"
-    write_selection(folder, selection)
+    _replace(folder, before, selection)
     return f"{settings.name}: {done}{mended}"
 
 
@@ -88,7 +95,8 @@ def rollback(settings: Settings) -> str:
     Canaries end too: whatever is wrong, no newer version goes on answering.
 
     Raises:
-        SelectionError: there is no such version, or writing failed.
+        SelectionError: there is no such version, the selection was changed meanwhile, or writing
+            failed.
     """
     folder = settings.models / settings.name
     selection = read_selection(folder)
@@ -99,10 +107,25 @@ def rollback(settings: Settings) -> str:
     if previous is None:
         than = "" if current is None else f" before {current}"
         raise SelectionError(f"{settings.name} has no good version{than}")
-    write_selection(folder, replace(selection, serve=previous, canaries=()))
+    _replace(folder, selection, replace(selection, serve=previous, canaries=()))
     ended = ", ".join(str(canary.version) for canary in selection.canaries)
     ended = ended and f"; no longer a canary: {ended}"
     return f"{settings.name}: version {previous} is served from now on instead of {current}{ended}"
+
+
+def _replace(folder: Path, before: Selection | None, selection: Selection) -> None:
+    """Write a selection that follows from the one of before, None if that was invalid.
+
+    Raises:
+        SelectionError: it was changed in the seconds that examining takes, or writing failed.
+    """
+    with locked(folder):
+        now: Selection | None = None
+        with contextlib.suppress(SelectionError):
+            now = read_selection(folder)
+        if now != before:
+            raise SelectionError(f"{folder / FILE} was changed meanwhile: look at it and try again")
+        write_selection(folder, selection)
 
 
 def _require_good(settings: Settings, text: str, selection: Selection, role: str) -> None:

@@ -7,13 +7,16 @@ import re
 import signal
 import threading
 import time
+from typing import Literal
+
+from msgspec.structs import replace
 
 from serving.errors import NotFoundError
 from serving.metrics import Metrics
 from serving.policy.savedmodel import Policy
 from serving.registry.assignment import Choice
 from serving.registry.examination import examine
-from serving.registry.selection import Selection, read_selection, write_selection
+from serving.registry.selection import locked, read_selection, write_selection
 from serving.registry.store import Store
 from serving.registry.trial import Trials, TrialsEndedError
 from serving.registry.versions import Versions
@@ -104,24 +107,17 @@ class Repository:
         policies = [one for one in served if one] or [self.policy()]
         return max(len(one.card.observations.names) for one in policies)
 
-    def select(self, name: str, selection: Selection) -> None:
-        """Change the version selection, in this worker now and in the others at their next poll.
+    def select(self, name: str, serve: Literal["newest", "nothing"]) -> None:
+        """Change what is selected, in this worker now and in the others at their next poll.
 
         Raises:
-            SelectionError: the models folder cannot be written.
+            SelectionError: the file cannot be read, is invalid or cannot be written.
         """
         versions = self._find(name)
-        write_selection(versions.folder, selection)
+        with locked(versions.folder):
+            write_selection(versions.folder, replace(read_selection(versions.folder), serve=serve))
         while unexamined := versions.refresh():
             self._examine(unexamined)
-
-    def selection(self, name: str) -> Selection:
-        """The version selection of a model.
-
-        Raises:
-            SelectionError: its file cannot be read or is invalid.
-        """
-        return read_selection(self._find(name).folder)
 
     def refresh(self) -> None:
         """Look for new models and new versions, and load what is to be served."""

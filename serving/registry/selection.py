@@ -1,8 +1,12 @@
 """The version selection of a model, in a file beside its versions: it survives restarts."""
 
+import contextlib
+import fcntl
 import math
 import os
+import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -33,7 +37,7 @@ class Selection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     serve: Version | Literal["newest", "nothing"] = "newest"
-    labels: dict[Annotated[str, msgspec.Meta(pattern="^[a-zA-Z0-9_]+$")], Version] = {}
+    labels: dict[Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9_]+\Z")], Version] = {}
     canaries: tuple[Canary, ...] = ()
     shadow: Version | None = None
 
@@ -84,11 +88,41 @@ def read_selection(folder: Path) -> Selection:
         SelectionError: the file cannot be read or is invalid.
     """
     try:
-        return msgspec.json.decode((folder / FILE).read_bytes(), type=Selection)
+        with open(folder / FILE, "rb", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise SelectionError(f"{folder / FILE} is not a file")
+            return msgspec.json.decode(file.read(), type=Selection)
     except FileNotFoundError:
         return Selection()
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise SelectionError(f"{folder / FILE}: {error}") from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a pipe too without waiting for who writes to it."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep others that lock it from changing the selection of the model in `folder`.
+
+    Not to be held for long: an export waits too. On file systems without locks of folders nobody
+    is kept out.
+
+    Raises:
+        SelectionError: the folder cannot be opened.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_selection(folder: Path, selection: Selection) -> None:
@@ -107,12 +141,20 @@ def write_selection(folder: Path, selection: Selection) -> None:
         raise SelectionError(str(error)) from error
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=".writing-", dir=folder)
-        with open(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(content) + b"\n")
-            file.flush()
-            os.fsync(descriptor)
-        # The service may run as another user than the operator.
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, folder / FILE)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(msgspec.json.encode(content) + b"\n")
+                file.flush()
+                os.fsync(descriptor)
+            # The service may run as another user than the operator.
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, folder / FILE)
+        except BaseException:
+            os.unlink(temporary)
+            raise
     except OSError as error:
-        raise SelectionError(f"{folder / FILE} cannot be written: {error.strerror}") from error
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> SelectionError:
+    return SelectionError(f"{folder / FILE} cannot be written: {error.strerror}")

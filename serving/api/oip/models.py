@@ -3,8 +3,6 @@
 import logging
 from typing import Any, Literal
 
-import msgspec
-
 from serving.api.keys import Key
 from serving.api.oip.inference import find
 from serving.api.oip.schemas import (
@@ -136,8 +134,7 @@ class InferenceModels:
         if (pin := self._settings.pin) is not None and name == self._settings.name:
             raise ConflictError(f"{name}: the service was started with version {pin}")
         try:
-            selection = msgspec.structs.replace(self._repository.selection(name), serve=serve)
-            self._repository.select(name, selection)
+            self._repository.select(name, serve)
         except SelectionError as error:
             # Not 503: the folder is read-only by the operator's decision, and stays so.
             raise ConflictError(str(error)) from error
