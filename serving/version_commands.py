@@ -1,5 +1,6 @@
 """The commands that check, select and fetch versions."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,15 +30,14 @@ def require_keys(folder: Path | None) -> None:
 
 
 @click.command()
-@click.argument(
-    "model_dir", type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path)
-)
+@click.argument("model_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @settings_options("trusted_keys")
 def verify(model_dir: Path, trusted_keys: Path | None) -> None:
     """Check a version, models/<name>/<version>, as the service does before it serves it.
 
     Exit status 1 says that the service would refuse it.
     """
+    model_dir = Path(os.path.abspath(model_dir))  # a link stays one, which is refused
     from serving.policy.artefact import ArtefactError, version_number
     from serving.registry.examination import examine_version
     from serving.registry.trial import Trials

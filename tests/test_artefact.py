@@ -197,6 +197,27 @@ def test_verify_refuses_what_the_service_would_refuse(model_dir: Path) -> None:
     assert finished.stdout == "refused: its card says that it is not solved\n"
 
 
+def test_verify_refuses_the_links_that_the_service_refuses(model_dir: Path) -> None:
+    base = model_dir.parent
+    (base / "7").symlink_to(model_dir.name)
+    linked = run("serving", "verify", str(base / "7"))
+    assert (linked.returncode, linked.stdout) == (1, "refused: it is a symbolic link\n")
+    (base.parent / "linked").symlink_to(base.name)
+    linked = run("serving", "verify", str(base.parent / "linked" / model_dir.name))
+    reason = "its model's folder is a symbolic link"
+    assert (linked.returncode, linked.stdout) == (1, f"refused: {reason}\n")
+
+
+@pytest.mark.parametrize(("name", "shown"), [(b"\xff", r"\udcff"), (b"a\nb", r"a\nb")])
+def test_a_name_that_cannot_be_shown_is_refused_in_one_line(
+    model_dir: Path, name: bytes, shown: str
+) -> None:
+    (model_dir / os.fsdecode(name)).touch()
+    finished = run("serving", "verify", str(model_dir))
+    reason = f"the name '{shown}' has characters that cannot be shown"
+    assert (finished.returncode, finished.stdout) == (1, f"refused: {reason}\n")
+
+
 def test_verify_reports_its_checks(trained: Trained) -> None:
     finished = run("serving", "verify", str(trained.model_dir))
     assert finished.returncode == 0, finished.stderr

@@ -65,9 +65,22 @@ def make_ragged(golden: dict[str, Any]) -> None:
     golden["observations"][0] = [0.0]
 
 
+def lose_values(golden: dict[str, Any]) -> None:
+    golden["state_values"] = []
+
+
+def keep_one_row(golden: dict[str, Any]) -> None:
+    """As all observations are the same, each has the logits of the one that is left."""
+    golden["observations"] = golden["observations"][:1] * len(golden["observations"])
+    golden["state_values"] = golden["state_values"][:1] * len(golden["state_values"])
+    golden["action_logits"] = golden["action_logits"][:1]
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
+        (lose_values, "its state_values are not those of assets.extra/golden.json"),
+        (keep_one_row, "its action_logits are not those of assets.extra/golden.json"),
         (shift_first_value, "its state_values are not those of assets.extra/golden.json"),
         (swap_logits, "its action_logits are not those of assets.extra/golden.json"),
         (shorten_rows, "its golden values cannot be computed"),

@@ -83,7 +83,10 @@ def load(model_dir: Path, *, run_graph: bool = False) -> Loaded:
         observations = np.array(golden["observations"], np.float32)
         outputs = policy(observations)
         for name, computed in zip(("action_logits", "state_values"), outputs, strict=True):
-            if not np.allclose(computed, golden[name], golden["tolerance"], golden["tolerance"]):
+            # Other shapes may be broadcast, and then nothing would be compared.
+            if np.shape(golden[name]) != np.shape(computed) or not np.allclose(
+                computed, golden[name], golden["tolerance"], golden["tolerance"]
+            ):
                 raise ArtefactError(f"its weights do not give the {name} of {GOLDEN}")
         bounds = card.return_bounds
         if bounds is None and card.training is not None:  # where older versions have it

@@ -65,6 +65,8 @@ def find_files(model_dir: Path) -> Found:
         with os.scandir(model_dir / below) as entries:
             for entry in entries:
                 path = os.path.join(below, entry.name)
+                if not path.isprintable():  # nor is one that is not UTF-8
+                    raise ArtefactError(f"the name {path!r} has characters that cannot be shown")
                 if entry.is_symlink():
                     raise ArtefactError(f"{path!r} is a symbolic link")
                 if entry.is_dir():

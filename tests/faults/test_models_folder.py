@@ -250,6 +250,7 @@ def test_no_entry_of_the_folder_hurts_another(trained: Trained, tmp_path: Path) 
     (model / "5").touch()
     (model / "6").symlink_to(trained.model_dir)
     publish(trained.model_dir, model / "7", lambda folder: edit_card(folder, huge_seed))
+    publish(trained.model_dir, model / "8", lambda folder: (folder / os.fsdecode(b"\xff")).touch())
     with running_service(models, log, "--workers", "2", *POLL) as service:
         PolicyClient(service.url).wait_until_ready(60)
         wait_until_told(service, 7)
@@ -259,7 +260,7 @@ def test_no_entry_of_the_folder_hurts_another(trained: Trained, tmp_path: Path) 
         shutil.rmtree(model / "7")
         wait_until_told(service, 1)
         report = get(service, "/models").json()["models"][0]["versions"]
-        assert [one["version"] for one in report] == [6, 5, 4, 3, 2, 1]
+        assert [one["version"] for one in report] == [8, 6, 5, 4, 3, 2, 1]
         assert {one["state"] for one in report[:-1]} == {"refused"}
     logged = log.read_text()
     assert "Traceback" not in logged
