@@ -88,6 +88,17 @@ def test_a_verdict_that_a_killed_process_has_begun_is_none(
     assert copies.verdict(digest) == "it is bad"
 
 
+def test_a_listing_without_room_leaves_nothing(
+    folders: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    Store(*folders).remember("cartpole", module.Listing(digests={1: "a"}))
+    assert [list(folder.iterdir()) for folder in folders] == [[], []]
+
+
 def test_what_nobody_needs_is_removed_when_it_is_old(version: Path, folders: list[Path]) -> None:
     copies = Store(*folders)
     digests = []

@@ -210,9 +210,13 @@ class Store:
             try:
                 if not path.exists() or path.read_bytes() != content:
                     descriptor, temporary = tempfile.mkstemp(prefix=".writing-", dir=folder)
-                    with open(descriptor, "wb") as file:
-                        file.write(content)
-                    os.replace(temporary, path)
+                    try:
+                        with open(descriptor, "wb") as file:
+                            file.write(content)
+                        os.replace(temporary, path)
+                    except BaseException:
+                        os.unlink(temporary)
+                        raise
                 return
             except OSError:
                 path.unlink(missing_ok=True)  # no longer true; the next folder may have room
