@@ -150,6 +150,7 @@ def test_wrappers_are_given_one_by_one() -> None:
         ({"observation_names": ["a", "a"]}, "observation_names are not all different"),
         ({"action_names": ["a", ""]}, "action_names are not all different and not empty"),
         ({"wrappers": ["import os"]}, "wrappers"),
+        ({"wrappers": ["a:b\n"]}, "wrappers"),
     ],
 )
 def test_a_value_that_is_not_possible_is_named(values: dict[str, Any], message: str) -> None:

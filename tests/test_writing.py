@@ -164,10 +164,10 @@ def test_two_at_once_both_write_a_version(tmp_path: Path) -> None:
 def test_another_user_can_read_a_version_whatever_the_umask_is(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
-        version = exported(tmp_path / "cartpole", POLICY)
+        exported(tmp_path / "models" / "cartpole", POLICY)
     finally:
         os.umask(before)
-    for path in [version, *version.rglob("*")]:
+    for path in [tmp_path / "models", *(tmp_path / "models").rglob("*")]:
         readable = 0o055 if path.is_dir() else 0o044
         assert path.stat().st_mode & readable == readable, path
 

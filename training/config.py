@@ -63,7 +63,7 @@ class TrainingConfig:
         Count | None, about("Time limit of an episode, in place of the environment's own.")
     ] = None
     wrappers: Annotated[
-        tuple[Annotated[str, Meta(pattern=r"^[\w.]+:\w+$")], ...],
+        tuple[Annotated[str, Meta(pattern=r"^[\w.]+:\w+\Z")], ...],
         about("Wrapper around the environment, as module:callable; can be repeated."),
     ] = ()
     observation_names: Annotated[

@@ -74,7 +74,7 @@ def write_version(
         ExportError: what was written differs from its checksums, or from the golden values.
         OSError: `base` cannot be written.
     """
-    base.mkdir(parents=True, exist_ok=True)
+    _make(base)
     with _staging_folder(base) as staging:
         save(staging, network)
         _verify_outputs(staging, golden)
@@ -92,6 +92,14 @@ def write_version(
         _verify_checksums(staging)
         make_readable(staging)
         return _rename_to_next_version(staging, base)
+
+
+def _make(base: Path) -> None:
+    """Make a folder and those above it that are missing, readable for every user."""
+    missing = [folder for folder in (base, *base.parents) if not folder.exists()]
+    base.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        folder.chmod(folder.stat().st_mode | 0o555)
 
 
 @contextlib.contextmanager

@@ -128,7 +128,9 @@ def _publish(folder: Path, target: Path) -> None:
     for path in [*folder.rglob("*"), folder]:
         path.chmod(0o755 if path.is_dir() else 0o644)
         _sync(path)
-    target.parent.mkdir(exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        target.parent.mkdir()
+        target.parent.chmod(target.parent.stat().st_mode | 0o555)
     folder.rename(target)  # fails if another program has made it meanwhile
     _sync(target.parent)
     _sync(target.parent.parent)

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from serving.policy.artefact import ArtefactError, version_number
 from serving.registry.store import MAX_BYTES, MAX_FILES
@@ -71,7 +71,7 @@ class Source:
             raise SourceError(f"{url}: {_reason(error)}") from error
         # An HTTPStore lists paths of its host, and reads paths below its URL.
         is_http = isinstance(self._store, HTTPStore)
-        self._listed_prefix = f"{urlsplit(url).path.strip('/')}/" if is_http else ""
+        self._listed_prefix = f"{unquote(urlsplit(url).path).strip('/')}/" if is_http else ""
 
     def versions(self) -> Versions:
         """What is listed for each version; everything else is ignored.

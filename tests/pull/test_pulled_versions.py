@@ -58,7 +58,10 @@ def test_one_look_pulls_every_version_of_every_model_and_a_second_nothing(
         shutil.copytree(trained.model_dir, bucket.models / "cartpole" / ignored)
     (bucket.models / "cartpole" / "serve.json").write_text('{"serve": 2}')
     (bucket.models / "README").write_text("a file")
-    url = {"s3": SOURCE, "webdav": f"http://127.0.0.1:{bucket.port}/bucket/some/models"}[kind]
+    webdav = f"http://127.0.0.1:{bucket.port}/bucket/my%20folder/models"
+    if kind == "webdav":
+        bucket.models.parent.rename(bucket.models.parent.with_name("my folder"))
+    url = {"s3": SOURCE, "webdav": webdav}[kind]
     bucket.start(kind)
     try:
         # The command takes what others read, whatever its umask is.
@@ -70,7 +73,7 @@ def test_one_look_pulls_every_version_of_every_model_and_a_second_nothing(
         assert found(models) == ["an-other.model/1", "cartpole/10", "cartpole/2"]
         pulled = models / "cartpole" / "10"
         assert files(pulled) == files(trained.model_dir)
-        for path in [pulled, *pulled.rglob("*")]:
+        for path in [pulled.parent, pulled, *pulled.rglob("*")]:
             assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644)
         before = pulled.stat()
         monkeypatch.setitem(ENVIRONMENT, "SERVING_SOURCE", url)
