@@ -87,8 +87,10 @@ def run(**options: Any) -> None:
         sign = prepare_log(settings)
         listener = bind(settings.host, port)
         if settings.grpc_port is not None:
-            require_grpc()
             port = settings.grpc_port
+            if port == listener.getsockname()[1]:
+                raise click.UsageError(f"--port and --grpc-port are both {port}")
+            require_grpc()
             reserved = reserve(settings.host, port)
     except KeysError as error:
         raise click.UsageError(str(error)) from error

@@ -6,6 +6,8 @@ import socket
 import stat
 import subprocess
 import sys
+import time
+from contextlib import AbstractContextManager
 from dataclasses import fields
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from serving.cli import commands
 from serving.client import PolicyClient
 from serving.server.master import bind
 from serving.settings import Settings
-from tests.conftest import ENVIRONMENT, ROOT, Trained, run, running_service, wait_until
+from tests.conftest import ENVIRONMENT, ROOT, Trained, run, running_service, started, wait_until
 
 
 @pytest.mark.parametrize(
@@ -67,6 +69,16 @@ def test_a_port_in_use_is_one_line_and_exit_status_2() -> None:
     assert finished.returncode == 2
     expected = f"Error: cannot listen on 127.0.0.1 port {port}: Address already in use\n"
     assert finished.stderr == expected
+
+
+def test_one_port_for_both_is_one_line_and_exit_status_2() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    options = ("--models", "tests", "--port", port, "--grpc-port", port)
+    finished = run("serving", "run", *options)
+    assert (finished.returncode, finished.stdout) == (2, "")
+    assert finished.stderr == f"Error: --port and --grpc-port are both {port}\n"
 
 
 FLOATS = [
@@ -144,6 +156,41 @@ def test_the_socket_is_without_delay_before_anyone_can_connect() -> None:
     listener = bind("127.0.0.1", 0)
     with listener, pytest.raises(ConnectionRefusedError):
         socket.create_connection(listener.getsockname())
+
+
+def test_an_address_that_another_took_during_the_start_is_one_line_and_exit_status_2(
+    trained: Trained, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    # Two sockets can be bound to an address that nobody listens on yet.
+    with bind("127.0.0.1", 0) as other, starting(trained, log, str(other.getsockname()[1])) as one:
+        wait_until(lambda: "Starting gunicorn" in log.read_text())
+        other.listen()
+        assert one.wait(60) == 2
+    errors = [line for line in log.read_text().splitlines() if '"ERROR"' in line]
+    assert len(errors) == 1
+    assert "cannot listen: another process took the address during the start" in errors[0]
+    assert "Traceback" not in log.read_text()
+    assert list(tmp_path.glob("serving-*")) == []
+
+
+def test_a_start_that_is_ended_leaves_no_folders(trained: Trained, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with starting(trained, log, "0") as service:
+        wait_until(lambda: "Starting gunicorn" in log.read_text())
+        time.sleep(0.2)  # TensorFlow is imported, which takes seconds
+        service.terminate()
+        service.wait(60)
+    assert "Listening at" not in log.read_text()
+    assert list(tmp_path.glob("serving-*")) == []
+
+
+def starting(
+    trained: Trained, log: Path, port: str
+) -> AbstractContextManager[subprocess.Popen[str]]:
+    """A service whose folder for temporary files is that of its log."""
+    command = ("env", f"TMPDIR={log.parent}", sys.executable, "-m", "serving", "run")
+    return started(log, *command, "--models", str(trained.models), "--port", port)
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])

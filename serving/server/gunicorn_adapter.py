@@ -1,5 +1,6 @@
 """Every name of gunicorn that the service uses and gunicorn does not document."""
 
+import errno
 import logging
 import sys
 import time
@@ -45,6 +46,12 @@ class Arbiter(GunicornArbiter):
         except HaltServer as error:
             self.cfg.on_exit(self)
             sys.exit(error.exit_status)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            logger.error("cannot listen: another process took the address during the start")
+            self.cfg.on_exit(self)
+            sys.exit(2)
 
     def reexec(self) -> None:
         """Refuse SIGUSR2: a second master would bind the same address and find it in use."""

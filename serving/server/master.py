@@ -174,6 +174,11 @@ def address(sock: socket.socket) -> str:
 def on_starting(arbiter: Any) -> None:
     """Do once in the master what every worker needs."""
     require_threads(arbiter.app.settings)
+    # Before the folders are made: in the seconds that it takes, a signal ends this process at once.
+    import_tensorflow()
+    from serving.policy.savedmodel import limit_threads  # imports TensorFlow
+
+    limit_threads(_threads_to_compute(arbiter.app.settings))
     # In memory where that can be: a full disk must not stop the workers that write there.
     try:
         folder = tempfile.mkdtemp(prefix="serving-", dir="/dev/shm")
@@ -187,10 +192,6 @@ def on_starting(arbiter: Any) -> None:
     os.environ[METRICS_FOLDER] = folder
     # Here a worker shows that it lives; without a file for that, gunicorn ends as a whole.
     arbiter.cfg.set("worker_tmp_dir", folder)
-    import_tensorflow()
-    from serving.policy.savedmodel import limit_threads  # imports TensorFlow
-
-    limit_threads(_threads_to_compute(arbiter.app.settings))
 
 
 def _cores() -> int:
