@@ -19,6 +19,9 @@ export const held = { direction: 0 };
  */
 export function connect(actions) {
   find("pause").addEventListener("click", actions.pause);
+  find("pause").addEventListener("keydown", (event) => {
+    if (event.repeat && event.key === "Enter") event.preventDefault(); // else a click each time
+  });
   find("step").addEventListener("click", actions.step);
   find("reset").addEventListener("click", actions.reset);
   find("controls").addEventListener("submit", (event) => event.preventDefault());
@@ -82,7 +85,7 @@ function connectKeys(push, hit, actions) {
       else push(direction);
     } else if (event.key === " " && !event.target.closest("button, a, summary")) {
       event.preventDefault();
-      actions.pause();
+      if (!event.repeat) actions.pause();
     }
   });
   document.addEventListener("keyup", (event) => {

@@ -53,6 +53,20 @@ def test_everything_works_by_keyboard(service: Service, visit: Visit) -> None:
     page.keyboard.up("ArrowRight")
 
 
+@pytest.mark.parametrize("key", ["Space", "Enter"])
+def test_a_key_that_is_held_pauses_once(key: str, service: Service, visit: Visit) -> None:
+    page = visit(service.url, reduced_motion="reduce")
+    if key == "Enter":
+        page.locator("#pause").focus()
+    shown = []
+    for _ in range(4):  # each but the first is a repetition
+        page.keyboard.down(key)
+        shown.append(page.locator("#pause").inner_text())
+    page.keyboard.up(key)
+    assert shown == ["Pause"] * 4
+    expect(page.locator("#pause")).to_have_text("Pause")
+
+
 @pytest.mark.parametrize("path", PAGES)
 def test_it_fits_a_phone(path: str, service: Service, visit: Visit) -> None:
     page = visit(
