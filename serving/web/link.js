@@ -52,7 +52,7 @@ export function showReplay(report, replay) {
   if (found !== undefined) {
     const leave = anchorTo(livePage(report), "Leave the replay");
     lead.replaceChildren(`This replays ${episode}. `, leave);
-    find("spread").disabled = true;
+    showSpread(spread);
     document.querySelector(`[name=actions][value=${greedy ? "greedy" : "sampled"}]`).checked = true;
     return found;
   }
@@ -66,6 +66,15 @@ export function showReplay(report, replay) {
   );
   announce(lead.textContent);
   return undefined;
+}
+
+/** Show the initial state of the replay, which need not be one of those to choose from. */
+function showSpread(spread) {
+  const select = find("spread");
+  select.disabled = true;
+  const isOffered = [...select.options].some(({ value }) => Number(value) === spread);
+  if (!isOffered) select.append(new Option(`±${spread}`, spread));
+  select.value = spread;
 }
 
 const livePage = ({ name, default: isDefault }) =>

@@ -35,6 +35,8 @@ export function connectPointer(push, hit, actions) {
     else pressed = { event, isHigh: atPointer(event).isHigh };
   });
   canvas.addEventListener("pointermove", (event) => {
+    // It was released outside the picture, which hears of that only once it drags.
+    if (event.buttons === 0) pressed = null;
     if (pressed === null) return;
     const { clientX, clientY } = pressed.event;
     if (!dragged && Math.hypot(event.clientX - clientX, event.clientY - clientY) < DRAG_PIXELS) return;

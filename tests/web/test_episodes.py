@@ -52,6 +52,20 @@ def test_a_link_replays_an_episode_with_sampled_actions(
     expect(other).to_have_url(f"{service.url}/")
 
 
+@pytest.mark.parametrize(
+    ("spread", "shown"), [("5", "±5 (extreme)"), ("0.20", "±0.2 (wider)"), ("0.1", "±0.1")]
+)
+def test_a_replay_shows_its_initial_state(
+    spread: str, shown: str, service: Service, visit: Visit
+) -> None:
+    query = f"model=cartpole&version=1&seed=3&spread={spread}&actions=sampled"
+    page = visit(f"{service.url}/?{query}", reduced_motion="reduce")
+    expect(page.locator("#lead")).to_contain_text("This replays the episode with seed 3")
+    initial = page.get_by_label("Initial state")
+    expect(initial.locator("option:checked")).to_have_text(shown)
+    expect(initial).to_be_disabled()
+
+
 def test_a_link_to_a_version_that_is_not_loaded_says_so(service: Service, visit: Visit) -> None:
     query = "model=cartpole&version=7&seed=3&spread=0.05&actions=greedy"
     page = visit(f"{service.url}/?{query}", reduced_motion="reduce")
@@ -140,6 +154,21 @@ def test_the_pole_and_the_cart_can_be_dragged_and_the_policy_answers(still: Page
     still.mouse.move(middle + 2 * scale, joint - 0.5 * scale, steps=5)
     still.mouse.up()
     wait_for(still, "pole-angle", f"n > 0.19 && n < {math.radians(12)}")
+
+
+def test_a_press_that_is_released_outside_the_picture_drags_nothing(still: Page) -> None:
+    wait_for(still, "value", "n > 0")
+    box = still.locator("#stage").bounding_box()
+    assert box is not None
+    height = box["y"] + 0.5 * box["height"]
+    still.mouse.move(box["x"] + 10, height)
+    still.mouse.down()
+    still.mouse.move(box["x"] - 10, height)  # in one movement, so that no drag begins
+    still.mouse.up()
+    state = [number(still, name) for name in STATE]
+    still.mouse.move(box["x"] + 0.8 * box["width"], height, steps=5)
+    still.wait_for_timeout(300)  # the numbers are written every 100 ms
+    assert [number(still, name) for name in STATE] == state
 
 
 def test_carts_do_not_move_while_one_is_dragged_and_such_an_episode_counts_for_nobody(
