@@ -26,8 +26,9 @@ export class RefusedError extends Error {}
 export class ServiceClient {
   #key = storedKey();
 
-  get hasKey() {
-    return this.#key !== "";
+  /** Empty if the user has entered none. */
+  get key() {
+    return this.#key;
   }
 
   set key(key) {

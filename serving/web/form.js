@@ -72,7 +72,7 @@ export class Form {
     // A slider's own strip is about the other numbers, which are as they were.
     for (const one of this.sliders.all) one.strip.classList.toggle("stale", one !== slider);
     const row = this.sliders.row;
-    find("curl").textContent = curl(new URL(`${this.path}/act`, SERVICE), row, this.client.hasKey);
+    find("curl").textContent = curl(new URL(`${this.path}/act`, SERVICE), row, this.client.key);
     this.moved(row);
     this.#wake();
   }
@@ -142,8 +142,8 @@ function actionRow(name) {
   return { row, bar, percent, logit };
 }
 
-function curl(url, row, hasKey) {
-  const key = hasKey ? " -H 'Authorization: Bearer YOUR_KEY'" : "";
+function curl(url, row, sentKey) {
+  const key = sentKey ? " -H 'Authorization: Bearer YOUR_KEY'" : "";
   const body = JSON.stringify({ observations: [row], deterministic: true });
   return `curl -s ${url}${key} -H 'Content-Type: application/json' -d '${body}'`;
 }

@@ -28,6 +28,7 @@ export function showProblem(text) {
 export async function untilAnswered(client, ask) {
   let wait = FIRST_WAIT_MS;
   for (;;) {
+    const { key } = client;
     try {
       const answer = await ask();
       if (!find("unavailable").hidden) {
@@ -37,7 +38,8 @@ export async function untilAnswered(client, ask) {
       return answer;
     } catch (error) {
       if (error instanceof KeyError) {
-        client.key = await enteredKey(client.hasKey ? KEY_WRONG : KEY_NEEDED);
+        // A request that was sent before an entry tries the entered key first.
+        if (client.key === key) await enterKey(client);
       } else if (error instanceof UnavailableError) {
         showUnavailable(await reasonFor(client, error));
         await pause(Math.max(wait, 1000 * error.retryAfterSeconds));
@@ -86,7 +88,18 @@ async function whyNot(client, { message }) {
   return null;
 }
 
-function enteredKey(reason) {
+let entry = null;
+
+/** Ask the user for a key; all requests that need one meanwhile wait for the same entry. */
+function enterKey(client) {
+  entry ??= askForKey(client.key ? KEY_WRONG : KEY_NEEDED).then((key) => {
+    client.key = key;
+    entry = null;
+  });
+  return entry;
+}
+
+function askForKey(reason) {
   const form = find("key-form");
   const input = find("key");
   find("key-reason").textContent = reason;

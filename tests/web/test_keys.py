@@ -1,10 +1,11 @@
 """A service with API keys: a visitor enters one once, for all pages."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.conftest import Service, Trained, running_with_key
 from tests.web.conftest import Visit
@@ -73,6 +74,43 @@ def test_a_wrong_key_is_named_as_such_and_asked_for_again(
     expect(page.locator("#key-reason")).to_contain_text("does not accept this key")
     enter(page, KEY)
     expect_content(page, path)
+
+
+def test_requests_that_wait_for_a_key_at_once_get_the_same_entry(
+    keyed: Service, visit: Visit
+) -> None:
+    page = visit(f"{keyed.url}/docs", forgive=UNAUTHORIZED)
+    held: list[Route] = []
+    refused: list[str] = []
+
+    def with_key(route: Route) -> None:
+        route.continue_(headers=route.request.headers | {"authorization": f"Bearer {KEY}"})
+
+    def hold_first(route: Route) -> None:
+        if held:
+            route.continue_()
+        else:
+            held.append(route)
+
+    # As where the key has been replaced since the card was sent.
+    page.route(re.compile("/models(/cartpole)?$"), with_key)
+    page.route("**/infer", hold_first)
+    page.on(
+        "response",
+        lambda answer: refused.append(answer.url.split("/")[-1]) if answer.status == 401 else None,
+    )
+    with page.expect_request("**/infer"):
+        page.goto(f"{keyed.url}/models/cartpole")
+    while not {"act", "learning_curve.png"} <= set(refused):
+        page.wait_for_timeout(20)
+    expect(page.locator("#key-reason")).to_contain_text("needs an API key")
+    enter(page, KEY)
+    expect(page.locator(".chosen")).to_have_count(1)
+    held[0].continue_()  # without the key, which is entered by now
+    expect(page.locator("#heat-section")).to_be_visible()
+    expect(page.locator("#learning-curve img")).to_have_attribute("src", re.compile("^blob:"))
+    expect(page.locator("#key-form")).to_be_hidden()
+    assert "infer" in refused
 
 
 def test_another_tab_or_visitor_is_asked(keyed: Service, visit: Visit) -> None:
