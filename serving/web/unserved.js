@@ -13,7 +13,7 @@ export async function servedModel(client, name) {
 }
 
 /** The reason and what to do, for a model without a served version in `GET /models`. */
-export function whyNothingIsServed({ name, versions }) {
+export function whyNothingIsServed({ name, default: isDefault, versions }) {
   const promote = `\`python -m serving promote --name ${name}\``;
   const says = (text) => versions.some(({ reason }) => reason.endsWith(text));
   if (versions.length === 0) {
@@ -30,11 +30,15 @@ export function whyNothingIsServed({ name, versions }) {
     return `A version of ${name} is being checked, which takes seconds.`;
   }
   const pinned = pinnedVersion(versions);
+  // The report does not say whether `promote` or the start of the service selected it.
+  const restart = isDefault
+    ? " If the service was started with `--pin`, restart it without that instead."
+    : "";
   const wanted = versions.find(({ version }) => version === pinned);
   if (pinned !== null && wanted?.state !== "refused") {
     return (
       `Version ${pinned} of ${name} is selected, and it is not there. ` +
-      `${promote} selects the newest good one.`
+      `${promote} selects the newest good one.${restart}`
     );
   }
   const refused = wanted ?? versions.find(({ state }) => state === "refused");
@@ -45,7 +49,7 @@ export function whyNothingIsServed({ name, versions }) {
   const check = `\`python -m serving verify models/${name}/${version}\` checks it again`;
   return wanted
     ? `Version ${version} of ${name} is selected, and it is refused: ${reason}. ` +
-        `${check}; ${promote} selects the newest good one.`
+        `${check}; ${promote} selects the newest good one.${restart}`
     : `No version of ${name} is good. The newest, version ${version}, is refused: ${reason}. ` +
         `${check}; a good one is served as soon as it is exported.`;
 }

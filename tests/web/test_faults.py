@@ -1,6 +1,7 @@
 """Services that start late, stop and return, or swap their version."""
 
 import random
+import shutil
 import socket
 from pathlib import Path
 
@@ -48,6 +49,24 @@ def test_the_page_recovers_when_the_service_returns(
         expect(page.locator("#unavailable")).to_be_hidden()
         expect(page.locator("#announcement")).to_have_text("The service is available again.")
         wait_for(page, "steps", f"n > {stopped_at}")
+        page.close()
+
+
+def test_a_version_that_the_service_was_started_with_is_changed_by_a_restart(
+    trained: Trained, visit: Visit, tmp_path: Path
+) -> None:
+    options = ("--workers", "1", "--pin", "9")
+    models = shutil.copytree(trained.models, tmp_path / "models")
+    with running_service(models, tmp_path / "log", *options) as service:
+        wait_until_live(service.url)
+        page = visit(f"{service.url}/models/cartpole", forgive="503")
+        unavailable = page.locator("#unavailable")
+        expect(unavailable).to_contain_text(
+            "Version 9 of cartpole is selected, and it is not there"
+        )
+        expect(unavailable).to_contain_text(
+            "If the service was started with --pin, restart it without that instead."
+        )
         page.close()
 
 
