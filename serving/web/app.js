@@ -87,6 +87,7 @@ function reset() {
   find("count").disabled = isPair || link.replay !== null;
   find("side-by-side").hidden = !isPair;
   setText(find("traffic"), "");
+  setText(find("beside-ended"), "");
   simulation.reset(versions, isPair ? 1 : settings.count, nextStart);
   changed();
 }
@@ -122,17 +123,33 @@ function modelAndCard() {
   });
 }
 
+/** Ask which versions are loaded; returns whether this ended a comparison with one of them. */
+async function askVersions() {
+  const { models } = await untilAnswered(client, () => client.json("models"));
+  report = models.find(({ name }) => name === report.name) ?? report;
+  offerVersions(report);
+  const [, second] = simulation.carts.versions;
+  if (second === undefined || second.version === settings.beside) return false;
+  reset();
+  const became = report.version === second.version ? "is served now" : "is not loaded any more";
+  const text = `Version ${second.version} ${became}: the comparison with it has ended.`;
+  setText(find("beside-ended"), text);
+  announce(text);
+  return true;
+}
+
 /** Ask what may have changed meanwhile: the loaded versions, and how a shadow compares. */
 async function askReports() {
-  if (reportInterval.take() && document.activeElement !== find("beside")) {
-    const { models } = await untilAnswered(client, () => client.json("models"));
-    report = models.find(({ name }) => name === report.name) ?? report;
-    offerVersions(report);
-  }
+  if (reportInterval.take()) await askVersions();
   const isShadow = ({ version, state }) => version === settings.beside && state === "shadow";
   if (report.versions.some(isShadow) && trafficInterval.take()) {
     const path = `models/${encodeURIComponent(report.name)}/comparison`;
-    writeTraffic(await untilAnswered(client, () => client.json(path)));
+    try {
+      writeTraffic(await untilAnswered(client, () => client.json(path)));
+    } catch (error) {
+      if (error.status !== 404) throw error;
+      setText(find("traffic"), ""); // it is no shadow any more, or cannot be compared
+    }
   }
 }
 
@@ -162,6 +179,7 @@ async function run() {
       showProblem("");
     } catch (error) {
       if (!(error instanceof RefusedError)) throw error;
+      if (error.status === 404 && (await askVersions())) continue;
       setPaused(true);
       showProblem(`The request failed: ${error.message}`);
     }

@@ -138,7 +138,8 @@ async function problem(response) {
   const { status } = response;
   let detail = response.statusText;
   try {
-    detail = (await response.json()).detail ?? detail;
+    const body = await response.json();
+    detail = body.detail ?? body.error ?? detail; // `error` below /v1 and /v2
   } catch {
     // Not the service's JSON, such as a proxy's error page: use its status only.
   }
