@@ -45,3 +45,21 @@ def test_a_number_that_never_varied_in_training_has_a_bin_at_each_end() -> None:
     observations = np.array([[0], [1], [2]], np.float32)
     one = outputs([[0.0, 1.0]] * 3, [0] * 3)
     assert compare(observations, one, one, ranges).decisions.tolist() == [[2, *[0] * 8, 1]]
+
+
+@pytest.mark.parametrize("which", ["logits", "value"])
+def test_a_row_that_only_the_shadow_cannot_compute_is_skipped(which: str) -> None:
+    observations = np.array([[0], [1e38], [2]], np.float32)
+    served = outputs([[0.0, 1.0]] * 3, [1, 2, 3])
+    logits, values = [[0.0, 1.0], [0.0, 1.0], [1.0, 0.0]], [1.0, 2.0, 5.0]
+    if which == "logits":
+        logits[1][0] = math.nan
+    else:
+        values[1] = math.inf
+    table = compare(observations, served, outputs(logits, values), ranges_of([0], [2]))
+    sums = table.sums
+    assert (sums.decisions, sums.agreements, sums.skipped, sums.failures) == (2, 1, 1, 0)
+    assert sums.value_difference == 2
+    assert table.decisions.tolist() == [[1, *[0] * 8, 1]]
+    with pytest.raises(FloatingPointError):
+        compare(observations[:1], served, outputs([[0.0, 1.0]], [math.nan]), ranges_of([0], [2]))

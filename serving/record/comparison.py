@@ -53,14 +53,23 @@ def compare(
 ) -> Table:
     """Compare what two policies computed for observations `[B, O]`.
 
-    The ten bins of a number divide what training saw of it, `ranges`; both ends are open.
+    The ten bins of a number divide what training saw of it, `ranges`; both ends are open. Rows for
+    which the shadow computed a number that is not finite are skipped: a client chose them.
 
     Raises:
-        FloatingPointError: the shadow computed a number that is not finite.
+        FloatingPointError: there is no other row.
     """
+    is_finite = np.isfinite(shadow.action_logits).all(axis=1) & np.isfinite(shadow.state_values)
+    if not is_finite.any():
+        raise FloatingPointError("no output is finite")
+    skipped = int(np.count_nonzero(~is_finite))
+    if skipped:
+        observations = observations[is_finite]
+        served, shadow = (
+            PolicyOutputs._make(output[is_finite] for output in outputs)
+            for outputs in (served, shadow)
+        )
     logits, values = shadow.action_logits, shadow.state_values
-    if not (np.isfinite(logits).all() and np.isfinite(values).all()):
-        raise FloatingPointError("an output is not finite")
     log_served, log_shadow = _log_softmax(served.action_logits), _log_softmax(logits)
     kl_nats = float(np.vdot(np.exp(log_served), log_served - log_shadow))
     difference = values.astype(np.float64) - served.state_values
@@ -73,6 +82,7 @@ def compare(
     shape, length = (numbers, BINS), numbers * BINS
     sums = Sums(
         decisions=len(observations),
+        skipped=skipped,
         agreements=len(observations) - int(np.count_nonzero(differs)),
         kl_nats=max(0.0, kl_nats),
         value_difference=float(difference.sum()),
