@@ -140,6 +140,28 @@ def test_feedback_behind_the_end_is_late() -> None:
     assert (outcomes.double, outcomes.late) == (0, 2)
 
 
+@pytest.mark.parametrize("step", [None, 0, 100, 212])
+def test_an_end_before_rewards_that_are_known_leaves_none_out(step: int | None) -> None:
+    lines: Lines = [
+        decided(0, "a"),
+        fed(1, "a", [1.0] * 212, step=0),
+        fed(2, "a", [], step=step, ended=True),
+    ]
+    assert returns(join(lines)) == {"a": 212}
+
+
+def test_an_end_without_any_step_ends_nothing() -> None:
+    lines: Lines = [decided(0, "a"), fed(1, "a", [], ended=True)]
+    assert states(join(lines)) == {"a": "running"}
+
+
+def test_rewards_are_added_as_if_by_hand() -> None:
+    rewards = [0.1] * 10 + [1e16, 1.0, -1e16]
+    assert returns(join([decided(0, "a"), fed(1, "a", rewards, ended=True)])) == {"a": 2}
+    with pytest.raises(OutcomesError, match="episode a: its return is not finite"):
+        join([decided(0, "a"), fed(1, "a", [1e308] * 2, ended=True)])
+
+
 def test_feedback_on_what_was_not_decided_is_unknown() -> None:
     lines: Lines = [
         decided(0, "a"),

@@ -93,7 +93,7 @@ def join(lines: Iterable[Decision | Feedback]) -> Outcomes:
     after an episode is finished or abandoned no longer belongs to it.
 
     Raises:
-        OutcomesError: a reward or return is not finite, or a time is none.
+        OutcomesError: a reward, return or sum of rewards is not finite, or a time is none.
     """
     events: dict[str, list[_Event]] = {}
     targets: dict[str, _Target | None] = {}
@@ -193,12 +193,20 @@ class _History:
         for step, reward in rewards.items():
             self._rewards.setdefault(step, reward)
         if part.ended and self._steps is None:
-            self._steps = first + len(rewards)
+            # Rewards that are known say that it ended no earlier, and one without a step is none.
+            known = 1 + max(self._rewards, default=-1)
+            self._steps = max(first + len(rewards), known) or None
         if self._steps is not None and len(self._rewards) >= self._steps:
             # In the order of steps, whichever part came first: a sum of floats depends on it.
             steps = sorted(step for step in self._rewards if step < self._steps)
             if len(steps) == self._steps:
-                self._return = sum(self._rewards[step] for step in steps)
+                self._return = self._sum([self._rewards[step] for step in steps])
+
+    def _sum(self, rewards: list[float]) -> float:
+        try:
+            return math.fsum(rewards)
+        except OverflowError as error:
+            raise OutcomesError(f"episode {self.name}: its return is not finite") from error
 
 
 def _order(event: _Event) -> tuple[float, int]:
