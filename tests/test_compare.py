@@ -278,6 +278,24 @@ def test_a_return_that_cannot_be_is_refused(
     assert message in refusal(models, log)
 
 
+def test_a_return_that_is_rounded_beyond_the_bounds_is_the_bound(
+    models: Path, tmp_path: Path
+) -> None:
+    lines = canary(models, 0, episodes=20)
+    lines = [line for line in lines if line.episode in ("e0", "e1")]
+    tenth = float(np.float32(0.1))  # 5,000 of them are 500.0000075
+    lines = [
+        msgspec.structs.replace(line, return_=None, rewards=[tenth] * 5000)
+        if isinstance(line, Feedback)
+        else line
+        for line in lines
+    ]
+    found = compared(models, write_log(tmp_path / "log", lines))
+    means = {found[one]["mean_return"] for one in ("champion", "challenger")}
+    assert means <= {None, 500.0}
+    assert 500.0 in means
+
+
 def promoted(models: Path, log: Path, *options: str) -> tuple[int, str]:
     asked = ["promote", *options, "--if-better", "--log", str(log), "--models", str(models)]
     finished = CliRunner().invoke(commands, asked)

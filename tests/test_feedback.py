@@ -3,10 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import pytest
 import urllib3
 
 from serving.client import PolicyClient, ServiceError
+from serving.demo.environment import Environment
+from serving.demo.player import play
 from serving.record.lines import Decision, Feedback
 from serving.record.reader import read_lines
 from tests.conftest import Service, Trained, run
@@ -65,3 +69,23 @@ def test_feedback_that_nothing_records_is_refused(service: Service) -> None:
         client.feedback(episode="e", episode_return=1.0)
     assert refused.value.status == 409
     assert "--decision-log" in str(refused.value)
+
+
+class Tenths(gym.Env[Any, Any]):
+    """Ten steps with a reward of 0.1 each."""
+
+    def reset(self, **_: Any) -> Any:
+        self.steps = 0
+        return np.zeros(4, np.float32), {}
+
+    def step(self, _: Any) -> Any:
+        self.steps += 1
+        return np.zeros(4, np.float32), 0.1, self.steps == 10, False, {}
+
+
+def test_the_player_rounds_a_return_once(service: Service) -> None:
+    environment = Environment(Tenths(), "Tenths-v0", ["left", "right"], 0, {}, is_cartpole=False)
+    how: dict[str, Any] = {"model": None, "episodes": 1, "deterministic": True, "seed": 0}
+    with PolicyClient(service.url) as client:
+        *_, last = play(client, environment, feedback=False, **how)
+    assert last.episode_return == 1.0  # and not 0.9999999999999999

@@ -1,6 +1,7 @@
 """The demo player: real Gymnasium episodes in which the service selects every action."""
 
 import itertools
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -56,6 +57,7 @@ def play(
     for episode in range(1, episodes + 1):
         name = f"play-{run}-{episode}" if feedback else None
         observation = environment.reset(seed=seed if episode == 1 else None)
+        rewards: list[float] = []
         episode_return, steps, waited, ended = 0.0, 0, 0.0, False
         yield Moment(episode, steps, observation, None, ended, episode_return, 0.0)
         while not ended:
@@ -70,7 +72,9 @@ def play(
             )
             waited += time.perf_counter() - started
             observation, reward, ended = environment.step(response.actions[0])
-            episode_return += reward
+            rewards.append(reward)
+            # Rounded once at the end, and not with each step.
+            episode_return = math.fsum(rewards) if ended else episode_return + reward
             steps += 1
             if ended and feedback:
                 client.feedback(episode=name, episode_return=episode_return)

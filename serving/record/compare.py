@@ -256,12 +256,14 @@ def _read_record(log: Path, name: str, versions: Sequence[OnDisk]) -> tuple[Outc
 def _within(episode: Episode, bounds: Bounds) -> float:
     value = episode.return_
     assert value is not None
-    if not bounds[0] <= value <= bounds[1]:
+    low, high = bounds
+    slack = 1e-6 * max(abs(low), abs(high))  # of sums of float32
+    if not low - slack <= value <= high + slack:
         raise CompareError(
-            f"episode {episode.name} has the return {value:g}, outside the return_bounds"
-            f" {bounds[0]:g} to {bounds[1]:g} of the cards"
+            f"episode {episode.name} has the return {value:.9g}, outside the return_bounds"
+            f" {low:g} to {high:g} of the cards"
         )
-    return value
+    return min(max(value, low), high)
 
 
 def _summary(version: OnDisk, returns: list[float]) -> VersionReturns:
