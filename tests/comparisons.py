@@ -29,6 +29,7 @@ def decided(
         "actions": [0],
         "log_probabilities": [-0.1],
         "state_values": [1.0],
+        "seed": 0,
     }
     return Decision(
         number=1,

@@ -177,12 +177,18 @@ def numbered(first: int, count: int) -> list[bytes]:
     return [b'{"type":"feedback","number":%d,%b' % (first + i, LINE) for i in range(count)]
 
 
+def write(writer: Stream, first: int, count: int) -> None:
+    """Write a block of so many lines, and rotate where that is due, as the log does."""
+    writer.write(numbered(first, count), first + count)
+    writer.rotate()
+
+
 def test_files_are_rotated_by_size_and_time_and_chained(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = stream(folder, 800)
     for number in range(1, 11):
-        writer.write(numbered(number, 1), number + 1)
+        write(writer, number, 1)
     by_size = len(list(folder.iterdir()))
     assert by_size > 2
     monkeypatch.setattr("serving.record.files.FILE_SECONDS", 0.0)
@@ -200,7 +206,7 @@ def test_files_are_rotated_by_size_and_time_and_chained(
 def test_the_oldest_files_go_when_all_take_too_much_or_are_too_old(folder: Path) -> None:
     writer = stream(folder, 1)
     for number in range(1, 6):
-        writer.write(numbered(number, 1), number + 1)
+        write(writer, number, 1)
     writer.close()
     paths = sorted(folder.iterdir())
     for age, path in enumerate(reversed(paths)):
@@ -217,7 +223,7 @@ def test_what_a_killed_worker_left_is_completed_and_what_another_begins_is_left_
     folder: Path,
 ) -> None:
     killed = stream(folder)
-    killed.write(numbered(1, 2), 3)
+    write(killed, 1, 2)
     (path,) = folder.iterdir()
     content = path.read_bytes() + numbered(3, 1)[0] + numbered(4, 1)[0][:20]
     left = path.with_name(path.name.replace("-000001", "0-000001"))

@@ -9,10 +9,10 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -26,17 +26,27 @@ MAX_FILE_BYTES = 64 * 1024 * 1024
 _MAKING_SECONDS = 60.0
 _BLOCK_START = b'{"type":"block"'
 
-Sign = Callable[[str], str]  # the signature of a hash
+
+class Sign(Protocol):
+    """Signs texts with the private key of the service, in base64."""
+
+    def __call__(self, text: str) -> str:
+        """The signature of a text."""
+        ...
+
+    def has_made(self, text: str, signature: str) -> bool:
+        """Whether this key made a signature of a text."""
+        ...
 
 
 class Stream:
     """The files that one worker process writes, one after the other.
 
-    Every method that writes raises `OSError` where that fails, and has then written nothing: the
+    Every method that writes raises `OSError` where that fails, and has then changed nothing: the
     same block can be written later.
 
     Attributes:
-        part: number of the file that is written, from 1.
+        part: number of the file that is written, from 1; 0 before the first one.
     """
 
     def __init__(
@@ -48,82 +58,125 @@ class Stream:
         self._name = os.urandom(4).hex()
         self.part = 0
         self._number = 1  # of the next line
-        self._sha256 = ""
-        self._file: int | None = None  # descriptor
-        self._path = Path()
-        self._bytes = 0
-        self._has_lines = False  # in this file
-        self._began = 0.0
+        self._previous = ""  # hash, for a file that follows none or a removed one
+        self._file: _File | None = None
 
     def write(self, lines: list[bytes], number: int) -> None:
         """Write a block of lines; `number` is that of the next line after it."""
         if self._file is None:
-            self._open()
-        self._write(b"".join(lines), "rotated" if self._bytes >= self._file_bytes else None)
+            self._file = self._begin(self._previous)
+            self.part += 1
+        self._file.append(b"".join(lines))
+        self._file.lines += len(lines)
         self._number = number
-        self._has_lines = True
-        self._open_next()
 
     def rotate(self) -> None:
-        """Begin the next file if this one is old."""
-        is_old = time.monotonic() - self._began >= FILE_SECONDS
-        if self._file is not None and self._has_lines and is_old:
-            self._write(b"", "rotated")
-            self._open_next()
+        """Begin the next file if this one is large or old."""
+        file = self._file
+        if file is None or not file.lines:
+            return
+        if file.bytes < self._file_bytes and time.monotonic() - file.began < FILE_SECONDS:
+            return
+        # The next one first: a full disk leaves no file whose end names one that is not there.
+        following = self._begin(chain(file.sha256, b"").sha256)
+        try:
+            file.complete("rotated")
+        except OSError:
+            following.remove()
+            raise
+        self._file = following
+        self.part += 1
+
+    def leave_removed(self) -> int:
+        """Have the next block written to the next file, if this one was removed.
+
+        Returns:
+            How many lines are known to be lost with it.
+        """
+        file = self._file
+        if file is None or not file.is_removed():
+            return 0
+        logger.error("%s was removed, and %d lines with it", file.path, file.lines)
+        file.close()
+        self._file, self._previous = None, file.sha256
+        return file.lines
 
     def close(self) -> None:
         """Complete the last file."""
-        if self.part:
-            if self._file is None:
-                self._open()
-            self._write(b"", "stopped")
+        if self._file is not None:
+            self._file.complete("stopped")
+            self._file = None
 
-    def _open_next(self) -> None:
-        """Begin the part that must follow a rotated one, now or at the next write."""
-        if self._file is None:
-            with suppress(OSError):
-                self._open()
-
-    def _open(self) -> None:
-        part = self.part + 1
+    def _begin(self, previous: str) -> "_File":
+        """Make the file after this one."""
         head = Head(
+            format=2,
             stream=self._name,
-            part=part,
+            part=self.part + 1,
             number=self._number,
-            previous=self._sha256,
+            previous=previous,
             time=Clock().now(),
             sample=self._sample,
             rows=self._rows,
         )
         began = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        path = self._folder / f"{began}-{self._name}-{part:06d}{OPEN}"
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        path = self._folder / f"{began}-{self._name}-{head.part:06d}{OPEN}"
+        return _File(path, head, self._sign)
+
+
+class _File:
+    """A file that is written.
+
+    Attributes:
+        path: its name until it is complete.
+        sha256: hash of its last block.
+        bytes: its size.
+        lines: that it has, but for its head and its blocks.
+        began: when, by the monotonic clock.
+    """
+
+    def __init__(self, path: Path, head: Head, sign: Sign | None) -> None:
+        self.path = path
+        self._sign = sign
+        self.sha256 = head.previous
+        self.bytes = self.lines = 0
+        self.began = time.monotonic()
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            self._append(descriptor, 0, msgspec.json.encode(head) + b"\n", None)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            self.append(msgspec.json.encode(head) + b"\n")
         except OSError:
-            path.unlink()
-            os.close(descriptor)
+            self.remove()
             raise
-        self._file, self._path, self.part = descriptor, path, part
-        self._has_lines, self._began = False, time.monotonic()
 
-    def _write(self, lines: bytes, end: Literal["rotated", "stopped"] | None) -> None:
-        assert self._file is not None
-        self._append(self._file, self._bytes, lines, end)
-        if end is not None:
-            with suppress(OSError):  # `recover` does it later
-                _complete(self._file, self._path)
-            os.close(self._file)
-            self._file = None
-
-    def _append(
-        self, descriptor: int, offset: int, lines: bytes, end: Literal["rotated", "stopped"] | None
-    ) -> None:
-        block = chain(self._sha256, lines, end, self._sign)
+    def append(self, lines: bytes, end: Literal["rotated", "stopped"] | None = None) -> None:
+        """Write a block."""
+        block = chain(self.sha256, lines, end, self._sign)
         data = lines + msgspec.json.encode(block) + b"\n"
-        _write_at(descriptor, offset, data)
-        self._sha256, self._bytes = block.sha256, offset + len(data)
+        _write_at(self._descriptor, self.bytes, data)
+        self.sha256 = block.sha256
+        self.bytes += len(data)
+
+    def complete(self, end: Literal["rotated", "stopped"]) -> None:
+        """Write the last block, which says why the file ends."""
+        self.append(b"", end)
+        with suppress(OSError):  # `recover` does it later
+            _complete(self._descriptor, self.path)
+        self.close()
+
+    def is_removed(self) -> bool:
+        """Whether nobody can open it any more."""
+        return os.fstat(self._descriptor).st_nlink == 0
+
+    def remove(self) -> None:
+        """Remove it, as if it had not begun."""
+        with suppress(OSError):
+            self.path.unlink()
+        self.close()
+
+    def close(self) -> None:
+        """Leave it as it is."""
+        os.close(self._descriptor)
 
 
 def chain(
@@ -134,12 +187,22 @@ def chain(
 ) -> Block:
     """The block that ends lines; `previous` is the hash of the block before, or ""."""
     digest = hashlib.sha256(previous.encode() + lines).hexdigest()
-    signature = sign(digest) if sign is not None and end is not None else None
-    return Block(sha256=digest, end=end, signature=signature)
+    block = Block(sha256=digest, end=end)
+    if sign is None:
+        return block
+    return Block(sha256=digest, end=end, signature=sign(signed_text(block)))
+
+
+def signed_text(block: Block) -> str:
+    """What a signature of a block is of: its line, without the signature."""
+    return msgspec.json.encode(Block(sha256=block.sha256, end=block.end)).decode()
 
 
 def recover(folder: Path, sign: Sign | None) -> None:
     """Complete the files of workers that were killed, each up to its last whole line.
+
+    The end of a file is signed only if the last line is a block that the same key has signed: who
+    can write in the folder can have left anything else.
 
     Raises:
         OSError: the folder cannot be read, or a file in it cannot be written.
@@ -164,12 +227,23 @@ def _recover(descriptor: int, path: Path, sign: Sign | None) -> None:
         if time.time() - os.fstat(descriptor).st_mtime > _MAKING_SECONDS:
             path.unlink()
         return
-    last = msgspec.json.decode(content[start:behind], type=Block)
+    try:
+        last = msgspec.json.decode(content[start:behind], type=Block)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        last = Block(sha256="")  # who reads the file is told where it is damaged
+    what = "is complete now"
     if last.end is None:
+        if sign is not None and not (
+            behind == len(content)
+            and last.signature is not None
+            and sign.has_made(signed_text(last), last.signature)
+        ):
+            what += ", without a signature: its last lines have none by this key"
+            sign = None
         block = chain(last.sha256, content[behind:], "recovered", sign)
         _write_at(descriptor, len(content), msgspec.json.encode(block) + b"\n")
     _complete(descriptor, path)
-    logger.warning("%s was left by a worker that was killed, and is complete now", path.name)
+    logger.warning("%s was left by a worker that was killed, and %s", path.name, what)
 
 
 def delete_old(folder: Path, *, days: float, total_bytes: int, file_bytes: int) -> None:

@@ -4,19 +4,23 @@
 `Block` that says why it ends; every block chains the lines before it to all earlier ones.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-from serving.schemas import ModelVersion
+from serving.schemas import ModelVersion, Seed
 
 # Of a file that its worker still writes, and of one that is complete.
 OPEN, COMPLETE = ".jsonl.open", ".jsonl"
+
+_Action = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 
 
 class Head(msgspec.Struct, tag="head", kw_only=True, frozen=True):
     """The first line of a file: what the file is a part of, and what is left out of it."""
 
+    # Where there is a key, 1 has only the last block's hash signed, and 2 each block's line.
+    format: Literal[1, 2] = 1
     stream: str  # of one worker process, from its start to its end
     part: int  # of the stream, from 1
     number: int  # of the next numbered line
@@ -38,9 +42,9 @@ class Decision(msgspec.Struct, tag="decision", kw_only=True, frozen=True):
     step: int | None = None  # of the first row in its episode
     observations: list[list[float]] | None = None  # [B, O], as the policy saw them
     deterministic: bool | list[bool] = False  # for all rows, or [B]
-    seed: int | None = None  # of the uniforms, which a client may give in its place
+    seed: Seed | None = None  # of the uniforms, which a client may give in its place
     uniforms: list[float] | None = None  # [B]
-    actions: list[int]  # [B]
+    actions: list[_Action]  # [B]
     log_probabilities: list[float]  # [B], of `actions`
     state_values: list[float]  # [B]
     warnings: list[str] = []
@@ -79,7 +83,7 @@ class Block(msgspec.Struct, tag="block", kw_only=True, frozen=True, omit_default
     # Why the file ends here, in its last line: the next part follows, its worker stopped, or it
     # was killed and the next worker has completed the file.
     end: Literal["rotated", "stopped", "recovered"] | None = None
-    signature: str | None = None  # of `sha256`, in base64, where there is a key
+    signature: str | None = None  # in base64, where there is a key
 
 
 Line = Head | Decision | Feedback | Lost | Block

@@ -43,7 +43,7 @@ class DecisionLog:
         Args:
             settings: with the folder, `decision_log`.
             metrics: count what is written and lost.
-            sign: signs the last hash of each file, where there is a key.
+            sign: signs each block, where there is a key.
         """
         assert settings.decision_log is not None
         self._folder = settings.decision_log
@@ -127,9 +127,11 @@ class DecisionLog:
             ends = self._ends.wait(BLOCK_SECONDS)
             try:
                 part = self._stream.part
+                self._metrics.decision_log_lost.inc(self._stream.leave_removed())
                 while self._write() and ends:
                     pass  # until nothing is left
-                self._stream.rotate()
+                if not ends:
+                    self._stream.rotate()
                 if self._stream.part > part or time.monotonic() >= clean_up_at:
                     clean_up_at = time.monotonic() + _CLEAN_UP_SECONDS
                     self._clean_up()
@@ -138,7 +140,7 @@ class DecisionLog:
                 is_failing = False
             except OSError as error:
                 if not is_failing:
-                    logger.error("decisions wait to be recorded: %s", error)
+                    logger.error("the decision log cannot be written: %s", error)
                 is_failing = True
 
     def _write(self) -> bool:

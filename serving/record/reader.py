@@ -1,11 +1,13 @@
 """Reads a decision log, and proves that its lines are those that were written.
 
-Hashes find damage. Whoever can write the files can compute them as well: against malice, the last
-hash of each file is signed.
+Hashes find damage. Whoever can write the files can compute them as well: against malice, blocks are
+signed.
+
+A service may be writing the log: files are completed, rotated and deleted by their age meanwhile.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -13,10 +15,10 @@ from typing import NamedTuple
 import msgspec
 
 from serving.errors import first_line
-from serving.record.files import chain
+from serving.record.files import chain, signed_text
 from serving.record.lines import COMPLETE, OPEN, Block, Decision, Feedback, Head, Line, Lost
 
-IsSigned = Callable[[str, str], bool]  # whether a trusted key made a signature of a hash
+IsSigned = Callable[[str, str], bool]  # whether a trusted key made a signature of a text
 
 _DECODER = msgspec.json.Decoder(Line)
 _NAME = re.compile(r"(?P<began>\w+)-(?P<stream>[0-9a-f]+)-(?P<part>[0-9]+)\.jsonl(\.open)?")
@@ -48,7 +50,7 @@ def read_sections(log: Path, is_signed: IsSigned | None = None) -> Iterator[Sect
 
     Args:
         log: the folder or file.
-        is_signed: checks the signature of every complete file, where keys are given.
+        is_signed: checks the signature of each file's last block, where keys are given.
 
     Raises:
         LogError: a file is missing, cut off, not signed, or not of a decision log.
@@ -56,13 +58,22 @@ def read_sections(log: Path, is_signed: IsSigned | None = None) -> Iterator[Sect
     paths = sorted(_paths(log), key=_order)
     if not paths:
         raise LogError(f"{log} holds no decision log, *{COMPLETE}")
-    for _, parts in groupby(paths, lambda path: _order(path)[0]):
+    for _, of_stream in groupby(paths, lambda path: _order(path)[0]):
         before: _Part | None = None
-        for path in parts:
-            before = _Part(path, before, is_signed)
-            yield from before.sections()
+        for listed in of_stream:
+            found = _read(listed)
+            if found is not None:
+                before = _Part(*found, before, is_signed)
+                yield from before.sections()
+            elif not log.is_dir():
+                raise LogError(f"{log} is not there")
         if before is not None and before.end == "rotated" and log.is_dir():
-            raise LogError(f"{before.path.name} is not the last part, and the next one is missing")
+            stream, part = _order(before.path)
+            # It may have begun since the files were listed.
+            if (stream, part + 1) not in map(_order, _paths(log)) and before.is_there():
+                raise LogError(
+                    f"{before.path.name} is not the last part, and the next one is missing"
+                )
 
 
 def read_lines(log: Path) -> Iterator[Decision | Feedback]:
@@ -84,7 +95,43 @@ def _paths(log: Path) -> list[Path]:
         raise LogError(f"{log} is not there")
     if not log.is_dir():
         return [log]
-    return [path for kind in (OPEN, COMPLETE) for path in log.glob(f"*{kind}")]
+    # In this order: one that is completed meanwhile is seen under one of its names, or both.
+    still_open = list(log.glob(f"*{OPEN}"))
+    complete = set(log.glob(f"*{COMPLETE}"))
+    return [
+        *(path for path in still_open if _completed(path) not in complete or path.exists()),
+        *sorted(complete),
+    ]
+
+
+def _completed(path: Path) -> Path:
+    """What a file is called once it is complete."""
+    return path.with_name(path.name.removesuffix(OPEN) + COMPLETE) if _is_open(path) else path
+
+
+def _is_open(path: Path) -> bool:
+    return path.name.endswith(OPEN)
+
+
+def _read(listed: Path) -> tuple[Path, bytes] | None:
+    """A file's name and content by now; None if it has been deleted since it was listed."""
+    for path in (listed, _completed(listed)):
+        try:
+            return path, path.read_bytes()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise LogError(f"{path} cannot be read: {error.strerror}") from error
+    return None
+
+
+def _is_whole(line: Decision) -> bool:
+    """Whether all that a decision has for each of its rows is there."""
+    of_rows: list[Sized] = [line.actions, line.log_probabilities, line.state_values]
+    of_rows += [one for one in (line.observations, line.uniforms) if one is not None]
+    if isinstance(line.deterministic, list):
+        of_rows.append(line.deterministic)
+    return len(set(map(len, of_rows))) == 1 and (line.seed is None) != (line.uniforms is None)
 
 
 def _order(path: Path) -> tuple[str, int]:
@@ -98,25 +145,29 @@ def _order(path: Path) -> tuple[str, int]:
 class _Part:
     """One file of a stream; what is known at its end goes on in the next part."""
 
-    def __init__(self, path: Path, before: "_Part | None", is_signed: IsSigned | None) -> None:
+    def __init__(
+        self, path: Path, content: bytes, before: "_Part | None", is_signed: IsSigned | None
+    ) -> None:
         self.path = path
         self.end: str | None = None
+        self._content = content
         self._before = before
         self._is_signed = is_signed
+        self._format = 1  # of the file
         self.number = 0  # of the next line
         self.sha256 = ""  # of the last block
         self._index = 0  # of the line that is read
 
     def sections(self) -> Iterator[Section]:
         """Read the file up to its last block."""
-        try:
-            content = self.path.read_bytes()
-        except OSError as error:
-            raise LogError(f"{self.path} cannot be read: {error.strerror}") from error
-        lines = content.splitlines(keepends=True)
-        is_open = self.path.name.endswith(OPEN)
+        lines = self._content.splitlines(keepends=True)
+        self._content = b""
+        is_open = _is_open(self.path)
         if is_open and lines and not lines[-1].endswith(b"\n"):
             lines.pop()  # it is being written
+        if is_open and not lines:
+            return  # it is being made
+        last: tuple[int, Block] | None = None
         self._begin(lines)
         found: list[Located] = []
         first = start = 0
@@ -130,15 +181,29 @@ class _Part:
                     return
                 self.sha256, self.end = line.sha256, line.end
                 found, start, first = [], self._index, self._index
-                if line.end is not None:
-                    self._finish(line, len(lines))
+                last = self._index, line
+                if line.end is not None and self._index != len(lines):
+                    what = f"goes on behind its end, line {self._index}"
+                    raise LogError(f"{self.path.name} {what}")
             elif isinstance(line, Head):
                 raise self._error("begins another worker's file: two are mixed")
             else:
+                if isinstance(line, Decision) and not _is_whole(line):
+                    raise self._error("has not what every decision has")
                 self._count(line)
                 found.append(Located(self.path.name, self._index, line))
         if not is_open and self.end is None:
             raise LogError(f"{self.path.name} is cut off: its last line does not say that it ends")
+        if last is not None:
+            self._index, block = last
+            self._require_signature(block)
+        if self.end is None:
+            # What its end will have, to which the next part may be chained already.
+            self.sha256 = chain(self.sha256, b"").sha256
+
+    def is_there(self) -> bool:
+        """Whether the file has not been deleted, as by its age, since it was read."""
+        return self.path.exists() or _completed(self.path).exists()
 
     def _begin(self, lines: list[bytes]) -> None:
         self._index = 1
@@ -150,12 +215,15 @@ class _Part:
             raise self._error(f"is of part {head.part} of {head.stream}, and not of this file")
         if before is None and head.part == 1 and (head.previous or head.number != 1):
             raise self._error("is not how a first part begins")
-        if before is not None:
-            follows = before.end == "rotated" and head.part == _order(before.path)[1] + 1
-            if not follows:
+        if before is not None and before.is_there():
+            before_part = _order(before.path)[1]
+            if part == before_part:
+                raise LogError(f"{before.path.name} and {self.path.name} are the same part")
+            if before.end == "stopped" or part != before_part + 1:
                 raise LogError(f"a file between {before.path.name} and {self.path.name} is missing")
             if (head.previous, head.number) != (before.sha256, before.number):
                 raise self._error(f"does not follow the last line of {before.path.name}")
+        self._format = head.format
         self.sha256, self.number = head.previous, head.number
 
     def _decode(self, text: bytes) -> Line:
@@ -171,13 +239,12 @@ class _Part:
             raise self._error(f"has the number {first} where {self.number} was written")
         self.number += count
 
-    def _finish(self, block: Block, last: int) -> None:
-        if self._index != last:
-            raise LogError(f"{self.path.name} goes on behind its end, line {self._index}")
+    def _require_signature(self, block: Block) -> None:
+        text = block.sha256 if self._format == 1 else signed_text(block)
         if self._is_signed is not None and not (
-            block.signature and self._is_signed(block.sha256, block.signature)
+            block.signature and self._is_signed(text, block.signature)
         ):
-            raise self._error("ends the file without the signature of a trusted key")
+            raise self._error("is the last block, without the signature of a trusted key")
 
     def _damage(self, first: int) -> str:
         return f"{self.path.name}: lines {first} to {self._index} are not what was written"

@@ -4,7 +4,6 @@ Imported only where keys are set: the library is in the extra `sign`, not in `se
 """
 
 import base64
-import binascii
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,8 +21,23 @@ class PrivateKeyError(Exception):
     """The file holds no private key that can be used; the message says why."""
 
 
-def read_signer(path: Path) -> Callable[[str], str]:
-    """What signs a hash with the private key in a file: ECDSA with SHA-256, in base64.
+class Signer:
+    """A private key: ECDSA with SHA-256, with signatures in base64."""
+
+    def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
+        self._key = key
+
+    def __call__(self, text: str) -> str:
+        """The signature of a text."""
+        return base64.b64encode(self._key.sign(text.encode(), _ALGORITHM)).decode()
+
+    def has_made(self, text: str, signature: str) -> bool:
+        """Whether this key made a signature of a text."""
+        return _is_of(self._key.public_key(), text, signature)
+
+
+def read_signer(path: Path) -> Signer:
+    """Read the private key in a file.
 
     Raises:
         PrivateKeyError: it cannot be read, or is not a key as for `actor-critic-train sign`.
@@ -37,11 +51,11 @@ def read_signer(path: Path) -> Callable[[str], str]:
         raise PrivateKeyError(f"{path} is not {needed}") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise PrivateKeyError(f"{path} is not {needed}")
-    return lambda sha256: base64.b64encode(key.sign(sha256.encode(), _ALGORITHM)).decode()
+    return Signer(key)
 
 
 def read_verifier(folder: Path) -> Callable[[str, str], bool]:
-    """What tells whether one of the public keys in a folder has signed a hash.
+    """What tells whether one of the public keys in a folder has signed a text.
 
     Raises:
         TrustedKeysError: there is none, or one cannot be used.
@@ -49,14 +63,12 @@ def read_verifier(folder: Path) -> Callable[[str, str], bool]:
     read_trusted_keys(folder)
     loaded = [load_pem_public_key(path.read_bytes()) for path in sorted(folder.glob("*.pem"))]
     keys = [key for key in loaded if isinstance(key, ec.EllipticCurvePublicKey)]
+    return lambda text, signature: any(_is_of(key, text, signature) for key in keys)
 
-    def is_signed(sha256: str, signature: str) -> bool:
-        for key in keys:
-            try:
-                key.verify(base64.b64decode(signature), sha256.encode(), _ALGORITHM)
-            except (InvalidSignature, binascii.Error):
-                continue
-            return True
+
+def _is_of(key: ec.EllipticCurvePublicKey, text: str, signature: str) -> bool:
+    try:
+        key.verify(base64.b64decode(signature), text.encode(), _ALGORITHM)
+    except (InvalidSignature, ValueError):  # or it is not base64
         return False
-
-    return is_signed
+    return True
