@@ -70,6 +70,8 @@ def test_csv_has_names_or_not(tmp_path: Path, text: str, rows: list[list[float]]
         ("[1, 2]\r\n [ 3,4 ]", [[1, 2], [3, 4]]),
         ('{"a":1,"b":2}\n{"b":3,"a":4}\n', [[1, 2], [4, 3]]),
         ('[1,2]\n{"b":3,"a":4}\n', [[1, 2], [4, 3]]),
+        ("[1,2]\r\n[3,4]\r\n", [[1, 2], [3, 4]]),
+        ('{"a":1,"b":2}\r\n{"b":3,"a":4}\r\n', [[1, 2], [4, 3]]),
         ('{"\\u0061":1,"b":2}\n', [[1, 2]]),
         ("", []),
     ],
@@ -105,6 +107,11 @@ def test_json_lines_have_lists_and_objects(
         (".jsonl", "[1,2]\n[3,4],[5,6]\n", 2, "not JSON: JSON is malformed: trailing charact"),
         (".jsonl", "[1,2\n[3,4]\n", 1, "not JSON: Input data was truncated"),
         (".jsonl", "[1,2]\n\n[3,4]\n", 2, "not JSON: Input data was truncated"),
+        (".jsonl", "[1,2\n3,4]\n", 1, "not JSON: Input data was truncated"),
+        (".jsonl", "[1,2][3,4]\n\n", 1, "not JSON: JSON is malformed: trailing charact"),
+        (".jsonl", "[1,\n2] [3,4]\n", 1, "not JSON: Input data was truncated"),
+        (".jsonl", '{"a":1,\n"b":2}{"a":1,"b":2}\n', 1, "not JSON: Input data was truncated"),
+        (".jsonl", '{"a":1,"b":2}{"a":1,"b":2}\n\n', 1, "not JSON: JSON is malformed: trailing"),
         (".jsonl", "7\n", 1, "Expected `object | array`, got `int`"),
         (".jsonl", '{"a":1}\n', 1, "'b' is missing; the names are a, b"),
         (".jsonl", '{"a":1,"b":2,"c":3}\n', 1, "'c' is unknown; the names are a, b"),
@@ -121,6 +128,25 @@ def test_the_first_wrong_line_is_named(
         rows_of(path)
     assert error.value.place == place
     assert error.value.detail.startswith(what), error.value.detail
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text", "place"),
+    [
+        (".csv", "a\n\n", 2),
+        (".csv", "1\n\n2\n", 2),
+        (".jsonl", "[]\n", 1),
+        (".jsonl", "[1]\n[]\n", 2),
+    ],
+)
+def test_an_empty_row_is_named_where_rows_have_one_number(
+    tmp_path: Path, suffix: str, text: str, place: int
+) -> None:
+    path = tmp_path / f"in{suffix}"
+    path.write_text(text)
+    with pytest.raises(PlaceError, match=r"^0 numbers, expected 1: a$") as error:
+        list((read_csv if suffix == ".csv" else read_json_lines)(path, ["a"]).blocks)
+    assert error.value.place == place
 
 
 def test_text_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
@@ -168,6 +194,7 @@ JSON_LINE = st.one_of(
     CSV_LINE.map(lambda inside: f"[{inside}]"),
     CSV_LINE,
     CSV_LINE.map(lambda inside: f"[{inside}"),
+    CSV_LINE.map(lambda inside: f"{inside}]"),
     st.tuples(NUMBER, NUMBER).map(lambda pair: f'{{"b":{pair[0]},"a":{pair[1]}}}'),
 )
 

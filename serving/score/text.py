@@ -163,6 +163,8 @@ def _numbers(text: bytes, columns: int) -> npt.NDArray[np.float64] | None:
         numbers = _NUMBERS.decode(b"[%b]" % text[:-1].replace(b"\n", b","))
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
+    if len(numbers) != separators.size:  # an empty line, where a row is one number
+        return None
     return np.fromiter(numbers, np.float64, len(numbers)).reshape(separators.shape)
 
 
@@ -178,26 +180,27 @@ def _json_reader(names: list[str]) -> Read:
         )
     except ValueError:  # a name has a character that JSON escapes
         return lambda _: None
-    decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(list[float] | named)
+    decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(named)
 
     def read(text: bytes) -> Rows | None:
+        if text.endswith(b"\r\n"):
+            text = text.replace(b"\r\n", b"\n")
+        # A row may not go on in the next line, nor may two share one.
         if text.startswith(b"[") and text.endswith(b"]\n"):
-            numbers = _numbers(b"%b\n" % text[1:-2].replace(b"]\n[", b"\n"), len(names))
-            if numbers is not None:
-                return numbers
+            inside = text[1:-2].replace(b"]\n[", b"\n")
+            lists = _numbers(b"%b\n" % inside, len(names))
+            ends = (len(text) - 3 - len(inside)) // 2
+            return lists if lists is not None and len(lists) == ends + 1 else None
+        lines = text.count(b"\n")
+        # Of a key that comes twice, the decoder keeps the last.
+        if text.count(b"}\n{") != lines - 1 or text.count(b'"') != 2 * len(names) * lines:
+            return None
         try:
             rows: Sequence[Any] = decoder.decode_lines(text)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        objects = sum(type(row) is not list for row in rows)
-        # Empty lines are no rows; and of a key that comes twice, the decoder keeps the last.
-        if len(rows) != text.count(b"\n") or text.count(b'"') != 2 * len(names) * objects:
-            return None
-        tuples = [row if type(row) is list else astuple(row) for row in rows]
-        if set(map(len, tuples)) != {len(names)}:
-            return None
-        count = len(rows) * len(names)
-        return np.fromiter(chain.from_iterable(tuples), np.float64, count).reshape(len(rows), -1)
+        numbers = chain.from_iterable(map(astuple, rows))
+        return np.fromiter(numbers, np.float64, lines * len(names)).reshape(lines, -1)
 
     return read
 
