@@ -1,6 +1,7 @@
 """`score` writes what the service would answer about every row of a file, bit for bit."""
 
 import re
+import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -224,6 +225,39 @@ def test_a_file_of_another_format_is_refused(tmp_path: Path, suffix: str, conten
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({10**22}, 4)}}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (True, 4)}",
+        "{'descr': ',f4', 'fortran_order': False, 'shape': (2, 4)}",
+        "{[]: 1}",
+        "(",
+        "-" * 9000 + "1",
+        f"{{'descr': '<f4', 'fortran_order': False, 'shape': (2, 4){' ' * 10_000}}}",
+    ],
+)
+def test_a_damaged_head_of_an_array_is_one_line(tmp_path: Path, head: str) -> None:
+    source = tmp_path / "in.npy"
+    source.write_bytes(b"\x93NUMPY\1\0" + struct.pack("<H", len(head)) + head.encode() + bytes(32))
+    with pytest.raises(ScoreError) as error:
+        open_source(source, NAMES)
+    assert str(error.value).startswith(f"{source}: ")
+    assert "\n" not in str(error.value)
+
+
+def test_numbers_beyond_float64_are_beyond_float32(policy: "Policy", tmp_path: Path) -> None:
+    rows = observations(3).astype(np.longdouble)
+    rows[1, 2] = np.longdouble("-1e4000")
+    np.save(tmp_path / "in.npy", rows)
+    with pytest.raises(ScoreError, match=r"row 1: pole_angle: -1\.79\S*e\+308 is beyond float32$"):
+        scoring.score(policy, tmp_path / "in.npy", tmp_path / "out.npy")
+    rows[1, 2] = -np.inf
+    np.save(tmp_path / "in.npy", rows)
+    with pytest.raises(ScoreError, match="row 1: pole_angle: -inf is not finite"):
+        scoring.score(policy, tmp_path / "in.npy", tmp_path / "out.npy")
+
+
 @pytest.mark.parametrize("dtype", ["<f8", ">f4", "<i2", "<f2"])
 def test_arrays_of_any_real_numbers_and_order_are_read(
     policy: "Policy", tmp_path: Path, dtype: str
@@ -248,3 +282,15 @@ def test_parquet_without_a_number_is_refused(policy: "Policy", tmp_path: Path) -
     pq.write_table(pa.table({name: columns[name] for name in NAMES[1:]}), source)
     with pytest.raises(ScoreError, match=r"in\.parquet: 'cart_position' is missing; the names are"):
         open_source(source, NAMES)
+
+
+def test_damaged_parquet_is_refused_by_name(policy: "Policy", tmp_path: Path) -> None:
+    source = write(tmp_path / "in.parquet", observations(50_000))
+    content = source.read_bytes()
+    # The pages of the columns, then the index behind them.
+    for damaged in (bytes(1000) + content[1000:], content[:-1000] + bytes(990) + content[-10:]):
+        source.write_bytes(b"PAR1" + damaged[4:])
+        with pytest.raises(ScoreError) as error:
+            scoring.score(policy, source, tmp_path / "out.npy")
+        assert re.fullmatch(rf"{source}: .*\w.*", str(error.value))
+        assert not str(error.value).endswith("None")

@@ -17,8 +17,8 @@ def read_npy(path: Path, names: list[str]) -> Source:
     """An array `[rows, O]` of real numbers, mapped block by block, so that no block stays."""
     try:
         array = np.lib.format.open_memmap(path, mode="r")
-    except ValueError as error:
-        raise ScoreError(f"{path}: {error}") from error
+    except Exception as error:  # it parses the header as Python, which can fail in any way
+        raise _unreadable(path, error) from error
     if array.dtype.kind not in "fiu":
         raise ScoreError(f"{path}: real numbers are expected, not {array.dtype}")
     dtype, offset, shape = array.dtype, array.offset, array.shape
@@ -30,8 +30,12 @@ def read_npy(path: Path, names: list[str]) -> Source:
     def blocks() -> Iterator[Block]:
         for start in range(0, shape[0], BLOCK_ROWS):
             mapped = np.memmap(path, dtype, "r", offset, shape, order)
-            rows = mapped[start : start + BLOCK_ROWS]
-            yield Block(np.array(rows), start, len(rows))
+            rows = np.array(mapped[start : start + BLOCK_ROWS])
+            if dtype.itemsize > np.dtype(np.float64).itemsize:
+                # What float64 cannot hold is not infinite, but beyond float32 all the more.
+                largest = np.finfo(np.float64).max
+                rows = np.where(np.isinf(rows), rows, rows.clip(-largest, largest))
+            yield Block(rows, start, len(rows))
 
     return Source(path, "row", shape[0], blocks())
 
@@ -43,9 +47,9 @@ def read_parquet(path: Path, names: list[str]) -> Source:
 
     try:
         file = pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
-    except pa.ArrowException as error:
-        raise ScoreError(f"{path}: {first_line(error)}") from error
-    schema = file.schema_arrow
+        schema = file.schema_arrow
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise _unreadable(path, error) from error
     try:
         require_names(schema.names, names)
     except ValueError as error:
@@ -62,7 +66,15 @@ def read_parquet(path: Path, names: list[str]) -> Source:
                 columns = [batch.column(name).to_numpy(zero_copy_only=False) for name in names]
                 yield Block(np.column_stack(columns), first, len(batch))
                 first += len(batch)
-        except pa.ArrowException as error:
-            raise ScoreError(f"{path}: {first_line(error)}") from error
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise _unreadable(path, error) from error
 
     return Source(path, "row", file.metadata.num_rows, blocks())
+
+
+def _unreadable(path: Path, error: Exception) -> Exception:
+    """What a library says of a file, with its name; what the system says remains an `OSError`."""
+    # Arrow's of damaged files have no number.
+    if isinstance(error, OSError) and error.errno is not None:
+        return OSError(error.errno, error.strerror, str(path))
+    return ScoreError(f"{path}: {first_line(error)}")
