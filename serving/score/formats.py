@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -37,7 +38,8 @@ def require_formats(source: Path, target: Path) -> None:
     """Refuse, before anything else is done, what can be known from the names.
 
     Raises:
-        ScoreError: a format is unknown or needs an extra that is missing, or both files are one.
+        ScoreError: a format is unknown or needs an extra that is missing, both files are one, or
+            the target is no regular file.
     """
     for path in (source, target):
         if path.suffix not in READERS:
@@ -48,8 +50,11 @@ def require_formats(source: Path, target: Path) -> None:
             importlib.import_module("pyarrow")
         except ModuleNotFoundError as error:
             raise ScoreError(f"Parquet needs actor-critic[parquet]: {error}") from error
-    if target.exists() and target.samefile(source):
-        raise ScoreError(f"{target}: the results would replace the observations")
+    if target.exists():
+        if target.samefile(source):
+            raise ScoreError(f"{target}: the results would replace the observations")
+        if not target.is_file():
+            raise ScoreError(f"{target}: it is no regular file")
 
 
 def open_source(path: Path, names: list[str]) -> Source:
@@ -66,16 +71,20 @@ def open_source(path: Path, names: list[str]) -> Source:
 def open_target(path: Path) -> Iterator[Callable[[int], Results]]:
     """What begins the results in a file, for a policy with a number of actions.
 
-    The file takes the place of `path` as a whole, or not at all: it lies beside it until the
-    `with` statement ends, and is synced to disk (fsync) then. Any exception removes it.
+    The file takes the place of `path`, or of the file that this links to, as a whole or not at all:
+    it lies beside it until the `with` statement ends, and is synced to disk (fsync) then. Any
+    exception removes it. A file of before leaves its mode to the new one.
 
     Raises:
         OSError: it cannot be written.
     """
+    write, path = WRITERS[path.suffix], Path(os.path.realpath(path))
     temporary = path.with_name(f".writing-{os.urandom(4).hex()}-{path.name}")
     with temporary.open("xb") as file:
         try:
-            yield partial(WRITERS[path.suffix], file)
+            if path.exists():
+                temporary.chmod(stat.S_IMODE(path.stat().st_mode))
+            yield partial(write, file)
             file.flush()
             os.fsync(file.fileno())
             temporary.replace(path)
