@@ -9,8 +9,9 @@ from serving.errors import InvalidRequestError
 from serving.policy.observations import Rows, to_array
 from serving.schemas import Row
 
-# The policy computes blocks of this size as fast as any, and all formats together hold a few MB.
-BLOCK_ROWS = 16_384
+# The policy computes blocks of this size as fast as any, and all formats together hold a few MB. A
+# multiple of the rows that it computes at a time.
+BLOCK_ROWS = 341 * 48
 
 
 class ScoreError(Exception):
