@@ -191,12 +191,13 @@ def test_files_are_rotated_by_size_and_time_and_chained(
         write(writer, number, 1)
     by_size = len(list(folder.iterdir()))
     assert by_size > 2
+    writer.write(numbered(11, 1), 12)
     monkeypatch.setattr("serving.record.files.FILE_SECONDS", 0.0)
     writer.rotate()
     writer.rotate()  # an empty one goes on
     assert len(list(folder.iterdir())) == by_size + 1
     writer.close()
-    assert [line.number for line in read_lines(folder)] == list(range(1, 11))
+    assert [line.number for line in read_lines(folder)] == list(range(1, 12))
     heads = [line for line in lines_in(folder) if isinstance(line, Head)]
     assert [head.part for head in heads] == list(range(1, by_size + 2))
     ends = [line.end for line in lines_in(folder) if isinstance(line, Block) and line.end]

@@ -66,7 +66,9 @@ def test_files_that_are_deleted_by_their_age_meanwhile_are_not_missed(
     with pytest.raises(LogError, match=r"between .*-000001.jsonl and .*-000003.jsonl is missing"):
         list(lines)
     parts[0].unlink()
+    (folder / "20261129T112832Z-0a-000001.jsonl.open").touch()  # and one is being made
     assert [line.number for line in before_both] == [2, 5, 6]
+    assert [line.number for line in read_lines(folder)] == [5, 6]
 
 
 def test_a_file_that_is_there_twice_is_told(folder: Path, key: Key) -> None:
