@@ -10,7 +10,7 @@ import pytest
 from tests.runs import Silent, new_run, small_settings
 from training.folder import claim, locked, read_settings
 from training.processes import drawing_process
-from training.run import run
+from training.run import StorageError, run
 
 
 def short_run(folder: Path) -> dict[str, Any]:
@@ -73,6 +73,15 @@ def test_what_cannot_be_drawn_is_exported_all_the_same(
         "tf_serving_warmup_requests",
     ]
     assert "a picture could not be drawn" in capsys.readouterr().err
+
+
+def test_a_folder_of_models_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    folder, models = new_run(tmp_path)
+    models.touch()
+    with pytest.raises(StorageError, match=rf"^{models}/novice cannot be written: .*Not a dir"):
+        short_run(folder)
+    models.unlink()
+    assert short_run(folder)["model_dir"] == f"{models}/novice/1"
 
 
 def test_a_renderer_that_crashes_does_not_prevent_the_export(

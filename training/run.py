@@ -148,7 +148,11 @@ def _run(
         )
         golden = golden_values(result.policy, state.sample_observations)
         network = network_of(result.policy)
-        model_dir = write_version(Path(settings.models), network, card, golden, pictures.wait)
+        try:
+            model_dir = write_version(Path(settings.models), network, card, golden, pictures.wait)
+        except (OSError, tf.errors.OpError) as error:  # of which not all say in which folder
+            reason = first_line(error)
+            raise StorageError(f"{settings.models} cannot be written: {reason}") from error
     else:
         pictures.wait()
     summary = {
