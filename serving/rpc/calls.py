@@ -5,9 +5,11 @@ while `grpc.aio` hands them over one by one.
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
@@ -34,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 # Of a message that is decided about in the loop, as over HTTP.
 INLINE_BYTES = 128 * 1024
+# For which a call decides for others, before it leaves them to a thread that has to be woken.
+LEAD_SECONDS = 0.01
 Decode = Callable[[bytes, Mapping[str, str]], Decoding[bytes]]
 
 
@@ -106,6 +110,7 @@ class Calls:
         self._ready: list[_Waiting] = []
         self._is_deciding = False
         self._is_stuck = False
+        self._relief = ThreadPoolExecutor(1, "decisions")
 
     def decision(self, path: str, decode: Decode) -> Any:
         """The handler of a method that decides."""
@@ -160,7 +165,8 @@ class Calls:
     def _decide(self, decode: Decode, call: Call) -> None:
         """Decide about a call, with all that wait while others are decided about.
 
-        The first that waits decides for all: no thread is woken where there is one call.
+        The first that waits decides for all: no thread is woken where there is one call. Where
+        more and more come, a thread without a call goes on, so that this one gets its answer.
         """
         if len(call.message) > INLINE_BYTES:
             self._decide_large(decode, call)
@@ -175,6 +181,11 @@ class Calls:
         if is_stuck:
             self._refuse(call, TooBusyError("this worker is stuck"))
             return
+        self._lead(LEAD_SECONDS)
+
+    def _lead(self, seconds: float) -> None:
+        """Decide about all that wait, and for so long about those that come meanwhile."""
+        until = time.monotonic() + seconds
         while True:
             # Let the threads run that have received a call by now: they join this batch.
             time.sleep(0)
@@ -185,6 +196,9 @@ class Calls:
                     return
             for (one, _), answer in zip(ready, self._decide_all(ready), strict=True):
                 one.resolve(answer)
+            if time.monotonic() >= until:
+                self._relief.submit(self._lead, math.inf)
+                return
 
     def _give_up(self, stuck: Call) -> None:
         """Refuse the calls that wait for a stuck one, and all that come before the worker ends."""
