@@ -160,7 +160,9 @@ def test_at_the_end_health_says_so_and_calls_in_flight_are_answered(
             assert next(watched).status == NOT_SERVING
             # It still answers for those who do not know that yet.
             triton.infer("cartpole", [infer_input(ROWS)])
-        assert rpc.http.process.wait(20) == 0
+            # A stream that never ends by itself keeps nothing from ending.
+            assert rpc.http.process.wait(20) == 0
+            assert watched.code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
         assert "uncaught" not in rpc.http.log.read_text()
         with pytest.raises(InferenceServerException) as error:
             triton.infer("cartpole", [infer_input(ROWS)])

@@ -1,5 +1,6 @@
 """`grpc.health.v1`, for every service what readiness is over HTTP; and reflection, with a key."""
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,7 +9,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from serving.rpc.calls import Calls
+from serving.rpc.streams import Streams
 
+# Of reflection: each holds one of the threads that calls are handled in.
+_MAX_STREAMS = 4
 _SECONDS = 0.2  # between two looks for those who watch
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -17,10 +21,13 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 class Health(health.HealthServicer):
     """The library's service, which asks whether the policy is ready."""
 
-    def __init__(self, services: Sequence[str], is_ready: Callable[[], bool]) -> None:
+    def __init__(
+        self, services: Sequence[str], is_ready: Callable[[], bool], streams: Streams
+    ) -> None:
         super().__init__()
         self._services = ("", *services)
         self._is_ready = is_ready
+        self._streams = streams
         self._look_lock = threading.Lock()
         self._status: int | None = None
 
@@ -28,6 +35,13 @@ class Health(health.HealthServicer):
         """Answer what is so now."""
         self._look()
         return super().Check(request, context)
+
+    def Watch(  # noqa: N802  # the name in the protocol
+        self, request: Any, context: Any, send_response_callback: Any = None
+    ) -> Any:
+        """Answer what is so now, and each change."""
+        self._streams.enter(context)
+        return super().Watch(request, context, send_response_callback)
 
     def watch(self, ends: threading.Event) -> None:
         """Look again and again until the end, for those who watch."""
@@ -46,25 +60,29 @@ class Health(health.HealthServicer):
 class Reflection(reflection.ReflectionServicer):
     """The library's service, for those who have a key if the service has keys."""
 
-    def __init__(self, services: Sequence[str], calls: Calls) -> None:
+    def __init__(self, services: Sequence[str], calls: Calls, streams: Streams) -> None:
         super().__init__(services)
         self._calls = calls
+        self._streams = streams
 
     def ServerReflectionInfo(  # noqa: N802  # the name in the protocol
         self, request_iterator: Any, context: Any
     ) -> Any:
         """Describe the services."""
         self._calls.require_key(context)
+        self._streams.enter(context)
         return super().ServerReflectionInfo(request_iterator, context)
 
 
 def add_health_and_reflection(
     server: Any, services: Sequence[str], is_ready: Callable[[], bool], calls: Calls
-) -> Health:
-    """Add both to a server; the health has to be watched."""
-    own = Health(services, is_ready)
+) -> tuple[Health, list[Streams]]:
+    """Add both to a server; the health has to be watched, and the streams to be ended."""
+    # The library holds no thread for those who watch.
+    watching, describing = Streams(math.inf), Streams(_MAX_STREAMS)
+    own = Health(services, is_ready, watching)
     health_pb2_grpc.add_HealthServicer_to_server(own, server)
     every = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
-    described = Reflection(every, calls)
+    described = Reflection(every, calls, describing)
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(described, server)
-    return own
+    return own, [watching, describing]

@@ -40,7 +40,9 @@ class RpcServer:
         self._server = grpc.server(threads, options=options, maximum_concurrent_rpcs=MAX_CALLS)
         calls = Calls(api, settings.max_in_flight, watch)
         self._add_services(calls)
-        self._health = add_health_and_reflection(self._server, SERVICES, self._is_ready, calls)
+        self._health, self._streams = add_health_and_reflection(
+            self._server, SERVICES, self._is_ready, calls
+        )
 
     def start(self, address: str) -> None:
         """Listen.
@@ -57,9 +59,14 @@ class RpcServer:
         threading.Thread(target=watch, args=[self._ends], name="health", daemon=True).start()
 
     def stop(self, grace: float) -> None:
-        """Take no more calls; those in flight may take `grace` seconds. Returns at once."""
+        """Take no more calls; those in flight may take `grace` seconds, but for streams.
+
+        Returns at once.
+        """
         self._ends.set()
         self._has_ended = self._server.stop(grace)
+        for streams in self._streams:
+            streams.end()
 
     def is_running(self) -> bool:
         """Whether a call is in flight, or more may come."""
