@@ -1,5 +1,8 @@
 """Errors over gRPC: each protocol's code, in the words that HTTP has."""
 
+import contextlib
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,10 +10,11 @@ import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
-from tests.conftest import Trained
+from tests.conftest import Trained, wait_until
 from tests.rpc import (
     ROWS,
     RpcService,
@@ -124,6 +128,45 @@ def test_a_message_beyond_the_limit_is_refused_compressed_or_not(
     with pytest.raises(grpc.RpcError) as error:
         infer(channel, request, compression=compression)
     assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize("name", ["é" * 4000, "x" * 20_000, "%" * 3000])
+def test_a_long_error_has_its_code_and_is_cut(channel: grpc.Channel, name: str) -> None:
+    request = typed_request(ROWS)
+    request.outputs.add(name=name)
+    with pytest.raises(grpc.RpcError) as error:
+        infer(channel, request)
+    assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    details = error.value.details()
+    assert details.endswith(f"{name[:600]}...")
+    # As gRPC sends it: three characters for a percent sign, six for an é.
+    sent = sum({"é": 6, "%": 3}.get(character, 1) for character in details[:-3])
+    assert 4090 < sent <= 4096
+
+
+def test_idle_streams_of_reflection_stop_no_other_call(rpc: RpcService) -> None:
+    done = threading.Event()
+
+    def asks() -> Iterator[Any]:
+        yield reflection_pb2.ServerReflectionRequest(list_services="")
+        done.wait()
+
+    with grpc.insecure_channel(rpc.address) as channel:
+        describe = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
+        streams = [describe(asks()) for _ in range(40)]
+        infer(channel, typed_request(ROWS))
+        done.set()
+        ended = Counter(map(outcome, streams))
+        assert ended == {"OK": 4, "RESOURCE_EXHAUSTED": 36}
+        # Those that have ended make room.
+        wait_until(lambda: outcome(describe(asks())) == "OK")
+
+
+def outcome(stream: Any) -> str:
+    """The code with which a stream ends."""
+    with contextlib.suppress(grpc.RpcError):
+        list(stream)
+    return str(stream.code().name)
 
 
 def test_an_exception_of_tritonclient_has_the_code(rpc: RpcService) -> None:

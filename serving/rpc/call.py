@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
+from itertools import accumulate
 from typing import Any, NoReturn
 
 import grpc
@@ -25,6 +26,7 @@ _CODES = {
     HTTPStatus.INTERNAL_SERVER_ERROR: grpc.StatusCode.INTERNAL,
 }
 
+_MAX_DETAIL_BYTES = 4096  # clients refuse more than 8 KiB of metadata, in which a detail is sent
 Metadata = tuple[tuple[str, str], ...]
 
 
@@ -89,11 +91,23 @@ def abort(context: Any, error: ProblemError, metadata: Metadata) -> NoReturn:
     """End a call with an error, whose headers are metadata."""
     fields = tuple((name.lower(), value) for name, value in error.headers)
     code = _CODES[HTTPStatus(error.status)]
-    # What it quotes of a request may have half a surrogate pair, which UTF-8 cannot hold.
-    detail = error.detail.encode(errors="replace").decode()
     context.set_trailing_metadata(metadata + fields)
-    context.abort(code, detail)
+    context.abort(code, _sendable(error.detail))
     raise AssertionError  # `abort` always raises
+
+
+def _sendable(detail: str) -> str:
+    """As much of a detail as fits: what it quotes of a request may be of any length."""
+    # It may have half a surrogate pair, too, which UTF-8 cannot hold.
+    given = detail[: _MAX_DETAIL_BYTES + 1].encode(errors="replace").decode()
+    fits = sum(size <= _MAX_DETAIL_BYTES for size in accumulate(map(_sent_bytes, given)))
+    return given if fits == len(given) else f"{given[:fits]}..."
+
+
+def _sent_bytes(character: str) -> int:
+    """Of a character in a detail: gRPC sends `%C3%A9` for what is not of ASCII."""
+    is_plain = " " <= character <= "~" and character != "%"
+    return 1 if is_plain else 3 * len(character.encode())
 
 
 def address(peer: str) -> str:
