@@ -50,7 +50,8 @@ class Metrics:
             "policy_decision_log_lines", "Lines written to the decision log."
         )
         self.decision_log_lost = counter(
-            "policy_decision_log_lost", "Lines that the disk of the decision log was too slow for."
+            "policy_decision_log_lost",
+            "Lines that the disk was too slow for, or whose file was removed while it was open.",
         )
         # A metric with labels is a function of their values, which looks each up once.
         self._requests = cache(
