@@ -111,6 +111,7 @@ class Calls:
         self._is_deciding = False
         self._is_stuck = False
         self._relief = ThreadPoolExecutor(1, "decisions")
+        self._relief.submit(int)  # its thread starts now: later there may be no room for one
 
     def decision(self, path: str, decode: Decode) -> Any:
         """The handler of a method that decides."""

@@ -211,11 +211,11 @@ def require_threads(settings: Settings) -> None:
     TensorFlow aborts a worker that cannot start one, and then the next worker, without end.
     """
     # Each has six besides, one of them a process, those that compute, and one that writes the
-    # decision log; a version that is tried takes six. gRPC has its own, one that asks for the
-    # health, and those of its library.
+    # decision log; a version that is tried takes six. gRPC has its own, one that decides, one that
+    # asks for the health, and those of its library.
     besides = 6 + _threads_to_compute(settings) + (settings.decision_log is not None)
     if settings.grpc_port is not None:
-        besides += THREADS + 4 + _cores()
+        besides += THREADS + 5 + _cores()
     count = settings.workers * (settings.threads + besides) + 6
     barrier = threading.Barrier(count)
     with ThreadPoolExecutor(count) as executor:
