@@ -5,7 +5,9 @@ import os
 import re
 import shutil
 import signal
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,9 @@ from tritonclient.utils import InferenceServerException
 
 from serving.client import PolicyClient
 from tests.artefacts import publish
-from tests.conftest import Service, Trained, pause, wait_until
+from tests.conftest import ROOT, Service, Trained, pause, wait_until
 from tests.faults.test_stuck_requests import SENTINEL, get_stuck_at_sentinel
-from tests.rpc import OWN_CONNECTION, RpcService, infer_input, running_rpc
+from tests.rpc import OWN_CONNECTION, RpcService, infer, infer_input, running_rpc, typed_request
 from tests.test_act import ROW
 
 pytestmark = pytest.mark.long
@@ -182,6 +184,33 @@ def test_a_reload_loses_no_call(trained: Trained, tmp_path: Path) -> None:
                 break
         wait_until(lambda: not before & workers(rpc.http))
         triton.infer("cartpole", [infer_input(ROWS)])
+
+
+def test_a_reload_loses_no_call_of_many_clients_that_repeat_as_documented(
+    trained: Trained, tmp_path: Path
+) -> None:
+    documented = (ROOT / "docs" / "protocols.md").read_text()
+    (config,) = re.findall(r"```json\n(\{\"methodConfig.*?)```", documented, re.DOTALL)
+    options = [*OWN_CONNECTION, ("grpc.service_config", config)]
+    is_over = threading.Event()
+
+    def ask(address: str) -> int:
+        calls = 0
+        with grpc.insecure_channel(address, options) as channel:
+            while not is_over.is_set():
+                infer(channel, typed_request(ROWS), timeout=30)
+                calls += 1
+        return calls
+
+    with running_rpc(trained.models, tmp_path / "log") as rpc, ThreadPoolExecutor(8) as clients:
+        before = {one for one in workers(rpc.http) if has_grpc(one)}
+        asking = [clients.submit(ask, rpc.address) for _ in range(8)]
+        try:
+            rpc.http.process.send_signal(signal.SIGHUP)
+            wait_until(lambda: not before & workers(rpc.http))
+        finally:
+            is_over.set()
+        assert all(one.result() > 0 for one in asking)
 
 
 def test_an_episode_gets_the_version_of_its_canary(trained: Trained, tmp_path: Path) -> None:

@@ -18,11 +18,11 @@ from training.normalization import no_samples
 from training.savedmodel import network_of
 from training.writing import golden_values, write_version
 
-# Blocks of 16 rows of a batch of 64, each alone.
+# Blocks of 48 rows of a batch of 96, each alone.
 BLOCKS = """
-for start in range(0, 64, 16):
-    block = slice(start, start + 16)
-    alone = model.predict(rows[block], verbose=0)
+for start in range(0, 96, 48):
+    block = slice(start, start + 48)
+    alone = model.predict(rows[block], batch_size=48, verbose=0)
     assert np.array_equal(alone[0], logits[block]) and np.array_equal(alone[1], values[block])
 """
 
