@@ -198,7 +198,7 @@ def test_a_reload_loses_no_call_of_many_clients_that_repeat_as_documented(
         calls = 0
         with grpc.insecure_channel(address, options) as channel:
             while not is_over.is_set():
-                infer(channel, typed_request(ROWS), timeout=30)
+                infer(channel, typed_request(ROWS))
                 calls += 1
         return calls
 
