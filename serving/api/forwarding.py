@@ -49,7 +49,9 @@ def traceparent(given: str | None) -> str | None:
 
     None where the request's own is missing or invalid.
     """
-    match = _TRACEPARENT.fullmatch(given or "")
+    if given is None:
+        return None
+    match = _TRACEPARENT.fullmatch(given)
     if match is None or (match[0].startswith("00") and match[3]):
         return None
     trace_id, flags, _ = match.groups()

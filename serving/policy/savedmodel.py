@@ -91,12 +91,13 @@ class Policy:
         other rows.
         """
         rows = len(observations)
-        missing = -rows % ROW_BLOCK if rows > _SMALL_CALL_ROWS else 0
-        inputs = [_padded(array, missing) for array in (observations, uniforms, deterministic)]
+        missing = -rows % ROW_BLOCK
+        if missing and rows > _SMALL_CALL_ROWS:
+            inputs = (_padded(array, missing) for array in (observations, uniforms, deterministic))
+            return PolicyOutputs._make(output[:rows] for output in self.act(*inputs))
         # Calls from several threads at once are slower than one after the other.
         with self._lock:
-            outputs = self._call(*inputs)
-        return PolicyOutputs._make(output[:rows] for output in outputs)
+            return PolicyOutputs(*self._call(observations, uniforms, deterministic))
 
     def identity(self) -> dict[str, str | int]:
         """The name, version and digest, as every answer gives them."""
@@ -123,8 +124,6 @@ class Policy:
 
 def _padded(array: npt.NDArray[Any], missing: int) -> npt.NDArray[Any]:
     """An array of rows and `missing` rows of zeros."""
-    if not missing:
-        return array
     return np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
 
 
