@@ -215,12 +215,17 @@ class PolicyClient:
             time.sleep(0.1)
 
     def _request(
-        self, path: str, answer: type[Answer], body: bytes | None = None, **options: Any
+        self,
+        path: str,
+        answer: type[Answer],
+        body: bytes | None = None,
+        retries: urllib3.Retry = _RETRIES,
+        timeout: float | None = None,
     ) -> Answer:
         method, url = "GET" if body is None else "POST", self.url.rstrip("/") + path
         try:
             response = self._pool.request(
-                method, url, body=body, **{"retries": _RETRIES, "timeout": self.timeout, **options}
+                method, url, body=body, retries=retries, timeout=timeout or self.timeout
             )
         except (urllib3.exceptions.HTTPError, ValueError) as error:  # the latter: a redirect
             reason = getattr(error, "reason", None) or error

@@ -102,7 +102,9 @@ class DecisionRoutes:
         seconds = time.perf_counter() - started
         routes: dict[tuple[str, int], list[Finished]] = {}
         for index, (route, _, request, own_id) in enumerate(calls):
-            finished = self._exchange.finished(request, own_id)
+            finished = self._exchange.finished(
+                request.method, request.path, request.headers, request.remote, own_id
+            )
             answers[index] = finished.add_trace(answers[index])
             routes.setdefault((route.rule, answers[index].status), []).append(finished)
         for (rule, status), together in routes.items():

@@ -5,13 +5,13 @@ import os
 import re
 import time
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from flask import Flask, Response, g, request
 
 from serving.api.forwarding import client_address, traceparent
 from serving.api.keys import Key, Keys
-from serving.api.messages import Answer, Request, is_plain_word
+from serving.api.messages import Answer, is_plain_word
 from serving.api.pages import page_without_key
 from serving.errors import InsufficientRightError, MissingKeyError, NotReadyError
 from serving.metrics import Metrics
@@ -37,6 +37,13 @@ _PREFLIGHT = {
     "Access-Control-Allow-Headers": f"{_SENT}, traceparent, x-episode-id, x-request-id",
     "Access-Control-Max-Age": "600",
 }
+
+
+class HeaderFields(Protocol):
+    """The headers of a request; names in any case where Flask read them, else in lower case."""
+
+    def get(self, name: str, /) -> str | None:
+        """The value of a header."""
 
 
 class Finished(NamedTuple):
@@ -110,12 +117,12 @@ class Exchange:
             raise InsufficientRightError(f"the API key {key.name} may not change what is served")
         return key
 
-    def finished(self, request: Request, own_id: str) -> Finished:
-        """What the log tells of a request that was answered."""
-        headers = request.headers
-        remote = self.client(request.remote, headers.get("x-forwarded-for"))
-        trace = traceparent(headers.get("traceparent"))
-        return Finished(request.method, request.path, remote, own_id, trace)
+    def finished(
+        self, method: str, path: str, headers: HeaderFields, peer: str, own_id: str
+    ) -> Finished:
+        """What the log tells of a request that came from `peer` and was answered."""
+        remote = self.client(peer, headers.get("x-forwarded-for"))
+        return Finished(method, path, remote, own_id, traceparent(headers.get("traceparent")))
 
     def finish(self, route: str, status: int, requests: list[Finished], seconds: float) -> None:
         """Count and log requests that were answered alike and together, in that time."""
@@ -160,14 +167,18 @@ class Exchange:
         @app.after_request
         def end(response: Response) -> Response:
             route = "other" if request.url_rule is None else request.url_rule.rule
-            remote = self.client(request.remote_addr or "", request.headers.get("X-Forwarded-For"))
-            trace = traceparent(request.headers.get("traceparent"))
-            finished = Finished(request.method, request.path, remote, g.request_id, trace)
+            finished = self.finished(
+                request.method,
+                request.path,
+                request.headers,
+                request.remote_addr or "",
+                g.request_id,
+            )
             seconds = time.perf_counter() - g.started
             self.finish(route, response.status_code, [finished], seconds)
             response.headers["X-Request-ID"] = g.request_id
-            if trace is not None:
-                response.headers["traceparent"] = trace
+            if finished.traceparent is not None:
+                response.headers["traceparent"] = finished.traceparent
             response.headers.pop("Date", None)  # the server sends its own
             for name, value in self.headers:
                 response.headers.setdefault(name, value)

@@ -15,6 +15,10 @@ FloatArray = npt.NDArray[np.float32]
 Rows = Sequence[Row] | npt.NDArray[Any]
 
 MAX_WARNINGS = 10
+# Matrix kernels treat the last rows of a call, or of a thread's part of it, by another code path
+# if they are fewer than a register block, such as 6 rows. The policy is called with up to 16 rows
+# or a multiple of this, which has no such rest: 2, 3, 4, 6, 8, 12, 16 and 24 divide it.
+ROW_BLOCK = 48
 # The least number that rounds to infinity: half a step above the largest float32.
 FLOAT32_OVERFLOW = 2.0**128 - 2.0**103
 

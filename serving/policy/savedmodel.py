@@ -14,17 +14,13 @@ from google.protobuf.json_format import MessageToDict  # no stubs
 from serving.errors import first_line
 from serving.policy import graph, tensorflow_adapter
 from serving.policy.artefact import GOLDEN, Artefact, ArtefactError, Golden
-from serving.policy.observations import FloatArray, Ranges
+from serving.policy.observations import ROW_BLOCK, FloatArray, Ranges
 from serving.policy.outputs import PolicyOutputs
 
 SIGNATURE = "act"
 SIGNATURES = ("serving_default", SIGNATURE)
 INPUTS = ("observations", "uniforms", "deterministic")
-# Matrix kernels treat the last rows of a call, or of a thread's part of it, by another code path
-# if they are fewer than a register block, such as 6 rows. So a call has up to 16 rows, for which
-# exported graphs pad to 16, or a multiple of this, which all register blocks divide.
-ROW_BLOCK = 48
-_SMALL_CALL_ROWS = 16
+_SMALL_CALL_ROWS = 16  # exported graphs pad fewer to as many
 
 
 class Policy:

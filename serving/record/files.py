@@ -169,13 +169,13 @@ class _File:
         return os.fstat(self._descriptor).st_nlink == 0
 
     def remove(self) -> None:
-        """Remove it, as if it had not begun."""
+        """Delete and close it."""
         with suppress(OSError):
             self.path.unlink()
         self.close()
 
     def close(self) -> None:
-        """Leave it as it is."""
+        """Close it without completing it."""
         os.close(self._descriptor)
 
 
@@ -201,8 +201,8 @@ def signed_text(block: Block) -> str:
 def recover(folder: Path, sign: Sign | None) -> None:
     """Complete the files of workers that were killed, each up to its last whole line.
 
-    The end of a file is signed only if the last line is a block that the same key has signed: who
-    can write in the folder can have left anything else.
+    The end of a file is signed only if the last line is a block that the same key has signed:
+    anyone who can write in the folder may have left anything else.
 
     Raises:
         OSError: the folder cannot be read, or a file in it cannot be written.
@@ -230,7 +230,7 @@ def _recover(descriptor: int, path: Path, sign: Sign | None) -> None:
     try:
         last = msgspec.json.decode(content[start:behind], type=Block)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        last = Block(sha256="")  # who reads the file is told where it is damaged
+        last = Block(sha256="")  # the reader reports the damage
     what = "is complete now"
     if last.end is None:
         if sign is not None and not (

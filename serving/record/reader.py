@@ -69,7 +69,7 @@ def read_sections(log: Path, is_signed: IsSigned | None = None) -> Iterator[Sect
                 raise LogError(f"{log} is not there")
         if before is not None and before.end == "rotated" and log.is_dir():
             stream, part = _order(before.path)
-            # It may have begun since the files were listed.
+            # The next part may have been created since the files were listed.
             if (stream, part + 1) not in map(_order, _paths(log)) and before.is_there():
                 raise LogError(
                     f"{before.path.name} is not the last part, and the next one is missing"

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from serving.errors import InvalidRequestError
-from serving.policy.observations import Rows, to_array
+from serving.policy.observations import ROW_BLOCK, Rows, to_array
 from serving.schemas import Row
 
-# The policy computes blocks of this size as fast as any, and all formats together hold a few MB. A
-# multiple of the rows that it computes at a time.
-BLOCK_ROWS = 341 * 48
+# The policy computes blocks of this size as fast as any, and all formats together hold a few MB.
+BLOCK_ROWS = 341 * ROW_BLOCK
 
 
 class ScoreError(Exception):

@@ -1,7 +1,6 @@
 """Who is let in, by a request's head, and the answers to those who get no further."""
 
 from serving.api.exchange import HEALTH, Exchange, request_id
-from serving.api.messages import Request
 from serving.api.problems import from_error, problem
 from serving.errors import ProblemError, TooLargeError
 from serving.metrics import Metrics
@@ -37,8 +36,7 @@ class Admission:
         if head is None:
             return self.problem(error)
         own_id = request_id(head.headers.get("x-request-id"))
-        request = Request(head.method, head.path, head.headers, b"", peer)
-        finished = self._exchange.finished(request, own_id)
+        finished = self._exchange.finished(head.method, head.path, head.headers, peer, own_id)
         self._exchange.finish("none", error.status, [finished], 0.0)
         answer = finished.add_trace(from_error(head.path, error))
         fields, is_head = self.fields(own_id), head.method == "HEAD"

@@ -129,10 +129,6 @@ class ConnectionPool:
         self._is_draining = True
         self._balancer.withdraw(self._slot)
 
-    def has_others(self) -> bool:
-        """Whether another worker accepts connections."""
-        return self._balancer.has_any()
-
     def is_last(self, parent: int) -> bool:
         """Whether nobody accepts connections after this process and those that end with it."""
         return not is_open(self._listener, parent)

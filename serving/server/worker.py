@@ -139,7 +139,7 @@ class Worker(BaseWorker):
 
     def _is_awaited(self, end: float) -> bool:
         """Whether the service goes on and no other worker serves yet, before a time."""
-        if self._is_stuck or self._api.exchange.is_ending or self._pool.has_others():
+        if self._is_stuck or self._api.exchange.is_ending or self.app.balancer.has_any():
             return False
         return time.monotonic() < end
 
