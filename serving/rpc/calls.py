@@ -110,8 +110,8 @@ class Calls:
         self._ready: list[_Waiting] = []
         self._is_deciding = False
         self._is_stuck = False
-        self._relief = ThreadPoolExecutor(1, "decisions")
-        self._relief.submit(int)  # its thread starts now: later there may be no room for one
+        self._executor = ThreadPoolExecutor(1, "decisions")
+        self._executor.submit(int)  # its thread starts now: later there may be no room for one
 
     def decision(self, path: str, decode: Decode) -> Any:
         """The handler of a method that decides."""
@@ -198,7 +198,7 @@ class Calls:
             for (one, _), answer in zip(ready, self._decide_all(ready), strict=True):
                 one.resolve(answer)
             if time.monotonic() >= until:
-                self._relief.submit(self._lead, math.inf)
+                self._executor.submit(self._lead, math.inf)
                 return
 
     def _give_up(self, stuck: Call) -> None:
