@@ -2,10 +2,10 @@
 
     python examples/closed_loop.py FOLDER
 
-A policy balances a pole of 1 m. Then the pole is 8 m long, and the policy falls. The script plays
-the part of the clients, which act in the world as it is and send the returns back, and that of the
-operator, who only looks at returns; what it does is what a person would type. docs/loop.md tells
-the same at more length.
+A policy balances a pole. Then the cart's motor is repaired, and wired the wrong way round: the pole
+falls at once. The script plays the part of the clients, which act in the world as it is and send
+the returns back, and that of the operator, who only looks at returns; what it does is what a person
+would type. docs/loop.md tells the same at more length.
 """
 
 import os
@@ -27,7 +27,7 @@ from serving.client import PolicyClient
 EXAMPLES = Path(__file__).resolve().parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": f"{EXAMPLES}:{EXAMPLES.parent}"}
 THRESHOLD = 475.0  # the mean return below which the policy is not good enough
-SHORT, LONG = 0.5, 4.0  # half the length of the pole, in metres
+WIRED, REVERSED = 10.0, -10.0  # the force of the motor, in newtons
 EPISODES = 12  # between two looks at the returns
 CLIENTS = 6  # that act at the same time
 MAX_LOOKS = 20  # at a canary
@@ -35,27 +35,27 @@ MAX_LOOKS = 20  # at a canary
 
 def main(folder: Path) -> None:
     """Run the loop once in a folder, which gets the models, the runs and the record."""
-    train(folder, SHORT)
+    train(folder, WIRED)
     promote(folder, "1")  # else the newest version is served as soon as it is there
     with service(folder) as url:
         PolicyClient(url).wait_until_ready(60)
-        say(f"version 1 on the pole that it knows: mean return {act(url, SHORT):.0f}")
-        seen = act(url, LONG)
-        say(f"version 1 on a longer pole: mean return {seen:.0f}")
+        say(f"version 1 with the motor that it knows: mean return {act(url, WIRED):.0f}")
+        seen = act(url, REVERSED)
+        say(f"version 1 with the motor reversed: mean return {seen:.0f}")
         if seen >= THRESHOLD:
             sys.exit("it is good enough there: nothing to learn")
         say("that is not good enough: a new version learns from the old one")
-        train(folder, LONG, "--from", str(folder / "models" / "pole" / "1"))
+        train(folder, REVERSED, "--from", str(folder / "models" / "cart" / "1"))
         promote(folder, "2", "--share", "0.5")
         wait_for(url, "canary")
         for _ in range(MAX_LOOKS):
-            act(url, LONG)
+            act(url, REVERSED)
             if promote(folder, "2", "--if-better", "--log", str(folder / "record")):
                 break
         else:
             sys.exit("version 2 was not found to be better")
         wait_for(url, "served")
-        say(f"version 2 on the longer pole: mean return {act(url, LONG):.0f}")
+        say(f"version 2 with the motor reversed: mean return {act(url, REVERSED):.0f}")
 
 
 def say(text: str) -> None:
@@ -64,19 +64,19 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def train(folder: Path, length: float, *options: str) -> None:
-    """Learn in a world whose pole has that length, and export the next version."""
-    kwargs = f'{{"length": {length}}}'
+def train(folder: Path, force: float, *options: str) -> None:
+    """Learn in a world whose motor has that force, and export the next version."""
+    kwargs = f'{{"force": {force}}}'
     command(
-        *("training", "train", "--env-id", "pole:Pole-v0", "--env-kwargs", kwargs, "--seed", "0"),
-        *("--return-bounds", "0", "500", "--models", str(folder / "models"), "--name", "pole"),
-        *("--run-dir", str(folder / f"run-{length}"), *options),
+        *("training", "train", "--env-id", "cart:Cart-v0", "--env-kwargs", kwargs, "--seed", "0"),
+        *("--return-bounds", "0", "500", "--models", str(folder / "models"), "--name", "cart"),
+        *("--run-dir", str(folder / f"run-{force}"), *options),
     ).check_returncode()
 
 
 def promote(folder: Path, *options: str) -> bool:
     """Select a version, and print what the command says; returns whether it is selected."""
-    models = ("--models", str(folder / "models"), "--name", "pole")
+    models = ("--models", str(folder / "models"), "--name", "cart")
     finished = command("serving", "promote", *options, *models)
     say(finished.stdout.strip() or finished.stderr.strip())
     return finished.returncode == 0
@@ -95,7 +95,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 @contextmanager
 def service(folder: Path) -> Iterator[str]:
     """A service that records what it decides; gives its URL."""
-    models = ("--models", str(folder / "models"), "--name", "pole", "--port", "0")
+    models = ("--models", str(folder / "models"), "--name", "cart", "--port", "0")
     record = ("--decision-log", str(folder / "record"))
     with subprocess.Popen(
         [sys.executable, "-m", "serving", "run", *models, *record],
@@ -122,16 +122,16 @@ def wait_for(url: str, state: str) -> None:
         time.sleep(0.05)
 
 
-def act(url: str, length: float) -> float:
+def act(url: str, force: float) -> float:
     """Have clients play episodes in the world as it is; returns their mean return."""
     with ThreadPoolExecutor(CLIENTS) as threads:
-        return statistics.mean(threads.map(episode, [url] * EPISODES, [length] * EPISODES))
+        return statistics.mean(threads.map(episode, [url] * EPISODES, [force] * EPISODES))
 
 
-def episode(url: str, length: float) -> float:
+def episode(url: str, force: float) -> float:
     """Play one episode, and send back what came of it."""
     name = str(uuid.uuid4())
-    env = gym.make("pole:Pole-v0", length=length)
+    env = gym.make("cart:Cart-v0", force=force)
     with PolicyClient(url) as client:
         observation, _ = env.reset()
         total, step, ended = 0.0, 0, False

@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from serving.policy.outputs import PolicyOutputs
 from serving.policy.savedmodel import Policy
 from serving.policy.tensorflow_adapter import SavedModel
 from tests.artefacts import edit_card, edit_golden, reseal
-from tests.conftest import Trained
+from tests.conftest import ENVIRONMENT, ROOT, Trained
 from tests.graphs import loop, wrap_act
 
 
@@ -47,6 +49,20 @@ def test_the_numbers_of_a_row_do_not_depend_on_the_rows_beside_it(model_dir: Pat
         for name in PolicyOutputs._fields:
             output, wanted = getattr(part, name), getattr(whole, name)[some]
             assert np.array_equal(output, wanted), (name, size, start)
+
+
+def test_tensorflow_that_was_imported_with_other_kernels_is_refused() -> None:
+    program = "import tensorflow; from serving.policy import tensorflow_import as late; "
+    finished = subprocess.run(
+        [sys.executable, "-c", program + "late.import_tensorflow()"],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 1
+    wanted = "RuntimeError: TensorFlow was imported before TF_ENABLE_ONEDNN_OPTS was set to 1"
+    assert finished.stderr.splitlines()[-1] == wanted
 
 
 def shift_first_value(golden: dict[str, Any]) -> None:

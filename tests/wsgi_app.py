@@ -5,7 +5,6 @@ from pathlib import Path
 
 from flask import Flask
 
-from serving.api.app import create_api
 from serving.api.keys import read_keys
 from serving.policy.tensorflow_import import import_tensorflow
 from serving.registry.trial import Trials
@@ -17,7 +16,8 @@ MODELS = "WSGI_APP_MODELS"
 def create() -> Flask:
     """An application that serves the models of the folder that the environment names."""
     trials = Trials()
-    import_tensorflow()
+    import_tensorflow()  # before what imports it
+    from serving.api.app import create_api
     from serving.metrics import Metrics
     from serving.registry.repository import Repository
 
