@@ -62,9 +62,16 @@ def test_the_default_preset_solves_cartpole_with_a_margin(seed: int) -> None:
     assert trainer.reward_threshold == 475.0
     assert result.solved
     assert result.greedy.mean == 500.0
-    # Sampled means differ with the processor, which rounds otherwise.
-    assert result.sampled.mean >= trainer.reward_threshold
     assert result.greedy.episodes == result.sampled.episodes == 100
+    # A hundred episodes of a policy whose true mean is 497 have been seen to average 485.
+    sampled = evaluate(
+        result.policy,
+        Environment("CartPole-v1"),
+        episodes=1_000,
+        deterministic=False,
+        rng=np.random.default_rng(seed),
+    )
+    assert sampled.mean >= 490.0
     endured = evaluate(
         result.policy,
         Environment("CartPole-v1", max_episode_steps=10_000),
