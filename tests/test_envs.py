@@ -124,6 +124,7 @@ def test_the_time_limit_can_be_replaced(env_id: str) -> None:
         (Environment("CartPole-v1", wrappers=("math:nope",)), "no attribute 'nope'"),
         (Environment("CartPole-v1", wrappers=("math:pi",)), "not callable"),
         (Environment("CartPole-v1", wrappers=("operator:not_",)), "'bool' object"),
+        (Environment("CartPole-v1", wrappers=("sys:exit",)), "SystemExit"),
     ],
 )
 def test_others_are_refused_with_the_reason(environment: Environment, reason: str) -> None:

@@ -134,6 +134,14 @@ def test_a_process_that_is_killed_is_an_error_and_ends_the_others() -> None:
     assert not active_children()
 
 
+@pytest.mark.parametrize("workers", [None, Processes(2)])
+def test_an_environment_that_ends_the_program_is_an_error(workers: Workers | None) -> None:
+    with closing(make_shares(Environment("own:Exiting-v0"), 4, workers=workers)) as envs:
+        reset(envs, seed=0)
+        with pytest.raises(WorkerError, match="has ended"):
+            collected(envs, 10)
+
+
 def test_an_error_names_the_environment_among_all_of_them() -> None:
     environment = Environment("own:NotFinite-v0", {"after": 5})
     with (

@@ -202,8 +202,8 @@ def _make_as_it_is(environment: Environment, render_mode: str | None = None) -> 
                 module, _, name = wrapper.partition(":")
                 env = getattr(importlib.import_module(module), name)(env)
         reason = reason_against(env.observation_space, env.action_space)
-    # An environment is third-party code and can raise anything: then it cannot be used.
-    except Exception as error:
+    # An environment is third-party code and can raise anything, as a program that ends itself does.
+    except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise UnsupportedEnvironmentError(
             f"{environment.id} cannot be made: {' '.join(reason.split())}"

@@ -31,7 +31,7 @@ def never() -> bool:
 
 
 class WorkerError(TrainingError):
-    """A process that steps environments has ended; why stands on standard error."""
+    """What steps environments has ended; why may stand on standard error."""
 
     exit_status = 1
 
@@ -90,7 +90,10 @@ class OneShare:
         self, function: Function, *arguments: Any, stop_requested: Callable[[], bool] = never
     ) -> list[Any]:
         """See `Shares`."""
-        return [function(self._env, slice(0, self.num_envs), *arguments, stop_requested)]
+        try:
+            return [function(self._env, slice(0, self.num_envs), *arguments, stop_requested)]
+        except SystemExit as error:  # whose status may be that of success
+            raise WorkerError(f"an environment has ended the program: {error!r}") from error
 
     def pickled(self) -> list[bytes]:
         """See `Shares`."""

@@ -5,6 +5,7 @@ Tests put this folder on the path, as users do with theirs.
 
 import multiprocessing
 import os
+import sys
 import threading
 import time
 from typing import Any
@@ -104,6 +105,15 @@ class Raising(Plain):
         return super().step(action)
 
 
+class Exiting(Plain):
+    """Ends the program after some steps, as if all were well."""
+
+    def step(self, action: np.int64) -> Step:
+        if self.left == 3:
+            sys.exit(0)
+        return super().step(action)
+
+
 class Crashing(Plain):
     """Ends its process when it is drawn, as a broken graphics driver does."""
 
@@ -116,6 +126,6 @@ class Crashing(Plain):
         os._exit(1)
 
 
-KINDS = (Plain, Locked, Recreated, Slow, NotFinite, Countdown, Raising, Crashing)
+KINDS = (Plain, Locked, Recreated, Slow, NotFinite, Countdown, Raising, Exiting, Crashing)
 for kind in KINDS:
     gym.register(f"{kind.__name__}-v0", entry_point=f"own:{kind.__name__}")
