@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,15 @@ from serving.client import PolicyClient
 from tests.artefacts import publish
 from tests.conftest import ROOT, Service, Trained, pause, wait_until
 from tests.faults.test_stuck_requests import SENTINEL, get_stuck_at_sentinel
-from tests.rpc import OWN_CONNECTION, RpcService, infer, infer_input, running_rpc, typed_request
+from tests.rpc import (
+    INFER,
+    OWN_CONNECTION,
+    RpcService,
+    infer,
+    infer_input,
+    running_rpc,
+    typed_request,
+)
 from tests.test_act import ROW
 
 pytestmark = pytest.mark.long
@@ -147,6 +156,33 @@ def test_a_call_whose_deadline_has_passed_is_not_decided(trained: Trained, tmp_p
         assert error.value.status() == "StatusCode.DEADLINE_EXCEEDED"
         triton.infer("cartpole", [infer_input(ROWS)])
         assert counted(rpc, "policy_actions_total") == 2
+
+
+@pytest.mark.parametrize(
+    "method", [INFER, "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"]
+)
+def test_calls_whose_message_does_not_come_leave_room_for_others(
+    trained: Trained, tmp_path: Path, method: str
+) -> None:
+    done = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        done.wait()
+        yield from ()
+
+    limit = ("--client-timeout", "1")
+    with (
+        running_rpc(trained.models, tmp_path / "log", *limit, workers=1) as rpc,
+        grpc.insecure_channel(rpc.address, OWN_CONNECTION) as channel,
+    ):
+        silent = [channel.stream_unary(method).future(nothing()) for _ in range(40)]
+        time.sleep(0.5)  # they have all threads
+        infer(channel, typed_request(ROWS))
+        assert {call.code().name for call in silent} == {"CANCELLED"}
+        done.set()
+        without = channel.stream_unary(method)
+        with pytest.raises(grpc.RpcError, match="the call has no message"):
+            without(iter(()))
 
 
 def test_at_the_end_health_says_so_and_calls_in_flight_are_answered(

@@ -13,7 +13,6 @@ from serving.rpc.streams import Streams
 
 # Of reflection: each holds one of the threads that calls are handled in.
 _MAX_STREAMS = 4
-_SECONDS = 0.2  # between two looks for those who watch
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -33,7 +32,7 @@ class Health(health.HealthServicer):
 
     def Check(self, request: Any, context: Any) -> Any:  # noqa: N802  # the name in the protocol
         """Answer what is so now."""
-        self._look()
+        self.look()
         return super().Check(request, context)
 
     def Watch(  # noqa: N802  # the name in the protocol
@@ -43,12 +42,8 @@ class Health(health.HealthServicer):
         self._streams.enter(context)
         return super().Watch(request, context, send_response_callback)
 
-    def watch(self, ends: threading.Event) -> None:
-        """Look again and again until the end, for those who watch."""
-        while not ends.wait(_SECONDS):
-            self._look()
-
-    def _look(self) -> None:
+    def look(self) -> None:
+        """See what is so now, and tell those who watch of a change."""
         with self._look_lock:
             status = _SERVING if self._is_ready() else _NOT_SERVING
             if status != self._status:
@@ -77,7 +72,7 @@ class Reflection(reflection.ReflectionServicer):
 def add_health_and_reflection(
     server: Any, services: Sequence[str], is_ready: Callable[[], bool], calls: Calls
 ) -> tuple[Health, list[Streams]]:
-    """Add both to a server; the health has to be watched, and the streams to be ended."""
+    """Add both to a server; the health has to look now and then, and the streams to be ended."""
     # The library holds no thread for those who watch.
     watching, describing = Streams(math.inf), Streams(_MAX_STREAMS)
     own = Health(services, is_ready, watching)

@@ -1,6 +1,7 @@
 """The gRPC server of a worker, in threads of grpcio's own."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -11,12 +12,14 @@ from serving.api.oip.inference import Inference
 from serving.api.tfserving.models import ServingModels
 from serving.errors import ProblemError
 from serving.rpc import THREADS, oip, tfserving
+from serving.rpc.arrival import ArrivalLimit
 from serving.rpc.calls import Calls, Method, Watch
 from serving.rpc.health import add_health_and_reflection
 from serving.settings import Settings
 
 # Of a worker; more are answered RESOURCE_EXHAUSTED at once. As many as it has connections of HTTP.
 MAX_CALLS = 900
+_SECONDS = 0.2  # between two looks at the health and at calls that wait for their message
 SERVICES = (oip.SERVICE, tfserving.PREDICTION_SERVICE, tfserving.MODEL_SERVICE)
 
 
@@ -30,14 +33,19 @@ class RpcServer:
     def __init__(self, api: Api, settings: Settings, watch: Watch) -> None:
         self._api = api
         self._max_rows = settings.max_rows
-        self._ends = threading.Event()
         self._has_ended: threading.Event | None = None
         options = [
             ("grpc.so_reuseport", 1),
             ("grpc.max_receive_message_length", settings.max_body_bytes),
         ]
         threads = ThreadPoolExecutor(THREADS, "grpc")
-        self._server = grpc.server(threads, options=options, maximum_concurrent_rpcs=MAX_CALLS)
+        self._arrival = ArrivalLimit(settings.client_timeout)
+        self._server = grpc.server(
+            threads,
+            interceptors=[self._arrival],
+            options=options,
+            maximum_concurrent_rpcs=MAX_CALLS,
+        )
         calls = Calls(api, settings.max_in_flight, watch)
         self._add_services(calls)
         self._health, self._streams = add_health_and_reflection(
@@ -55,15 +63,13 @@ class RpcServer:
         """
         self._server.add_insecure_port(address)
         self._server.start()
-        watch = self._health.watch
-        threading.Thread(target=watch, args=[self._ends], name="health", daemon=True).start()
+        threading.Thread(target=self._look_after, name="gRPC", daemon=True).start()
 
     def stop(self, grace: float) -> None:
         """Take no more calls; those in flight may take `grace` seconds, but for streams.
 
         Returns at once.
         """
-        self._ends.set()
         self._has_ended = self._server.stop(grace)
         for streams in self._streams:
             streams.end()
@@ -71,6 +77,13 @@ class RpcServer:
     def is_running(self) -> bool:
         """Whether a call is in flight, or more may come."""
         return self._has_ended is None or not self._has_ended.is_set()
+
+    def _look_after(self) -> None:
+        """Tell those who watch the health, and end calls whose messages do not come."""
+        while self.is_running():
+            self._health.look()
+            self._arrival.cancel_overdue()
+            time.sleep(_SECONDS)
 
     def _add_services(self, calls: Calls) -> None:
         repository, max_rows = self._api.repository, self._max_rows
