@@ -73,10 +73,10 @@ class ConnectionPool:
 
     def poll(self, timeout: float) -> None:
         """Wait for something to happen, seconds at most, and let it."""
-        if timeout:
-            pause = self._accept_from - time.monotonic()
-            self._set_accepting(pause <= 0)
-            timeout = min(timeout, pause) if pause > 0 else timeout
+        pause = self._accept_from - time.monotonic()
+        self._set_accepting(pause <= 0)
+        if pause > 0:
+            timeout = min(timeout, pause)
         for key, _ in self._poller.select(timeout):
             key.data()
 

@@ -1,7 +1,9 @@
 """New connections are balanced among the workers, and none waits for one that is stuck."""
 
 import os
+import selectors
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -57,6 +59,26 @@ def test_connections_are_balanced(service: Service) -> None:
         if min(found) >= 18:
             break
     assert min(found) >= 18
+
+
+def test_connections_that_are_busy_from_the_first_moment_are_balanced(service: Service) -> None:
+    # Each worker finds its first client busy before it has taken its share of the others.
+    for _ in range(10):
+        with ExitStack() as stack, selectors.DefaultSelector() as selector:
+            wires = [stack.enter_context(Wire(service.url)) for _ in range(4 * WORKERS)]
+            for wire in wires:
+                wire.socket.sendall(HEALTH)
+                selector.register(wire.socket, selectors.EVENT_READ)
+            for _ in range(200):
+                for key, _events in selector.select(1.0):
+                    sock = key.fileobj
+                    assert isinstance(sock, socket.socket)
+                    assert sock.recv(4096).startswith(b"HTTP/1.1 200")
+                    sock.sendall(HEALTH)
+            found = connections_of_workers(service, wires)
+        if min(found) >= 3:
+            break
+    assert min(found) >= 3
 
 
 def test_a_worker_whose_clients_leave_gets_the_next_ones(service: Service) -> None:
