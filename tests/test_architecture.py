@@ -28,6 +28,7 @@ LAYERS = [
     {"rpc"},
     {"api"},
     {"service"},
+    {"tally"},
     {"record"},
     {"registry"},
     {"policy"},

@@ -150,6 +150,7 @@ def test_requests_are_counted_once_each_though_one_of_them_fails(repository: Rep
     calls = [call(api, "/act", {"observations": [ROW] * size}) for size in sizes]
     api.decisions.answer([*calls, call(api, "/act", {"observations": [[1, 2, 3]]})])
     api.decisions.answer(calls)
+    api.tally.write()
     text = metrics.text()[0].decode()
     labels = 'model="cartpole"'
     assert f"policy_batch_rows_sum{{{labels}}} {2.0 * sum(sizes)}" in text
