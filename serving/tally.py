@@ -4,6 +4,7 @@ Telling them of many at once takes less than a third of the time of one after th
 are in files that all processes share, and a busy worker finds them in no cache of its processor.
 """
 
+import logging
 import threading
 import time
 from collections import deque
@@ -20,6 +21,8 @@ from serving.statistics import Inferences
 
 if TYPE_CHECKING:
     from serving.policy.savedmodel import Policy  # imports TensorFlow
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Times = tuple[int, int, int, int]
@@ -65,18 +68,24 @@ class Tally:
         return self._rows + len(self._answered) >= _MOST_ROWS
 
     def write(self) -> None:
-        """Tell the metrics all that was added before."""
+        """Tell the metrics all that was added before; what cannot be counted is logged."""
         with self._lock:
-            self._rows = 0
-            of_policy: dict[Policy, list[Decisions]] = {}
-            for policy, decisions in _taken(self._decided):
-                of_policy.setdefault(policy, []).append(decisions)
-            for policy, calls in of_policy.items():
-                self._write_decided(policy, calls)
-            for requests, results, times in _taken(self._timed):
-                self._write_timed(requests, results, times)
-            for route, status, seconds, count in _taken(self._answered):
-                self._metrics.answered(route, status, seconds, count)
+            try:
+                self._write()
+            except Exception:  # such as no room for another label: no client is to notice
+                logger.exception("decisions and answers could not be counted")
+
+    def _write(self) -> None:
+        self._rows = 0
+        of_policy: dict[Policy, list[Decisions]] = {}
+        for policy, decisions in _taken(self._decided):
+            of_policy.setdefault(policy, []).append(decisions)
+        for policy, calls in of_policy.items():
+            self._write_decided(policy, calls)
+        for requests, results, times in _taken(self._timed):
+            self._write_timed(requests, results, times)
+        for route, status, seconds, count in _taken(self._answered):
+            self._metrics.answered(route, status, seconds, count)
 
     def _write_decided(self, policy: "Policy", calls: list[Decisions]) -> None:
         outputs = [call.outputs for call in calls if call.outputs is not None]

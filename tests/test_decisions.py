@@ -161,6 +161,28 @@ def test_requests_are_counted_once_each_though_one_of_them_fails(repository: Rep
     assert 'policy_http_request_seconds_count{route="/act"} 9.0' in text
 
 
+def test_counts_that_fail_are_logged_and_hurt_no_request(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def without_room(*_: Any) -> None:
+        raise OSError("No space left on device")
+
+    metrics = Metrics()
+    api = create_api(Settings(), repository, metrics, Keys([]))
+    monkeypatch.setattr(metrics, "requested", without_room)
+    assert [
+        one.status for one in api.decisions.answer([call(api, "/act", {"observation": ROW})])
+    ] == [200]
+    api.tally.write()
+    assert "could not be counted" in caplog.text
+    monkeypatch.undo()
+    assert [
+        one.status for one in api.decisions.answer([call(api, "/act", {"observation": ROW})])
+    ] == [200]
+    api.tally.write()
+    assert 'policy_batch_rows_count{model="cartpole"} 1.0' in metrics.text()[0].decode()
+
+
 class Overflowing:
     """Computes logits and values as its rows say: column 0 and column 1."""
 
