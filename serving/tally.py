@@ -1,7 +1,7 @@
 """What the metrics are to be told of decisions and answers.
 
-Telling them of many at once takes less than a third of the time of one after the other: the numbers
-are in files that all processes share, and a busy worker finds them in no cache of its processor.
+Telling them of many at once takes less time than of one after the other: the numbers are in files
+that all processes share, and a worker that decides in between finds them in no cache.
 """
 
 import logging
