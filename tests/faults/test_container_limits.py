@@ -73,13 +73,14 @@ def test_where_memory_runs_out_a_worker_is_ended_and_replaced_not_the_service(
         PolicyClient(container.url).wait_until_ready(60)
         before = container.state()
         statuses: Counter[int] = Counter()
-        with ThreadPoolExecutor(16) as clients:
+        with ThreadPoolExecutor(24) as clients:
 
             def is_ended() -> bool:
-                statuses.update(clients.map(container.send, [LARGE] * 16))
+                statuses.update(clients.map(container.send, [LARGE] * 24))
                 return "was sent SIGKILL! Perhaps out of memory?" in container.log()
 
-            wait_until(is_ended)
+            # Just below the limit the kernel takes long to find memory, and nothing is ended.
+            wait_until(is_ended, seconds=180)
 
         def is_replaced() -> bool:
             log = container.log()
@@ -87,7 +88,7 @@ def test_where_memory_runs_out_a_worker_is_ended_and_replaced_not_the_service(
 
         wait_until(is_replaced)
         wait_until(lambda: all(container.send(LARGE) == 200 for _ in range(4)))
-        tell(f"16 connections of {len(LARGE)} bytes: {dict(statuses)} (0: no answer)")
+        tell(f"24 connections of {len(LARGE)} bytes: {dict(statuses)} (0: no answer)")
         after = container.state()
         assert (after["Running"], after["Pid"]) == (True, before["Pid"])
         assert set(statuses) <= {0, 200, 503}
