@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Times = tuple[int, int, int, int]
+# Requests wait for as long as it takes to write them.
+_MOST_CALLS = 32
 _MOST_ROWS = 1_024
 
 
@@ -65,7 +67,7 @@ class Tally:
 
     def is_full(self) -> bool:
         """Whether it should be written, however busy the process is."""
-        return self._rows + len(self._answered) >= _MOST_ROWS
+        return len(self._timed) >= _MOST_CALLS or self._rows >= _MOST_ROWS
 
     def write(self) -> None:
         """Tell the metrics all that was added before; what cannot be counted is logged."""

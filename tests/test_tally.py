@@ -10,7 +10,7 @@ from serving.client import PolicyClient
 from tests.conftest import Trained, running_service, wait_until
 from tests.faults.wire import Wire, post
 
-REQUESTS = 1_500  # without a pause; a worker keeps no more than the rows of 1,024 uncounted
+REQUESTS = 1_500  # without a pause: more than a worker keeps uncounted
 
 
 def counted(url: str) -> dict[str, float]:
