@@ -90,7 +90,6 @@ def parts(model_dir: Path) -> dict[str, Callable[[], object]]:
     from serving.server.responses import call_wsgi, header_lines, serialize
     from serving.service import DecisionService
     from serving.settings import Settings
-    from serving.tally import Tally
 
     limit_threads(1)  # as each of two workers on two cores
     settings = Settings(
@@ -102,8 +101,7 @@ def parts(model_dir: Path) -> dict[str, Callable[[], object]]:
     policy, names = repository.policy(), repository.policy().card.observations.names
     api = create_api(settings, repository, metrics, Keys([]))
     drift = Drift(metrics.statistics.arrays, repository)
-    tally = Tally(metrics, drift)
-    service = DecisionService(settings.max_rows, tally, Shadows(repository, metrics))
+    service = DecisionService(settings.max_rows, metrics, drift, Shadows(repository, metrics))
     protocol = ActProtocol(repository, BodyReader(settings, api.budget, repository.widest))
 
     body, address = json_body(1), ("127.0.0.1", 1)
@@ -149,14 +147,6 @@ def parts(model_dir: Path) -> dict[str, Callable[[], object]]:
     inputs = [tensors[name] for name in sorted(tensors)]
     dtypes = [output.dtype for output in signature.outputs]
 
-    def decide_and_count() -> None:
-        service.decide_many([decision])
-        tally.write()
-
-    def answer_and_count(requests: int) -> None:
-        api.decisions.answer([call] * requests)
-        api.tally.write()
-
     def eager() -> object:
         arguments = [*inputs, *signature.captured_inputs]
         return tf.raw_ops.StatefulPartitionedCall(args=arguments, Tout=dtypes, f=signature)
@@ -174,14 +164,14 @@ def parts(model_dir: Path) -> dict[str, Callable[[], object]]:
         "rows to an array, validated": lambda: to_array(cast(Any, decision.rows), names, 1),
         "randomness of a seed": lambda: uniforms_of([7], [1]),
         "decide: policy, randomness, checks": lambda: decide_many([decision], 1),
-        "decide and count": decide_and_count,
+        "decide and count": lambda: service.decide_many([decision]),
         "encode JSON": lambda: encode_result(cast(Any, result), Columns(cast(Any, result))),
         "write an answer": lambda: serialize(answer, keep=True, fields=fields),
         "Flask: WSGI, routing, hooks, and the decision": lambda: call_wsgi(
             api.flask, received, address, address
         ),
-        ALONE: lambda: answer_and_count(1),
-        TOGETHER: lambda: answer_and_count(REQUESTS),
+        ALONE: lambda: api.decisions.answer([call]),
+        TOGETHER: lambda: api.decisions.answer([call] * REQUESTS),
     }
 
 

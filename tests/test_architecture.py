@@ -28,7 +28,6 @@ LAYERS = [
     {"rpc"},
     {"api"},
     {"service"},
-    {"tally"},
     {"record"},
     {"registry"},
     {"policy"},

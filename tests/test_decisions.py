@@ -150,7 +150,6 @@ def test_requests_are_counted_once_each_though_one_of_them_fails(repository: Rep
     calls = [call(api, "/act", {"observations": [ROW] * size}) for size in sizes]
     api.decisions.answer([*calls, call(api, "/act", {"observations": [[1, 2, 3]]})])
     api.decisions.answer(calls)
-    api.tally.write()
     text = metrics.text()[0].decode()
     labels = 'model="cartpole"'
     assert f"policy_batch_rows_sum{{{labels}}} {2.0 * sum(sizes)}" in text
@@ -159,28 +158,6 @@ def test_requests_are_counted_once_each_though_one_of_them_fails(repository: Rep
     assert 'policy_http_requests_total{route="/act",status="200"} 8.0' in text
     assert 'policy_http_requests_total{route="/act",status="422"} 1.0' in text
     assert 'policy_http_request_seconds_count{route="/act"} 9.0' in text
-
-
-def test_counts_that_fail_are_logged_and_hurt_no_request(
-    repository: Repository, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def without_room(*_: Any) -> None:
-        raise OSError("No space left on device")
-
-    metrics = Metrics()
-    api = create_api(Settings(), repository, metrics, Keys([]))
-    monkeypatch.setattr(metrics, "requested", without_room)
-    assert [
-        one.status for one in api.decisions.answer([call(api, "/act", {"observation": ROW})])
-    ] == [200]
-    api.tally.write()
-    assert "could not be counted" in caplog.text
-    monkeypatch.undo()
-    assert [
-        one.status for one in api.decisions.answer([call(api, "/act", {"observation": ROW})])
-    ] == [200]
-    api.tally.write()
-    assert 'policy_batch_rows_count{model="cartpole"} 1.0' in metrics.text()[0].decode()
 
 
 class Overflowing:

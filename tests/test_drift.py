@@ -27,7 +27,6 @@ from serving.registry.trial import Trials
 from serving.service import DecisionService
 from serving.settings import Settings
 from serving.statistics import SharedArrays, Statistics
-from serving.tally import Tally
 from tests.artefacts import edit_card, publish, small_window
 from tests.conftest import ROOT, Trained, running_service, wait_until
 from training.types import FloatArray
@@ -121,7 +120,6 @@ class Played(NamedTuple):
 
     policy: Policy
     service: DecisionService
-    tally: Tally
     drift: Drift
 
     def play(self, episodes: int, *, shift: float = 0.0, seed: int = 0) -> Iterator[float]:
@@ -140,7 +138,6 @@ class Played(NamedTuple):
             rows[:, POLE_ANGLE] += np.float32(shift)
             request = DecisionRequest(self.policy, rows, SamplingSpec(seed * 500 + step))
             (result,) = self.service.decide_many([request])
-            self.tally.write()
             assert isinstance(result, ActResult)
             observations, _, terminated, truncated, _ = env.step(result.outputs.actions)
             if step % 50 == 0 and (indices := self.drift.indices(self.policy)):
@@ -158,9 +155,11 @@ def played(trained: Trained, trials: Trials) -> Played:
     repository = Repository(Settings(models=trained.models), metrics, trials)
     repository.refresh()
     drift = Drift(metrics.statistics.arrays, repository)
-    tally = Tally(metrics, drift)
-    service = DecisionService(1_024, tally, Shadows(repository, metrics))
-    return Played(repository.policy(), service, tally, drift)
+    return Played(
+        repository.policy(),
+        DecisionService(1_024, metrics, drift, Shadows(repository, metrics)),
+        drift,
+    )
 
 
 def test_a_thousand_episodes_raise_no_alert_and_a_shifted_sensor_does(played: Played) -> None:
@@ -189,7 +188,6 @@ def test_deterministic_decisions_are_not_compared_with_sampled_ones(
     some = np.array([True, False, True, False])
     specs = [SamplingSpec(1), SamplingSpec(1, deterministic=True), SamplingSpec(1, some)]
     played.service.decide_many([DecisionRequest(played.policy, rows, spec) for spec in specs])
-    played.tally.write()
     np.testing.assert_array_equal(np.concatenate(counted), np.concatenate([rows, rows[1::2]]))
 
 

@@ -33,7 +33,6 @@ def test_the_call_that_decides_for_others_is_answered_while_more_of_them_come() 
         budget=SimpleNamespace(take=lambda _size: True, give_back=lambda _size: None),
         batches=SimpleNamespace(decide=decide),
         exchange=SimpleNamespace(client=lambda *_: "", finish=lambda *_: None),
-        tally=SimpleNamespace(write=lambda: None),
     )
     watch: Any = SimpleNamespace(begin=lambda _call: None, end=lambda _call: None)
     decode: Any = None

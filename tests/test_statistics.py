@@ -117,21 +117,19 @@ def test_requests_that_are_decided_together_are_one_execution(
     metrics = Metrics()
     repository = Repository(Settings(models=trained.models), metrics, trials)
     repository.refresh()
-    api = create_api(Settings(), repository, metrics, Keys([]))
-    found = api.decisions.match("POST", "/act")
+    decisions = create_api(Settings(), repository, metrics, Keys([])).decisions
+    found = decisions.match("POST", "/act")
     assert found is not None
     bodies = [b'{"observation": [0, 0, 0, 0]}', b'{"observation": [1]}', b"{", MANY]
     calls = [
         Call(*found, Request("POST", "/act", JSON, body, "127.0.0.1"), "id") for body in bodies
     ]
-    assert [answer.status for answer in api.decisions.answer(calls)] == [200, 422, 400, 200]
-    api.tally.write()
+    assert [answer.status for answer in decisions.answer(calls)] == [200, 422, 400, 200]
     total = metrics.statistics.total("cartpole", repository.policy().version)
     assert (total.requests, total.failures, total.rows, total.executions) == (2, 1, 4, 1)
     # Both wait for the step of both.
     assert total.decide_nanoseconds % 2 == 0
-    api.decisions.answer(calls[:1])
-    api.tally.write()
+    decisions.answer(calls[:1])
     assert metrics.statistics.total("cartpole", repository.policy().version).executions == 2
 
 

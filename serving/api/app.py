@@ -28,7 +28,6 @@ from serving.record.shadow import Shadows
 from serving.registry.repository import Repository
 from serving.service import DecisionService
 from serving.settings import Settings
-from serving.tally import Tally
 
 
 class Api(NamedTuple):
@@ -42,7 +41,6 @@ class Api(NamedTuple):
     exchange: Exchange
     budget: Budget
     shadows: Shadows
-    tally: Tally
 
 
 def create_api(
@@ -55,6 +53,7 @@ def create_api(
     """Build the application; `repository` is started, and `log` closed, by whoever runs it."""
     budget = Budget(8 * settings.max_body_bytes)
     bodies = BodyReader(settings, budget, repository.widest)
+    exchange = Exchange(settings, metrics, keys)
     protocols = (
         ActProtocol(repository, bodies),
         InferProtocol(repository, bodies, settings.max_rows),
@@ -65,9 +64,8 @@ def create_api(
     shadows = Shadows(repository, metrics)
     for collector in (drift, shadows):
         metrics.add_collector(collector)
-    tally = Tally(metrics, drift)
-    exchange = Exchange(settings, tally, keys)
-    batches = Batches(DecisionService(settings.max_rows, tally, shadows), tally, log)
+    service = DecisionService(settings.max_rows, metrics, drift, shadows)
+    batches = Batches(service, log)
     decisions = DecisionRoutes(table, batches, exchange, bodies)
     models = InferenceModels(repository, settings, metrics.statistics)
     app = Flask(__name__, static_folder=None)
@@ -84,4 +82,4 @@ def create_api(
     app.register_blueprint(InferenceProtocolRoutes(models, bodies).blueprint())
     app.register_blueprint(page_blueprint())
     app.register_blueprint(TensorFlowServingRoutes(repository, bodies).blueprint())
-    return Api(app, decisions, batches, models, repository, exchange, budget, shadows, tally)
+    return Api(app, decisions, batches, models, repository, exchange, budget, shadows)

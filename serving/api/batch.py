@@ -12,7 +12,6 @@ from serving.policy.decide import ActResult, DecisionRequest
 from serving.record.encoding import Decided
 from serving.record.log import DecisionLog
 from serving.service import DecisionService
-from serving.tally import Tally
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +40,9 @@ class Call(Protocol):
 class Batches:
     """Decides for requests that arrived together; may be called from several threads."""
 
-    def __init__(self, service: DecisionService, tally: Tally, log: DecisionLog | None) -> None:
-        """`tally` counts, and `log` records, what is decided."""
+    def __init__(self, service: DecisionService, log: DecisionLog | None) -> None:
+        """`log` records what is decided."""
         self._service = service
-        self._tally = tally
         self._log = log
 
     def decide(
@@ -90,7 +88,7 @@ class Batches:
                     if self._log is not None:
                         decided.append(Decided(calls[index].id, decision, result, columns))
             is_encoded = time.perf_counter_ns()
-            self._tally.timed(requests, results, (started, is_decoded, is_decided, is_encoded))
+            self._service.count(requests, results, (started, is_decoded, is_decided, is_encoded))
             if self._log is not None:
                 self._log.decided(decided, (is_encoded - started) / 1e6)
         except Exception:  # likewise: each by itself, to find whose it is

@@ -14,8 +14,8 @@ from serving.api.keys import Key, Keys
 from serving.api.messages import Answer, is_plain_word
 from serving.api.pages import page_without_key
 from serving.errors import InsufficientRightError, MissingKeyError, NotReadyError
+from serving.metrics import Metrics
 from serving.settings import Settings
-from serving.tally import Tally
 
 logger = logging.getLogger("serving.requests")
 
@@ -71,10 +71,10 @@ class Exchange:
             answered.
     """
 
-    def __init__(self, settings: Settings, tally: Tally, keys: Keys) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, keys: Keys) -> None:
         self.is_ending = False
         self._logs_all = settings.log_requests == "all"
-        self._tally = tally
+        self._metrics = metrics
         self._keys = keys
         self._trusted_proxies = settings.trusted_proxies
         self._allows_origin = settings.cors_origin is not None
@@ -126,7 +126,7 @@ class Exchange:
 
     def finish(self, route: str, status: int, requests: list[Finished], seconds: float) -> None:
         """Count and log requests that were answered alike and together, in that time."""
-        self._tally.answered(route, status, seconds, len(requests))
+        self._metrics.answered(route, status, seconds, len(requests))
         if status < 400 and not self._logs_all:
             return
         for finished in requests:
@@ -147,7 +147,6 @@ class Exchange:
 
         @app.before_request
         def begin() -> Response | None:
-            self._tally.write()  # the answer may tell what was counted
             g.started = time.perf_counter()
             g.request_id = request_id(request.headers.get("X-Request-ID"))
             is_preflight = request.method == "OPTIONS" and (
@@ -177,7 +176,6 @@ class Exchange:
             )
             seconds = time.perf_counter() - g.started
             self.finish(route, response.status_code, [finished], seconds)
-            self._tally.write()
             response.headers["X-Request-ID"] = g.request_id
             if finished.traceparent is not None:
                 response.headers["traceparent"] = finished.traceparent

@@ -271,7 +271,6 @@ class Calls:
             together.setdefault((call.path, status), []).append(self._finished(call))
         for (path, status), finished in together.items():
             self._api.exchange.finish(path, status, finished, seconds)
-        self._api.tally.write()
 
     def _finished(self, call: Call) -> Finished:
         forwarded_for = call.metadata.get("x-forwarded-for")

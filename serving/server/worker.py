@@ -42,7 +42,6 @@ logger = logging.getLogger(__name__)
 # A request of that many bytes, 1,500 rows of four numbers, takes about two milliseconds.
 INLINE_BYTES = 128 * 1024
 KEEP_ALIVE_SECONDS = 75.0
-_COUNT_SECONDS = 0.001  # without a request after which a worker that was busy counts
 
 Waiting = tuple[Connection, Received]
 
@@ -88,7 +87,6 @@ class Worker(BaseWorker):
             settings.root_path or "",
         )
         self._was_busy = False  # in the last iteration
-        self._counts_later = False
         self._is_stuck = False
         self._in_threads = 0
         self._finished: deque[Callable[[], None]] = deque()
@@ -137,7 +135,6 @@ class Worker(BaseWorker):
             rpc.stop(end - time.monotonic())
         while (len(self._pool) or (rpc and rpc.is_running())) and time.monotonic() < end:
             self._run_once(0.1)
-        self._api.tally.write()
         self._threads.shutdown(wait=False)
 
     def _is_awaited(self, end: float) -> bool:
@@ -150,12 +147,6 @@ class Worker(BaseWorker):
         """Wait for something to do, and do all there is."""
         if self._was_busy:
             self._pool.busy_poll()
-            if not self._pool.ready:
-                self._pool.poll(_COUNT_SECONDS)
-        # What a busy worker does is counted later, some at a time.
-        self._counts_later = self._was_busy and bool(self._pool.ready)
-        if not self._counts_later or self._api.tally.is_full():
-            self._api.tally.write()
         self._pool.poll(0 if self._pool.ready else timeout)
         self._was_busy = bool(self._pool.ready)
         ready = 0
@@ -216,8 +207,6 @@ class Worker(BaseWorker):
 
     def _answer(self, requests: list[Waiting]) -> None:
         answers = self._answers(requests)
-        if not self._counts_later:
-            self._api.tally.write()
         for (conn, received), (answer, own_id) in zip(requests, answers, strict=True):
             self._send(conn, received.head, answer, own_id)
 
@@ -244,7 +233,6 @@ class Worker(BaseWorker):
 
     def _answer_large(self, conn: Connection, received: Received) -> None:
         ((answer, own_id),) = self._answers([(conn, received)])
-        self._api.tally.write()
         self._finished.append(partial(self._send, conn, received.head, answer, own_id))
         os.write(self.PIPE[1], b"1")
 
