@@ -8,12 +8,12 @@ from typing import Any
 import grpc
 
 
-class ArrivalLimit(grpc.ServerInterceptor):  # type: ignore[misc]  # no stubs
+class ArrivalLimit(grpc.ServerInterceptor):  # type: ignore[misc]  # grpcio has no stubs
     """Cancels calls whose message does not arrive in time.
 
-    grpcio receives the one message of a call by itself and waits for it as long as the connection
-    lasts. So it is told that messages are a stream, of which the first is taken here; clients see
-    no difference.
+    grpcio waits for the message of a unary call for as long as the connection lasts. So unary
+    requests are handled as streams, whose first message is awaited here; on the wire both are the
+    same.
     """
 
     def __init__(self, seconds: float) -> None:
