@@ -77,7 +77,9 @@ class ConnectionPool:
         self._set_accepting(pause <= 0)
         if pause > 0:
             timeout = min(timeout, pause)
-        for key, _ in self._poller.select(timeout):
+        events = self._poller.select(timeout)
+        self._limits.clock.tick()
+        for key, _ in events:
             key.data()
 
     def busy_poll(self) -> None:

@@ -7,8 +7,6 @@ import time
 from http import HTTPStatus
 from typing import Generic, Protocol, TypeVar
 
-from serving.server.clock import Clock
-
 logger = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.5
@@ -32,17 +30,18 @@ class Watched(Protocol[T]):
 class Watchdog(Generic[T]):
     """A thread that knows when each request in flight began, and ends the process if one is stuck.
 
-    Its clock does not count what the process did not have, such as `docker pause`.
+    It counts its own ticks: what the process did not have, such as `docker pause`, is one of them.
     """
 
     def __init__(
         self, watched: Watched[T], request_timeout: float, graceful_timeout: float
     ) -> None:
         self._watched = watched
-        self._request_timeout = request_timeout
+        # The tick after its begin may come at once.
+        self._max_ticks = 1 + request_timeout / _TICK_SECONDS
         self._graceful_timeout = graceful_timeout
-        self._clock = Clock()
-        self._in_flight: dict[T, float] = {}
+        self._ticks = 0
+        self._in_flight: dict[T, int] = {}
 
     def start(self) -> None:
         """Begin to watch."""
@@ -50,7 +49,7 @@ class Watchdog(Generic[T]):
 
     def begin(self, request: T) -> None:
         """A request is handled from now on."""
-        self._in_flight[request] = self._clock.now
+        self._in_flight[request] = self._ticks
 
     def end(self, request: T) -> None:
         """A request has its answer."""
@@ -60,9 +59,9 @@ class Watchdog(Generic[T]):
         stuck: list[T] = []
         while not stuck:
             time.sleep(_TICK_SECONDS)
-            self._clock.tick()
-            oldest = self._clock.now - self._request_timeout
-            stuck = [one for one, start in self._in_flight.copy().items() if start < oldest]
+            self._ticks += 1
+            oldest = self._ticks - self._max_ticks
+            stuck = [one for one, start in self._in_flight.copy().items() if start <= oldest]
         self._watched.stop(stuck)
         logger.error(
             "%d stuck requests answered %d; this worker is replaced",

@@ -155,7 +155,6 @@ class Worker(BaseWorker):
             ready = len(self._pool.ready)
             yield_cpu()
             self._pool.poll(0)
-        self._clock.tick()
         self._dispatch()
         if self._api.budget.is_exceeded():
             self._pool.relieve()

@@ -106,12 +106,12 @@ def test_a_pause_is_not_counted_against_a_request(models: Path, tmp_path: Path) 
 
 @pytest.mark.long
 def test_a_pause_is_not_counted_against_a_worker(models: Path, tmp_path: Path) -> None:
-    # gunicorn ends a worker that has not reported for 31 seconds.
-    options = ("--workers", "2", "--request-timeout", "1")
+    # gunicorn ends a worker that has not reported for 35 seconds.
+    options = ("--workers", "2", "--request-timeout", "5")
     with running_service(models, tmp_path / "log", *options) as service:
         PolicyClient(service.url).wait_until_ready(60)
         workers = children(service.process.pid)
-        pause_all(service, 35)
+        pause_all(service, 40)
         with Wire(service.url) as wire:
             assert wire.ask(post()).status == 200
         time.sleep(3)

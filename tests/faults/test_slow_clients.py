@@ -43,6 +43,17 @@ def trickling(wires: list[Wire], data: bytes) -> Iterator[None]:
         thread.join()
 
 
+def test_a_new_connection_has_its_whole_time(trained: Trained, tmp_path: Path) -> None:
+    options = ("--workers", "1", "--client-timeout", "2")
+    with running_service(trained.models, tmp_path / "log", *options) as service:
+        PolicyClient(service.url).wait_until_ready(60)
+        for idle in (0.2, 0.4, 0.6, 0.8, 1.0):  # the loop looks once a second who is overdue
+            time.sleep(idle)
+            with Wire(service.url) as wire:
+                time.sleep(1.5)
+                assert wire.ask(HEALTH).status == 200
+
+
 @pytest.mark.long
 def test_slow_clients_are_shown_out_and_others_do_not_notice(
     trained: Trained, tmp_path: Path, tell: Tell
