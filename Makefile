@@ -10,9 +10,9 @@ INSTALLED := $(VENV)/installed
 RUNNABLE := $(VENV)/runnable
 # Where `make serve` looks for a model, as `python -m serving run` does.
 MODELS := $(or $(SERVING_MODELS),models)
-# Programs that only `make test-peers` runs; these need node and npm, and Java. The servers,
-# perf_analyzer and what shares a process with TensorFlow have environments of their own, and run on
-# Python 3.11.
+# Programs that only `make test-peers` runs; these need node and npm, Java, go, and Debian's
+# libb64-0d. The servers, perf_analyzer and what shares a process with TensorFlow have environments
+# of their own, and run on Python 3.11.
 PEERS := .peers
 OTHERS := triton mlserver kserve perf-analyzer
 BESIDE_TENSORFLOW := onnx stable-baselines3
@@ -46,7 +46,7 @@ test-long: $(INSTALLED)
 	$(PYTEST_IN_TWO) -m long
 
 test-python: $(INSTALLED)
-	$(BIN)/pytest $(PYTHON_TESTS)
+	$(PYTEST_IN_TWO) $(PYTHON_TESTS)
 
 test-peers: $(INSTALLED) $(PEERS)/installed $(patsubst %,$(PEERS)/%/installed,$(OTHERS) \
 		$(BESIDE_TENSORFLOW))

@@ -275,8 +275,8 @@ def _for_clients(schema: Schema) -> Schema:
     for key in ("anyOf", "oneOf"):
         if key in schema:
             # JSON Schema's integers are all numbers without a fraction: 7.0 is one.
-            parts = [part for part in schema[key] if "multipleOf" not in part]
-            schema[key] = [_for_clients(part) for part in parts]
+            parts = [_for_clients(part) for part in schema.pop(key) if "multipleOf" not in part]
+            schema |= parts[0] if len(parts) == 1 else {key: parts}
     if "default" in schema and schema["default"] is None:
         del schema["default"]
     if "enum" in schema:
