@@ -1,13 +1,16 @@
-"""Logs of a canary, made by hand, for comparisons."""
+"""Logs of a canary, made by hand, and what `compare` says of them."""
 
 import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+from click.testing import CliRunner
 
+from serving.cli import commands
 from serving.record.lines import Block, Decision, Feedback, Head
 from serving.registry.store import Store, find_files
 from serving.schemas import ModelVersion
@@ -70,3 +73,14 @@ def write_log(folder: Path, lines: Iterable[Decision | Feedback]) -> Path:
     block = Block(sha256=hashlib.sha256(content).hexdigest(), end="stopped")
     (folder / "w-0a-1.jsonl").write_bytes(content + msgspec.json.encode(block) + b"\n")
     return folder
+
+
+def arguments(models: Path, log: Path, champion: int = 1, challenger: int = 2) -> list[str]:
+    versions = ("--champion", str(champion), "--challenger", str(challenger))
+    return ["compare", *versions, "--log", str(log), "--models", str(models)]
+
+
+def compared(models: Path, log: Path) -> Any:
+    finished = CliRunner().invoke(commands, [*arguments(models, log), "--json"])
+    assert (finished.exit_code, finished.stderr) == (0, ""), finished.output
+    return json.loads(finished.stdout)

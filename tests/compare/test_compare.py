@@ -1,9 +1,6 @@
-"""`compare` and `promote --if-better`: on logs of versions that were really exported."""
+"""`compare`: on logs of versions that were really exported."""
 
-import hashlib
 import json
-from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,80 +14,16 @@ from serving.cli import commands
 from serving.client import PolicyClient
 from serving.policy.sampling import uniforms_of
 from serving.record import agreement
-from serving.record.lines import Block, Decision, Feedback
+from serving.record.lines import Decision, Feedback
 from serving.record.outcomes import join
 from serving.record.reader import read_lines
-from serving.registry.trial import Trials
-from serving.schemas import ModelVersion
-from tests.artefacts import edit_card, publish
-from tests.comparisons import Lines, canary, decided, write_log
+from tests.compare.conftest import CHALLENGER, CHAMPION
+from tests.compare.logs import Lines, arguments, canary, compared, decided, write_log
 from tests.conftest import run, wait_until
 from tests.decision_logs import recording_service
-from tests.signatures import mistake_here
 from tests.test_outcomes import fed, time
 
-# Both let the pole fall soon: they are evaluated in little time.
-CHAMPION, CHALLENGER = np.array([[0, 0, 2, 0], [0.3, 0, 1, 0]], np.float32)
 ROWS = np.random.default_rng(0).uniform(-0.2, 0.2, (300, 4)).astype(np.float32)
-
-
-def pushes_along(weights: Any) -> Callable[[Any], tuple[Any, Any]]:
-    import tensorflow as tf
-
-    def policy(observations: Any) -> tuple[Any, Any]:
-        push = 5 * tf.linalg.matvec(observations, weights)
-        return tf.stack([-push, push], axis=1), push
-
-    return policy
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Versions 1 and 2 push to where a weighted sum of the observations points."""
-    from training.config import Environment
-    from training.export import export
-
-    base = tmp_path_factory.mktemp("exported") / "models" / "cartpole"
-    environment = Environment("CartPole-v1")
-    for weights in (CHAMPION, CHALLENGER):
-        policy = pushes_along(weights)
-        export(base, policy, environment, episodes=20, reward_threshold=5, return_bounds=(0, 500))
-    return base.parent
-
-
-@pytest.fixture
-def models(exported: Path, tmp_path: Path) -> Path:
-    """These, and copies of version 2: 3 without bounds, 4 of another environment."""
-    models = tmp_path / "models"
-    changes: list[Callable[[Path], object]] = [
-        lambda _: None,
-        lambda _: None,
-        lambda path: edit_card(path, lambda card: card.update(return_bounds=None)),
-        lambda path: edit_card(path, lambda card: card.update(environment="Acrobot-v1")),
-    ]
-    (models / "cartpole").mkdir(parents=True)
-    for version, change in enumerate(changes, 1):
-        source = exported / "cartpole" / str(min(version, 2))
-        publish(source, models / "cartpole" / str(version), change)
-    return models
-
-
-@pytest.fixture(autouse=True)
-def _trials_of_the_session(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands in this process, which has run TensorFlow, take the fork server of before."""
-    for module in ("serving.registry.promotion", "serving.registry.trial"):
-        monkeypatch.setattr(f"{module}.Trials", lambda: nullcontext(trials))
-
-
-def arguments(models: Path, log: Path, champion: int = 1, challenger: int = 2) -> list[str]:
-    versions = ("--champion", str(champion), "--challenger", str(challenger))
-    return ["compare", *versions, "--log", str(log), "--models", str(models)]
-
-
-def compared(models: Path, log: Path) -> Any:
-    finished = CliRunner().invoke(commands, [*arguments(models, log), "--json"])
-    assert (finished.exit_code, finished.stderr) == (0, ""), finished.output
-    return json.loads(finished.stdout)
 
 
 def test_the_command_says_which_version_is_better(models: Path, tmp_path: Path) -> None:
@@ -222,62 +155,6 @@ def test_of_many_rows_the_newest_are_recomputed(
     assert [one.time for one in newest.take()] == [time(seconds) for seconds in (37, 38, 39)]
 
 
-def refusal(models: Path, log: Path, champion: int = 1, challenger: int = 2) -> str:
-    return mistake_here(commands, *arguments(models, log, champion, challenger))
-
-
-def test_versions_that_cannot_be_compared_are_refused(models: Path, tmp_path: Path) -> None:
-    log = write_log(tmp_path / "log", canary(models, 60, episodes=20))
-    message = refusal(models, log, 1, 3)
-    assert "return_bounds of version 1 is (0.0, 500.0), that of version 3 is None" in message
-    publish(models / "cartpole" / "3", models / "cartpole" / "5")
-    assert "the cards have no return_bounds, without which" in refusal(models, log, 3, 5)
-    message = refusal(models, log, 1, 4)
-    assert "environment of version 1 is CartPole-v1, that of version 4 is Acrobot-v1" in message
-    assert "version 1 cannot be compared with itself" in refusal(models, log, 1, 1)
-    assert "cartpole/9 cannot be read: No such file" in refusal(models, log, 1, 9)
-
-
-def test_a_log_of_something_else_is_refused(models: Path, tmp_path: Path) -> None:
-    lines = canary(models, 60, episodes=20)
-    assert "holds no decision log" in refusal(models, models)
-    (first, *_) = lines
-    assert isinstance(first, Decision)
-    other = msgspec.structs.replace(first, model=ModelVersion("acrobot", 1, "d"))
-    message = refusal(models, write_log(tmp_path / "model", [other]))
-    assert "has no decision of the model cartpole; there are: acrobot" in message
-    other = msgspec.structs.replace(first, model=ModelVersion("cartpole", 2, "0123456789ab"))
-    message = refusal(models, write_log(tmp_path / "digest", [other]))
-    assert "version 2 on record has the digest 0123456789ab, and the one on the disk " in message
-    log = write_log(tmp_path / "cut", lines)
-    (file,) = log.iterdir()
-    file.write_bytes(file.read_bytes()[:-100])
-    assert file.name in refusal(models, log)
-
-
-@pytest.mark.parametrize(
-    ("reward", "message"),
-    [
-        (b"NaN", "w-0a-1.jsonl, line "),
-        (b"null", "w-0a-1.jsonl, line "),
-        (b"500.5", "episode e3 has the return 500.5, outside the return_bounds 0 to 500"),
-        (b"-1", "episode e3 has the return -1, outside the return_bounds 0 to 500"),
-    ],
-)
-def test_a_return_that_cannot_be_is_refused(
-    models: Path, tmp_path: Path, reward: bytes, message: str
-) -> None:
-    lines = canary(models, 60, episodes=20)
-    wrong = [line for line in lines if getattr(line, "return_", None) and line.episode == "e3"]
-    lines[lines.index(wrong[0])] = msgspec.structs.replace(wrong[0], return_=None, rewards=[1234.5])
-    log = write_log(tmp_path / "log", lines)
-    (file,) = log.iterdir()
-    *content, _ = file.read_bytes().replace(b"1234.5", reward).splitlines(keepends=True)
-    block = Block(sha256=hashlib.sha256(b"".join(content)).hexdigest(), end="stopped")
-    file.write_bytes(b"".join(content) + msgspec.json.encode(block) + b"\n")
-    assert message in refusal(models, log)
-
-
 def test_a_return_that_is_rounded_beyond_the_bounds_is_the_bound(
     models: Path, tmp_path: Path
 ) -> None:
@@ -294,52 +171,6 @@ def test_a_return_that_is_rounded_beyond_the_bounds_is_the_bound(
     means = {found[one]["mean_return"] for one in ("champion", "challenger")}
     assert means <= {None, 500.0}
     assert 500.0 in means
-
-
-def promoted(models: Path, log: Path, *options: str) -> tuple[int, str]:
-    asked = ["promote", *options, "--if-better", "--log", str(log), "--models", str(models)]
-    finished = CliRunner().invoke(commands, asked)
-    return finished.exit_code, finished.stdout
-
-
-def test_a_version_is_promoted_if_it_is_better(models: Path, tmp_path: Path) -> None:
-    (models / "cartpole" / "serve.json").write_text('{"serve": 1}')
-    before = (models / "cartpole" / "serve.json").read_bytes()
-    for name, better, answer in (("worse", -60, "worse"), ("equal", 0, "not yet known")):
-        log = write_log(tmp_path / name, canary(models, better))
-        status, printed = promoted(models, log, "2")
-        assert status == 1
-        assert printed.count("\n") == 1
-        start = f"cartpole: version 2 is not promoted; better than 1: {answer}"
-        assert printed.startswith(start)
-        assert (models / "cartpole" / "serve.json").read_bytes() == before
-    log = write_log(tmp_path / "better", canary(models, 60))
-    status, printed = promoted(models, log, "2")
-    assert (status, printed) == (0, "cartpole: version 2 is served from now on\n")
-    assert json.loads((models / "cartpole" / "serve.json").read_bytes())["serve"] == 2
-
-
-def test_if_better_without_what_it_needs_is_a_mistake(models: Path, tmp_path: Path) -> None:
-    log = write_log(tmp_path / "log", canary(models, 60))
-    where = ("--models", str(models))
-    needs = "--if-better needs a version and --log"
-    assert needs in mistake_here(commands, "promote", "2", "--if-better", *where)
-    given = ("--if-better", "--log", str(log), *where)
-    assert needs in mistake_here(commands, "promote", *given)
-    # The newest that is good is served.
-    assert "cannot be compared with itself" in mistake_here(commands, "promote", "4", *given)
-    (models / "cartpole" / "serve.json").write_text('{"serve": "nothing"}')
-    assert "no version is served" in mistake_here(commands, "promote", "2", *given)
-
-
-def test_the_log_is_where_the_service_writes_it(
-    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (models / "cartpole" / "serve.json").write_text('{"serve": 1}')
-    log = write_log(tmp_path / "log", canary(models, 60))
-    monkeypatch.setenv("SERVING_DECISION_LOG", str(log))
-    asked = ["promote", "2", "--if-better", "--models", str(models)]
-    assert CliRunner().invoke(commands, asked).exit_code == 0
 
 
 def test_what_a_canary_of_a_service_records_is_compared(models: Path, tmp_path: Path) -> None:
