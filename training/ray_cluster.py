@@ -67,8 +67,12 @@ class Cluster:
             TrainingError: as the function does.
             WorkerError: the function raises another error, or was lost too often.
         """
-        remote: Any = ray.remote(num_cpus=1, max_retries=MAX_RETRIES)(lambda item: function(item))
-        for reference in [remote.remote(item) for item in items]:
+
+        @ray.remote(num_cpus=1, max_retries=MAX_RETRIES)
+        def call(item: Any) -> Any:
+            return function(item)
+
+        for reference in [call.remote(item) for item in items]:
             yield result(reference)
 
     def require_same(self, environment: Environment, packages: Sequence[str]) -> None:
@@ -188,13 +192,17 @@ def _on_every_node(function: Callable[[], Any]) -> Iterator[tuple[str, Any]]:
         ClusterError: a node does not answer.
     """
     ray.cloudpickle.register_pickle_by_value(ray_probe)
-    remote = ray.remote(num_cpus=0, max_retries=0)(lambda: function())
+
+    @ray.remote(num_cpus=0, max_retries=0)
+    def probe() -> Any:
+        return function()
+
     names, references = [], []
     for node in ray.nodes():
         if node["Alive"] and node["Resources"].get("CPU", 0) > 0:
             strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             names.append(node["NodeManagerAddress"])
-            references.append(remote.options(scheduling_strategy=strategy).remote())
+            references.append(probe.options(scheduling_strategy=strategy).remote())
     ray.cloudpickle.unregister_pickle_by_value(ray_probe)
     for name, reference in zip(names, references, strict=True):
         try:

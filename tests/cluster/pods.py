@@ -15,8 +15,14 @@ from tests.pull.sources import free_port
 from tests.tools import require_program, skip_outside_ci
 
 SECONDS = 180.0  # for any command of podman
-# podman's defaults are above what a container may be allowed to ask for.
-LIMITS = '[containers]\ndefault_ulimits = ["nofile=1024:1024","nproc=1024:1024"]\n'
+# podman's default limits are above what a container may be allowed to ask for, and its default
+# runtime, crun, starts nothing where there are control groups of both versions.
+CONFIGURATION = """
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+[engine]
+runtime = "runc"
+"""
 # In these pods 10.0.2.2 is the loopback interface of this machine.
 NETWORK = "--network=slirp4netns:allow_host_loopback=true"
 
@@ -25,10 +31,10 @@ class Podman:
     """The command, with a configuration of its own."""
 
     def __init__(self, folder: Path) -> None:
-        for program in ("podman", "catatonit", "slirp4netns"):
+        for program in ("podman", "runc", "catatonit", "slirp4netns"):
             require_program(program, program)
         path = folder / "containers.conf"
-        path.write_text(LIMITS)
+        path.write_text(CONFIGURATION)
         self._environment = os.environ | {"CONTAINERS_CONF": str(path)}
         if (problem := self.run("info")).returncode != 0:
             skip_outside_ci(f"`podman info` fails: {problem.stderr}")

@@ -102,7 +102,7 @@ def test_the_table_of_a_benchmark_does_not_change_when_a_node_is_lost(tmp_path: 
     ended(command(*options("alone"), cwd=tmp_path), 0)
     with nodes({}, {}) as cluster:
         together = command(*options("together"), "--ray", cluster.address, cwd=tmp_path)
-        lose_a_node(cluster, lambda: bool(running("ray::<lambda>")), together)
+        lose_a_node(cluster, lambda: bool(running("ray::call")), together)
         output, _ = ended(together, 0)
     assert len(json.loads(output)["runs"]) == 6
     assert table("together") == table("alone")
