@@ -249,12 +249,15 @@ def post_fork(_arbiter: object, worker: Worker) -> None:
     prometheus_adapter.keep_values_in_files(lambda: worker.slot)
     for kind in METRICS_KINDS:
         path = Path(os.environ[METRICS_FOLDER]) / f"{kind}_{worker.slot}.db"
+        if path.exists():
+            continue
+        beginning = path.with_suffix(".new")  # a scrape reads every .db, and fails if it is empty
         try:
-            with path.open("ab") as file:
-                file.write(bytes(max(0, METRICS_BYTES - file.tell())))
+            beginning.write_bytes(bytes(METRICS_BYTES))
+            beginning.rename(path)
         except OSError as error:
             logger.error("no room for the metrics of this worker, they are left out: %s", error)
-            path.unlink(missing_ok=True)  # nothing was counted in it
+            beginning.unlink(missing_ok=True)
             prometheus_adapter.keep_values_in_memory()
             break
 
