@@ -1,4 +1,4 @@
-"""The files in which workers count, while one of them begins."""
+"""The files of a worker's metrics while it starts."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ from serving.server.master import METRICS_BYTES, METRICS_FOLDER, METRICS_KINDS
 from tests.conftest import ROOT
 
 WORKERS = 30
-BEGIN = f"""
+START = f"""
 from types import SimpleNamespace
 from serving.server.master import post_fork
 for slot in range({WORKERS}):
@@ -21,13 +21,13 @@ def test_a_scrape_finds_the_files_of_a_new_worker_whole_or_not_at_all(tmp_path: 
     environment = os.environ | {METRICS_FOLDER: str(tmp_path)}
     sizes: set[int] = set()
 
-    def look() -> None:
+    def record_sizes() -> None:
         sizes.update(path.stat().st_size for path in tmp_path.glob("*.db"))
 
-    with subprocess.Popen([sys.executable, "-c", BEGIN], cwd=ROOT, env=environment) as process:
+    with subprocess.Popen([sys.executable, "-c", START], cwd=ROOT, env=environment) as process:
         while process.poll() is None:
-            look()
-    look()
+            record_sizes()
+    record_sizes()
     assert process.returncode == 0
     assert sizes == {METRICS_BYTES}
     assert len(list(tmp_path.iterdir())) == WORKERS * len(METRICS_KINDS)

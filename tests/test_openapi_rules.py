@@ -65,7 +65,7 @@ RULES: dict[str, Callable[[Any], bool]] = {
     ),
     "no default is null": lambda schema: schema.get("default", 0) is not None,
     "no oneOf stands beside properties": lambda schema: not is_ambiguous(schema),
-    "a choice has two sides": lambda schema: all(
+    "a union has at least two members": lambda schema: all(
         len(schema[key]) > 1 for key in {"oneOf", "anyOf"} & schema.keys()
     ),
     "a number has a format": lambda schema: (
@@ -81,7 +81,7 @@ BROKEN: dict[str, Any] = {
     "an object has properties, or says of what type": {"type": "object"},
     "no default is null": {"type": "string", "default": None},
     "no oneOf stands beside properties": {"properties": {}, "oneOf": []},
-    "a choice has two sides": {"anyOf": [{"type": "string"}]},
+    "a union has at least two members": {"anyOf": [{"type": "string"}]},
     "a number has a format": {"type": "integer"},
     "no enum is of booleans": {"type": "boolean", "enum": [True]},
     "no number is an integer by its multiple": {"type": "number", "multipleOf": 1},

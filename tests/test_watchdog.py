@@ -45,7 +45,7 @@ def test_a_pause_is_not_counted_against_a_request_however_short_its_timeout() ->
         os.kill(process.pid, signal.SIGCONT)
         time.sleep(0.1)
         process.stdin.write("end first\nbegin second\n")
-        begun = time.monotonic()
+        started = time.monotonic()
         assert process.stdout.readline() == "second\n"
-        assert time.monotonic() - begun >= 1.5
+        assert time.monotonic() - started >= 1.5
         assert process.wait(60) == 1

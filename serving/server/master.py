@@ -251,13 +251,14 @@ def post_fork(_arbiter: object, worker: Worker) -> None:
         path = Path(os.environ[METRICS_FOLDER]) / f"{kind}_{worker.slot}.db"
         if path.exists():
             continue
-        beginning = path.with_suffix(".new")  # a scrape reads every .db, and fails if it is empty
+        # A scrape reads every .db, and fails if one is empty.
+        temporary = path.with_suffix(".new")
         try:
-            beginning.write_bytes(bytes(METRICS_BYTES))
-            beginning.rename(path)
+            temporary.write_bytes(bytes(METRICS_BYTES))
+            temporary.replace(path)
         except OSError as error:
             logger.error("no room for the metrics of this worker, they are left out: %s", error)
-            beginning.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             prometheus_adapter.keep_values_in_memory()
             break
 

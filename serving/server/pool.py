@@ -78,7 +78,7 @@ class ConnectionPool:
         if pause > 0:
             timeout = min(timeout, pause)
         events = self._poller.select(timeout)
-        self._limits.clock.tick()
+        self._limits.clock.tick()  # before the deadlines that the events set
         for key, _ in events:
             key.data()
 

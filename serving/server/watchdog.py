@@ -30,14 +30,14 @@ class Watched(Protocol[T]):
 class Watchdog(Generic[T]):
     """A thread that knows when each request in flight began, and ends the process if one is stuck.
 
-    It counts its own ticks: what the process did not have, such as `docker pause`, is one of them.
+    Time is counted in its own ticks: a pause of the process, such as `docker pause`, is one tick.
     """
 
     def __init__(
         self, watched: Watched[T], request_timeout: float, graceful_timeout: float
     ) -> None:
         self._watched = watched
-        # The tick after its begin may come at once.
+        # The first tick may come as soon as the request has begun.
         self._max_ticks = 1 + request_timeout / _TICK_SECONDS
         self._graceful_timeout = graceful_timeout
         self._ticks = 0

@@ -16,7 +16,7 @@ from tests.tools import require_program, skip_outside_ci
 
 SECONDS = 180.0  # for any command of podman
 # podman's default limits are above what a container may be allowed to ask for, and its default
-# runtime, crun, starts nothing where there are control groups of both versions.
+# runtime, crun, starts nothing in the hybrid mode of cgroups (versions 1 and 2 together).
 CONFIGURATION = """
 [containers]
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]

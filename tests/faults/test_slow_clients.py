@@ -43,11 +43,11 @@ def trickling(wires: list[Wire], data: bytes) -> Iterator[None]:
         thread.join()
 
 
-def test_a_new_connection_has_its_whole_time(trained: Trained, tmp_path: Path) -> None:
+def test_a_new_connection_has_the_whole_client_timeout(trained: Trained, tmp_path: Path) -> None:
     options = ("--workers", "1", "--client-timeout", "2")
     with running_service(trained.models, tmp_path / "log", *options) as service:
         PolicyClient(service.url).wait_until_ready(60)
-        for idle in (0.2, 0.4, 0.6, 0.8, 1.0):  # the loop looks once a second who is overdue
+        for idle in (0.2, 0.4, 0.6, 0.8, 1.0):  # overdue connections are closed once a second
             time.sleep(idle)
             with Wire(service.url) as wire:
                 time.sleep(1.5)
