@@ -18,8 +18,9 @@ USAGE = "usage: python -m scripts.manifests check|pod FOLDER"
 RENDER_SECONDS = 60.0
 # Where the template of a pod is, by kind.
 TEMPLATES = {
-    "Deployment": ("spec", "template"),
-    "Job": ("spec", "template"),
+    **dict.fromkeys(
+        ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job"), ("spec", "template")
+    ),
     "CronJob": ("spec", "jobTemplate", "spec", "template"),
 }
 

@@ -59,6 +59,13 @@ def test_an_image_needs_a_tag_or_a_digest(image: str | None, problem: str | None
     assert problem is None or (problem in found[0] and found[0].startswith("Pod p: container one"))
 
 
+@pytest.mark.parametrize("kind", ["StatefulSet", "DaemonSet", "ReplicaSet"])
+def test_what_makes_pods_of_a_template_needs_images_too(kind: str) -> None:
+    pod = {"spec": {"containers": [{"name": "one"}]}}
+    made = {"kind": kind, "metadata": {"name": "p"}, "spec": {"template": pod}}
+    assert image_problems([made]) == [f"{kind} p: container one has no image"]
+
+
 def test_a_container_without_an_image_is_one_line(tmp_path: Path) -> None:
     require_kubectl()
     (tmp_path / "pod.yaml").write_text(

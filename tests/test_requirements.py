@@ -30,6 +30,7 @@ def test_images_get_only_what_they_need() -> None:
         name: set(pins(ROOT / "requirements" / f"{name}.txt"))
         for name in ("train", "serve", "play")
     }
+    assert all(needed.values())
     assert not needed["train"] & {"flask", "gunicorn"}
     assert not (needed["train"] | needed["serve"] | needed["play"]) & {"model-signing", "sigstore"}
     assert not needed["serve"] & {"gymnasium", "obstore"}
