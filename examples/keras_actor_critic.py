@@ -61,8 +61,8 @@ def train(model: ActorCritic, seed: int) -> None:
             logits, values = model(observations)
             ratio = tf.exp(before - negative_log_probs(actions, logits))
             clipped = tf.clip_by_value(ratio, 1 - CLIP, 1 + CLIP)
-            gain = tf.minimum(ratio * advantages, clipped * advantages)
-            loss = tf.reduce_mean(0.25 * (returns - values) ** 2 - gain)
+            surrogate = tf.minimum(ratio * advantages, clipped * advantages)
+            loss = tf.reduce_mean(0.25 * (returns - values) ** 2 - surrogate)
         optimizer.apply(tape.gradient(loss, model.trainable_weights), model.trainable_weights)
 
     observations, _ = env.reset(seed=seed)

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import run
+from training.benchmark import BaselineError, read_baseline
 
 COLUMNS = ["seed", "solved", "env_steps", "seconds", "greedy", "sampled"]
 
@@ -117,6 +118,35 @@ def test_without_json_the_table_is_the_output_and_a_seed_repeats(
     seconds = COLUMNS.index("seconds")
     del again[seconds], before[seconds]
     assert again == before
+
+
+def test_the_result_is_printed_even_if_its_files_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "ppo.csv").mkdir()
+    budget = ("--max-env-steps", "1000", "--evaluation-episodes", "3")
+    finished = run(
+        *("training", "benchmark", "--seeds", "1", "--json", "--output", str(tmp_path)), *budget
+    )
+    assert finished.returncode == 1
+    (measured,) = json.loads(finished.stdout)["runs"]
+    assert measured["env_steps"] >= 1_000
+    *_, line = finished.stderr.splitlines()
+    assert line == f"Error: {tmp_path}/ppo.csv cannot be written: Is a directory"
+    assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ("1" * 150_000, "field larger than field limit"),
+        ("nan", "not finite"),
+        ("inf", "not finite"),
+    ],
+)
+def test_a_baseline_of_something_else_is_refused(steps: str, message: str, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text(f"{','.join(COLUMNS)}\n100,True,{steps},2.5,500.0,500.0\n")
+    with pytest.raises(BaselineError, match=f"is not the table of a benchmark: .*{message}"):
+        read_baseline(table)
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,25 @@ def test_what_was_tuned_for_the_presets_environment_goes_with_another(arguments:
     assert not given.normalize_observations
 
 
+def test_what_belongs_to_an_environment_stays_with_it() -> None:
+    of_cartpole = {
+        "env_kwargs": {"sutton_barto_reward": True},
+        "max_episode_steps": 50,
+        "wrappers": ["a:b"],
+        "observation_names": ["a", "b", "c", "d"],
+        "action_names": ["left", "right"],
+        "reward_threshold": 5.0,
+    }
+    config = change(PPO, of_cartpole)
+    same, other = change(config, {"gamma": 0.5}), change(config, {"env_id": "Acrobot-v1"})
+    for name in of_cartpole:
+        assert getattr(same, name) == getattr(config, name)
+        assert getattr(other, name) == getattr(PPO, name) != getattr(config, name)
+    given = change(config, {"env_id": "Acrobot-v1", **of_cartpole})
+    assert given.wrappers == ("a:b",)
+    assert given.reward_threshold == 5.0
+
+
 def test_wrappers_are_given_one_by_one() -> None:
     assert chosen("--wrapper", "a:b", "--wrapper", "c.d:e").wrappers == ("a:b", "c.d:e")
 
@@ -130,6 +149,11 @@ def test_wrappers_are_given_one_by_one() -> None:
         ({"num_env": 3}, "num_env is unknown: is num_envs meant?"),
         ({"frobnicate": 3}, "frobnicate is unknown$"),
         ({"num_envs": 0}, "num_envs: Expected `int` >= 1"),
+        ({"num_envs": 10**20}, "num_envs: Expected `int` <= 2147483647"),
+        ({"num_steps": 10**18}, "num_steps: Expected `int` <= 2147483647"),
+        ({"hidden_units": [64, 10**11]}, r"hidden_units\[1\]: Expected `int` <="),
+        ({"num_epochs": 10**11}, "num_epochs: Expected `int` <="),
+        ({"evaluation_episodes": 10**11}, "evaluation_episodes: Expected `int` <="),
         ({"num_envs": 2.5}, "num_envs: Expected `int`, got `float`"),
         ({"num_envs": True}, "num_envs: Expected `int`, got `bool`"),
         ({"gamma": float("nan")}, "gamma"),
@@ -149,6 +173,8 @@ def test_wrappers_are_given_one_by_one() -> None:
         ({"env_kwargs": {"name": "\ud800"}}, "env_kwargs cannot be .*surrogates not allowed"),
         ({"observation_names": ["a", "a"]}, "observation_names are not all different"),
         ({"action_names": ["a", ""]}, "action_names are not all different and not empty"),
+        ({"observation_names": ["\udcff"]}, "observation_names cannot be .*surrogates not allowed"),
+        ({"action_names": ["a", "\ud800"]}, "action_names cannot be .*surrogates not allowed"),
         ({"wrappers": ["import os"]}, "wrappers"),
         ({"wrappers": ["a:b\n"]}, "wrappers"),
     ],

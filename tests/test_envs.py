@@ -40,7 +40,49 @@ class Switch(gym.Env):
 def doubled(env):
     return gym.wrappers.TransformReward(env, lambda reward: 2 * reward)
 
-gym.register("Switch-v0", entry_point=Switch)
+class Emptying(Switch):
+    def __init__(self, config):
+        super().__init__(mode=config.pop("mode"))
+
+def timed_cartpole():
+    return gym.wrappers.TimeAwareObservation(gym.make("CartPole-v1"))
+
+def reversed_cartpole():
+    env = gym.make("CartPole-v1")
+    return gym.wrappers.TransformObservation(env, lambda seen: seen[::-1], env.observation_space)
+
+def other_way_acrobot():
+    env = gym.make("Acrobot-v1")
+    return gym.wrappers.TransformAction(env, lambda action: 2 - action, env.action_space)
+
+def recorded_cartpole():
+    return gym.wrappers.RecordEpisodeStatistics(gym.make("CartPole-v1"))
+
+class Tenth(gym.RewardWrapper, gym.utils.RecordConstructorArgs):
+    def __init__(self, env):
+        gym.utils.RecordConstructorArgs.__init__(self)
+        super().__init__(env)
+
+    def reward(self, reward):
+        return reward / 10
+
+MODULE = "gymnasium.envs.classic_control.cartpole"
+KINDS = {
+    "Switch-v0": Switch,
+    "Emptying-v0": Emptying,
+    "Timed-v0": timed_cartpole,
+    "Reversed-v0": reversed_cartpole,
+    "OtherWay-v0": other_way_acrobot,
+    "Recorded-v0": recorded_cartpole,
+}
+for name, kind in KINDS.items():
+    gym.register(name, entry_point=kind)
+gym.register(
+    "Tenth-v0",
+    entry_point=f"{MODULE}:CartPoleEnv",
+    vector_entry_point=f"{MODULE}:CartPoleVectorEnv",
+    additional_wrappers=(Tenth.wrapper_spec(),),
+)
 """
 
 
@@ -50,8 +92,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     (tmp_path / "switches.py").write_text(PACKAGE)
     monkeypatch.syspath_prepend(tmp_path)
     yield "switches"
-    sys.modules.pop("switches", None)
-    gym.registry.pop("Switch-v0", None)
+    switches = sys.modules.pop("switches", None)
+    for name in [] if switches is None else [*switches.KINDS, "Tenth-v0"]:
+        gym.registry.pop(name, None)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +133,23 @@ def test_a_module_of_ones_own_is_imported_and_its_spaces_flattened(package: str)
     np.testing.assert_array_equal(env.reset()[0], [[0.25, 0.5, 0, 0, 1]] * 2)
     _, rewards, *_ = env.step(np.array([0, 1]))  # the environment's own are 5 and 6
     assert rewards.tolist() == [10, 12]
+    env.close()
+
+
+def test_an_environment_that_changes_its_arguments_changes_no_others(package: str) -> None:
+    environment = Environment(f"{package}:Emptying-v0", {"config": {"mode": 3}})
+    env = make_vector_env(environment, 2)
+    np.testing.assert_array_equal(env.reset()[0], [[0.25, 0.5, 0, 0, 1]] * 2)
+    env.close()
+    assert environment.kwargs == {"config": {"mode": 3}}
+
+
+def test_wrappers_that_a_registration_names_are_around_environments_stepped_together(
+    package: str,
+) -> None:
+    env = make_vector_env(Environment(f"{package}:Tenth-v0"), 2)
+    env.reset(seed=0)
+    assert env.step(np.array([0, 1]))[1].tolist() == [0.1, 0.1]
     env.close()
 
 
@@ -195,6 +255,22 @@ def test_names_can_be_given() -> None:
 def test_a_wrapper_may_change_what_the_numbers_are(package: str) -> None:
     wrapped = describe_with_names(CARTPOLE._replace(wrappers=(f"{package}:doubled",)), [], [])
     assert wrapped.observation_names == [f"observation_{i}" for i in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("Timed-v0", 5), ("Reversed-v0", 4), ("OtherWay-v0", 6)]
+)
+def test_a_registered_environment_may_have_such_a_wrapper_inside(
+    package: str, name: str, size: int
+) -> None:
+    described = describe_with_names(Environment(f"{package}:{name}"), [], [])
+    assert described.observation_names == [f"observation_{i}" for i in range(size)]
+    assert described.action_names[:2] == ["action_0", "action_1"]
+
+
+def test_known_names_stay_in_a_wrapper_that_only_looks_on(package: str) -> None:
+    described = describe_with_names(Environment(f"{package}:Recorded-v0"), [], [])
+    assert described.observation_names[0] == "cart_position"
 
 
 def test_a_seed_repeats_the_first_observations() -> None:

@@ -42,6 +42,16 @@ def test_an_environment_of_another_size_is_a_mistake(version: Path) -> None:
     assert "is not a policy for Acrobot-v1, as its card says" in finished.stderr
 
 
+def one_row_for_all(golden: dict[str, Any]) -> None:
+    """As all observations are the same, each has the logits of the one that is left."""
+    rows = len(golden["observations"])
+    golden.update(
+        observations=golden["observations"][:1] * rows,
+        state_values=golden["state_values"][:1] * rows,
+        action_logits=golden["action_logits"][:1],
+    )
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
@@ -64,6 +74,11 @@ def test_an_environment_of_another_size_is_a_mistake(version: Path) -> None:
             ),
             "matmul",
         ),
+        (
+            lambda version: edit(version / GOLDEN, lambda golden: golden.update(state_values=[])),
+            "state_values",
+        ),
+        (lambda version: edit(version / GOLDEN, one_row_for_all), "action_logits"),
         (lambda version: (version / WEIGHTS).write_bytes(b""), "Read less bytes"),
         (lambda version: (version / WEIGHTS).unlink(), "variables"),
     ],

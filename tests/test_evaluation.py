@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from training.config import Environment
-from training.evaluation import ReturnBoundsError, evaluate, summarize
+from training.evaluation import Evaluation, ReturnBoundsError, evaluate, summarize
+from training.finite import NotFiniteError
 from training.intervals import betting_interval
-from training.types import FloatArray
+from training.types import FloatArray, PolicyFunction
 
 
 def lean(observations: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -18,15 +19,15 @@ def lean(observations: FloatArray) -> tuple[FloatArray, FloatArray]:
     return np.stack([-1e3 * angle, 1e3 * angle], axis=1), angle
 
 
+def greedy(policy: PolicyFunction, environment: Environment, *, episodes: int) -> Evaluation:
+    """An evaluation with the most probable actions, always from the same starts."""
+    rng = np.random.default_rng(0)
+    return evaluate(policy, environment, episodes=episodes, deterministic=True, rng=rng)
+
+
 def test_the_mean_agrees_with_gymnasiums_single_environment() -> None:
     episodes = 300
-    together = evaluate(
-        lean,
-        Environment("CartPole-v1"),
-        episodes=episodes,
-        deterministic=True,
-        rng=np.random.default_rng(0),
-    )
+    together = greedy(lean, Environment("CartPole-v1"), episodes=episodes)
     env = gym.make("CartPole-v1")
     alone = []
     for seed in range(episodes):
@@ -43,14 +44,22 @@ def test_the_mean_agrees_with_gymnasiums_single_environment() -> None:
     assert abs(together.mean - np.mean(alone)) < 5 * spread
 
 
+def test_a_reward_beyond_float32_is_told_with_its_step() -> None:
+    class Endless(gym.Wrapper[Any, Any, Any, Any]):
+        def step(self, action: Any) -> Any:
+            observation, _, *rest = super().step(action)
+            return observation, 1e39, *rest
+
+    gym.register("Costly-v0", lambda **_: Endless(gym.make("CartPole-v1")))
+    try:
+        with pytest.raises(NotFiniteError, match="step 1 of an evaluation: the reward of"):
+            greedy(lean, Environment("Costly-v0"), episodes=2)
+    finally:
+        gym.registry.pop("Costly-v0")
+
+
 def test_every_environment_contributes_its_first_episode_only() -> None:
-    result = evaluate(
-        lean,
-        Environment("CartPole-v1"),
-        episodes=1,
-        deterministic=True,
-        rng=np.random.default_rng(0),
-    )
+    result = greedy(lean, Environment("CartPole-v1"), episodes=1)
     assert result.minimum == result.mean
     assert result.standard_deviation == 0.0
     assert 20 <= result.mean <= 80
@@ -62,13 +71,7 @@ def test_an_environment_is_not_stepped_any_more_once_its_episode_has_ended(
     from own import Countdown  # type: ignore[import-not-found]  # of the fixture's folder
 
     Countdown.steps = 0
-    result = evaluate(
-        lean_of_anything,
-        Environment("own:Countdown-v0"),
-        episodes=3,
-        deterministic=True,
-        rng=np.random.default_rng(0),
-    )
+    result = greedy(lean_of_anything, Environment("own:Countdown-v0"), episodes=3)
     assert result.minimum < result.mean
     assert Countdown.steps == result.steps == round(result.mean * 3)
 
@@ -111,16 +114,47 @@ class Endless(gym.Env[np.ndarray, np.int64]):
 @pytest.mark.parametrize(("limit", "expected"), [(None, 10_000), (7, 7), (12_000, 12_000)])
 def test_an_episode_without_an_end_is_cut(limit: int | None, expected: int) -> None:
     gym.register("Endless-v0", entry_point=lambda **_: Endless())
-    result = evaluate(
+    result = greedy(
         lambda observations: (np.zeros((len(observations), 2), np.float32), observations[:, 0]),
         Environment("Endless-v0", max_episode_steps=limit),
         episodes=2,
-        deterministic=True,
-        rng=np.random.default_rng(0),
     )
     gym.registry.pop("Endless-v0")
     assert result.mean == expected
     assert result.steps == 2 * expected
+
+
+class CutShort(Endless):
+    """Truncates its episodes by itself, after 3 steps."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def step(self, _: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        return np.zeros(1, np.float32), 1.0, False, self.steps % 3 == 0, {}
+
+
+def test_an_episode_that_its_environment_truncates_is_over() -> None:
+    gym.register("CutShort-v0", entry_point=lambda **_: CutShort())
+    try:
+        result = greedy(lean_of_anything, Environment("CutShort-v0"), episodes=2)
+    finally:
+        gym.registry.pop("CutShort-v0")
+    assert (result.mean, result.steps) == (3, 6)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "beyond", "too_far"), [((0, 500), 4e-4, 6e-4), ((-2e-3, 0), 1e-9, 3e-9)]
+)
+def test_what_rounding_puts_outside_the_bounds_is_a_millionth_of_the_larger_one(
+    bounds: tuple[float, float], beyond: float, too_far: float
+) -> None:
+    low, high = bounds
+    assert summarize(np.array([low - beyond, high + beyond]), bounds).mean == (low + high) / 2
+    for wrong in (low - too_far, high + too_far):
+        with pytest.raises(ReturnBoundsError, match="outside the bounds"):
+            summarize(np.array([wrong]), bounds)
 
 
 def test_summary_by_hand() -> None:
@@ -129,6 +163,12 @@ def test_summary_by_hand() -> None:
     assert summary.standard_deviation == pytest.approx(np.sqrt(2))
     assert summary.minimum == 1.0
     assert (summary.confidence_interval, summary.interval_method) == ((1.0, 3.0), "bootstrap")
+
+
+@pytest.mark.parametrize("reached", [0.8, 0.1, 0.7, -3.3, 475.0])
+@pytest.mark.parametrize("episodes", [3, 6, 100, 1000])
+def test_the_mean_of_equal_returns_is_each_of_them(reached: float, episodes: int) -> None:
+    assert summarize(np.full(episodes, reached), None).mean == reached
 
 
 def test_known_bounds_give_an_interval_that_holds() -> None:

@@ -31,6 +31,10 @@ def careless(observations: Any) -> tuple[Any, Any]:
     return -logits, values
 
 
+def never_asked(_: Any) -> tuple[Any, Any]:
+    raise AssertionError
+
+
 @pytest.fixture(scope="module")
 def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("elsewhere") / "linear"
@@ -106,6 +110,54 @@ def test_one_that_fails_is_written_only_if_that_is_asked_for(tmp_path: Path) -> 
 def test_outputs_of_other_shapes_are_refused(policy: Any, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"have the shapes .* are needed"):
         export(tmp_path, policy, CARTPOLE, episodes=2)
+
+
+@pytest.mark.parametrize(
+    ("policy", "which"),
+    [
+        (lambda rows: (tf.cast(controller(rows)[0], tf.float64), rows[:, 0]), "logits"),
+        (lambda rows: (controller(rows)[0], tf.cast(rows[:, 0], tf.float64)), "values"),
+        (lambda rows: (tf.where(controller(rows)[0] < 0, -np.inf, 0.0), rows[:, 0]), "logits"),
+        (lambda rows: (controller(rows)[0], rows[:, 0] / 0.0), "values"),
+    ],
+)
+def test_outputs_that_are_not_finite_float32_are_refused(
+    policy: Any, which: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ExportError, match=f"the {which} are not all finite numbers of float32"):
+        export(tmp_path, policy, CARTPOLE, episodes=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reward_threshold": np.nan}, "reward_threshold has a number that is not finite"),
+        ({"reward_threshold": "many"}, "reward_threshold: could not convert"),
+        ({"return_bounds": (0, np.inf)}, "return_bounds has a number that is not finite"),
+        ({"return_bounds": (500, 0)}, "return_bounds are two numbers, the smaller one first"),
+        ({"return_bounds": (0,)}, "return_bounds are two numbers, the smaller one first"),
+    ],
+)
+def test_a_threshold_or_bounds_that_no_card_can_have_are_refused_before_any_episode(
+    options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ExportError, match=message):
+        export(tmp_path, never_asked, CARTPOLE, **options)
+
+
+def test_a_threshold_and_bounds_of_numpy_are_on_the_card(tmp_path: Path) -> None:
+    bounds = np.array([0, 500], np.float32)
+    threshold = np.float32(475)
+    version = export(
+        tmp_path / "linear",
+        controller,
+        CARTPOLE,
+        episodes=2,
+        reward_threshold=threshold,  # type: ignore[arg-type]  # as a caller without types
+        return_bounds=bounds,  # type: ignore[arg-type]  # as a caller without types
+    )
+    card = json.loads((version / "assets.extra" / "policy.json").read_text())
+    assert (card["reward_threshold"], card["return_bounds"]) == (475.0, [0.0, 500.0])
 
 
 def test_the_function_of_the_documentation_becomes_a_version(tmp_path: Path) -> None:

@@ -26,6 +26,11 @@ def test_the_newest_is_found_by_its_number(base: Path) -> None:
     assert newest_solved(base) == base / "10"
 
 
+def test_a_folder_that_no_service_takes_for_a_version_is_passed_over(base: Path) -> None:
+    (base / "10").rename(base / "010")
+    assert newest_solved(base) == base / "9"
+
+
 def test_a_signed_version_counts(signed: Path) -> None:
     assert (signed / "model.sig").exists()
     assert newest_solved(signed.parent) == signed

@@ -1,5 +1,7 @@
 """Confidence intervals by hand, and how often they cover the mean."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,28 @@ def test_three_returns_disprove_a_mean_of_zero_and_two_do_not() -> None:
     # 3.97 and 4.66; 4.14 * 4.97 * 5.66 = 116 >= 40.
     low, high = betting_interval(np.ones(3), (0, 1))
     assert 0 < low < high == 1
+
+
+def largest_wealth(returns: list[float], guess: float) -> float:
+    """The most that bets on more than a guess ever leave, in plain Python."""
+    wealth = largest = 1.0
+    total, squares, variance = 1 / 2, 1 / 4, 1 / 4
+    for count, value in enumerate(returns, 1):
+        bet = math.sqrt(2 * math.log(40) / (len(returns) * variance))  # of what is known before
+        wealth *= 1 + min(bet, 0.99 / guess) * (value - guess)
+        largest = max(largest, wealth)
+        total += value
+        squares += (value - total / (count + 1)) ** 2
+        variance = squares / (count + 1)
+    return largest
+
+
+def test_the_limits_are_the_last_means_that_bets_on_what_was_known_before_disprove() -> None:
+    returns = np.random.default_rng(3).beta(8, 2, 60)
+    low, high = betting_interval(returns, (0, 1))
+    for unit, limit in ((returns, low), (1 - returns, 1 - high)):
+        wealth = [largest_wealth(unit.tolist(), limit + shift) for shift in (-1e-6, 1e-6)]
+        assert wealth[0] > 40 > wealth[1]
 
 
 def test_an_interval_is_moved_and_scaled_with_its_returns() -> None:
@@ -90,3 +114,9 @@ def test_the_bootstrap_by_hand() -> None:
     # Two draws of two: the mean is 1 or 3 with probability 1/4 each.
     assert bootstrap_interval(mean, np.array([1.0, 3.0])) == (1.0, 3.0)
     assert bootstrap_interval(mean, np.full(5, 7.0)) == (7.0, 7.0)
+
+
+def test_the_bootstrap_leaves_out_a_fortieth_on_each_side() -> None:
+    # Resampled sums are binomial: of 100 halves, 2.8% are at most 40 and 1.8% at most 39.
+    found = bootstrap_interval(mean, np.repeat([0.0, 1.0], 50))
+    assert found == pytest.approx((0.4, 0.6), abs=0.011)

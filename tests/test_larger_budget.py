@@ -13,7 +13,7 @@ from tests.runs import SMALL, new_run, resume, small_settings
 from tests.test_run import KilledError, killed_after, stopped_after, to_the_end, weights
 from tests.test_run_signals import training
 from training.config import TrainingConfig
-from training.folder import RESULT, claim, extend, locked, read_settings
+from training.folder import RESULT, SETTINGS, claim, extend, locked, read_settings
 
 SPENT = dataclasses.replace(SMALL, max_env_steps=1_000, checkpoint_interval=1_000)
 LARGER = dataclasses.replace(SPENT, max_env_steps=3_000)
@@ -60,6 +60,20 @@ def test_a_kill_while_the_budget_is_written_leaves_a_run_that_can_get_it(
     extend(folder, read_settings(folder), 26_000)
     assert read_settings(folder).config.max_env_steps == 26_000
     assert not (folder / RESULT).exists()
+
+
+def test_a_larger_budget_leaves_when_and_with_what_the_run_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = {"created": "2026-01-02T03:04:05+00:00", "git_commit": "ab", "versions": {"numpy": "1"}}
+    with monkeypatch.context() as patch:
+        patch.setattr("training.folder.provenance", lambda: older)
+        folder, _ = new_run(tmp_path)
+    extend(folder, read_settings(folder), 26_000)
+    stored = json.loads((folder / SETTINGS).read_text())
+    assert {**stored, **older} == stored
+    assert stored["config"]["max_env_steps"] == 26_000
+    assert read_settings(folder).config.max_env_steps == 26_000
 
 
 @pytest.mark.long

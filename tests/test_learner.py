@@ -217,3 +217,34 @@ def test_each_pass_shuffles_anew() -> None:
         assert sorted(order.tolist()) == list(range(64))
     # that two of three orders of 64 samples are equal has a probability of 3 / 64!
     assert len({tuple(order) for order in passes.tolist()}) == 3
+
+
+def test_the_critic_learns_by_its_share_of_the_loss() -> None:
+    # As above, the first step is the gradient: of the mean of (value - return)^2 / 2, by half.
+    config = dataclasses.replace(
+        TINY, learning_rate=1e4, adam_epsilon=1e4, max_grad_norm=None, ent_coef=0.0, vf_coef=0.5
+    )
+    weights = tf.nest.map_structure(
+        np.zeros_like, initialize(np.random.default_rng(3), 2, 2, with_units(3))
+    )
+    learner = Learner(config, weights)
+    samples = tiny_samples()._replace(advantages=np.zeros(4, np.float32))
+    learner.update(samples, config.learning_rate, np.random.default_rng(4))
+    bias = learner.numpy_weights().critic.bias
+    np.testing.assert_allclose(bias, 0.5 * samples.returns.mean(), rtol=1e-3)
+
+
+def test_adam_remembers_as_long_as_the_paper_says() -> None:
+    # After a gradient g comes one of 0: the moments are 0.9 * 0.1 g and 0.999 * 0.001 g^2, which
+    # are divided by 1 - 0.9^2 and 1 - 0.999^2. The first step was the learning rate.
+    config = dataclasses.replace(
+        TINY, adam_epsilon=1e-12, max_grad_norm=None, ent_coef=0.0, vf_coef=0.0
+    )
+    learner = Learner(config, initialize(np.random.default_rng(3), 2, 2, with_units(3)))
+    samples, rng = tiny_samples(), np.random.default_rng(4)
+    biases = [learner.numpy_weights().actor.bias]
+    for advantages in (samples.advantages, np.zeros(4, np.float32)):
+        learner.update(samples._replace(advantages=advantages), 0.25, rng)
+        biases.append(learner.numpy_weights().actor.bias)
+    first, second = np.diff(biases, axis=0)
+    np.testing.assert_allclose(second / first, 0.9 / 1.9 / np.sqrt(0.999 / 1.999), rtol=5e-4)

@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import ENVIRONMENT, ROOT, run
+from tests.conftest import ENVIRONMENT, ROOT, Trained, run
 from tests.runs import SMALL, Silent, new_run, resume
+from training.artefact import Loaded
 from training.config import Environment
 from training.folder import RunError, locked, read_settings
 from training.metrics import MetricsError
-from training.run import train
+from training.model import Policy, initialize
+from training.normalization import Normalization
+from training.run import _start, train
 from training.storing import reason_against_storing
 from training.trainer import Trainer
 
@@ -45,6 +48,10 @@ def training(folder: Path, env_id: str, *options: str) -> list[str]:
     ("env_id", "reason"),
     [
         ("own:Plain-v0", None),
+        # It can be stored; training reports its NaN.
+        pytest.param(
+            "own:NotFinite-v0", None, marks=pytest.mark.filterwarnings("ignore:.*The reward is a")
+        ),
         ("CartPole-v1", None),
         ("MountainCar-v0", None),
         ("own:Locked-v0", "cannot pickle"),
@@ -250,3 +257,20 @@ def test_a_run_begins_with_the_weights_of_a_version(own: Path) -> None:
             np.testing.assert_allclose(one.get_tensor(key), other.get_tensor(key), atol=1e-6)
     refused = run(*again, "--allow-module", "own", "--hidden-units", "8")
     assert "hidden_units cannot be given" in refused.stderr
+
+
+def test_a_run_that_begins_with_a_version_knows_the_scale_of_its_observations(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = initialize(np.random.default_rng(0), 2, 2, SMALL)
+    normalization = Normalization(np.array([3, -7], np.float32), np.array([0.5, 4], np.float32))
+    policy = Policy(weights, "tanh", normalization)
+    version = Loaded(policy, Environment("CartPole-v1"), None, {"env_steps": 500}, 2, 2)
+    monkeypatch.setattr("training.run.load", lambda _: version)
+    settings = read_settings(trained.models.parent / "run")
+    start = _start(settings._replace(start_from="1"), tmp_path)
+    assert start is not None
+    moments = start.observation_moments
+    assert moments.samples == 500
+    np.testing.assert_allclose(moments.mean, [3, -7])
+    np.testing.assert_allclose(moments.variance, [1 / 0.5**2, 1 / 4**2])

@@ -1,15 +1,23 @@
 """The pictures, opened the way that others open them."""
 
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.envs.registration import EnvSpec
 from PIL import Image
 
 from tests.conftest import ENVIRONMENT, ROOT, Trained, run
 from training.config import Environment
-from training.pictures import draw_learning_curve, record_episode
+from training.errors import TrainingError
+from training.pictures import Pictures, RenderError, draw_learning_curve, record_episode
+from training.shares import WorkerError
 from training.types import FloatArray
 
 # The first three of matplotlib's default colours.
@@ -144,3 +152,101 @@ def test_recording_needs_no_screen(
     assert finished.stdout == f"return 500.0, recorded in {path}\n"
     _, milliseconds = shown(path)
     assert milliseconds == 40 * (1 + 250)
+
+
+class Undrawable(gym.Env[np.ndarray, np.int64]):
+    """Ends the program when it is drawn, or draws nothing."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012  # as Gymnasium has it
+    observation_space = gym.spaces.Box(0, 1, (3,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, exits: bool = False, render_mode: str | None = None) -> None:
+        self.exits, self.render_mode = exits, render_mode
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed, options=options)
+        return np.zeros(3, np.float32), {}
+
+    def render(self) -> None:
+        if self.exits:
+            sys.exit(0)
+
+
+Register = Callable[[type[Undrawable]], str]
+
+
+@pytest.fixture
+def register(monkeypatch: pytest.MonkeyPatch) -> Register:
+    """Register a class as an environment for one test; its id."""
+
+    def register(kind: type[Undrawable]) -> str:
+        env_id = f"{kind.__name__}-v0"
+        monkeypatch.setitem(gym.registry, env_id, EnvSpec(env_id, entry_point=partial(kind)))
+        return env_id
+
+    return register
+
+
+@pytest.mark.filterwarnings("ignore:.*RGB-array rendering should return")
+def test_an_environment_that_cannot_be_drawn_is_an_error_of_one_line(
+    register: Register, tmp_path: Path
+) -> None:
+    path = tmp_path / "episode.gif"
+    assert issubclass(RenderError, TrainingError)
+    with pytest.raises(RenderError, match="it renders NoneType, not an array of pixels"):
+        record_episode(lean, Environment(register(Undrawable), {"exits": False}), 0, path)
+    with pytest.raises(WorkerError, match=r"has ended the program: SystemExit\(0\)"):
+        record_episode(lean, Environment(register(Undrawable), {"exits": True}), 0, path)
+
+
+class Motionless(Undrawable):
+    """A tall picture that never changes, a step a second."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 1}  # noqa: RUF012  # as Gymnasium has it
+
+    def step(self, _: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        return np.zeros(3, np.float32), 1.0, False, False, {}
+
+    def render(self) -> np.ndarray:  # type: ignore[override]  # the base draws nothing
+        return np.full((900, 10, 3), 200, np.uint8)
+
+
+def test_a_picture_that_stays_for_hours_is_shown_as_long_as_a_gif_can(
+    register: Register, tmp_path: Path
+) -> None:
+    path = tmp_path / "episode.gif"
+    assert record_episode(lean, Environment(register(Motionless)), 0, path) == 10_000.0
+    with Image.open(path) as image:
+        assert image.info["duration"] == 655_350  # 16 bits for hundredths of a second
+        assert image.size == (13, 1200)
+
+
+def test_an_environment_that_fails_to_draw_is_an_error_of_one_line(
+    register: Register, tmp_path: Path
+) -> None:
+    class Displayless(Undrawable):
+        def render(self) -> None:
+            raise RuntimeError("no display")
+
+    with pytest.raises(RenderError, match=r"^it cannot be rendered: no display$"):
+        record_episode(lean, Environment(register(Displayless)), 0, tmp_path / "episode.gif")
+
+
+def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RenderError, match=rf"^{tmp_path} cannot be written: Is a directory"):
+        record_episode(lean, Environment("CartPole-v1"), 0, tmp_path)
+
+
+def test_a_run_goes_on_where_drawing_ends_the_program(
+    register: Register, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ThreadPoolExecutor(1) as drawing:
+        pictures = Pictures(
+            drawing, Environment(register(Undrawable), {"exits": True}), 0, tmp_path
+        )
+        pictures.record(lean)
+        assert pictures.wait() == {}
+    assert "a picture could not be drawn: an environment has ended" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from training.envs import make_shares
 from training.model import Dense, Policy
 from training.names import describe_with_names
 from training.presets import PRESETS
-from training.pushes import can_push, push
+from training.pushes import can_push, push, push_at_random
 from training.robustness import robustness
 from training.rollout import collect, reset
 from training.trainer import Trainer
@@ -44,6 +44,20 @@ def test_what_is_chosen_is_pushed_before_a_step() -> None:
     np.testing.assert_allclose(added[~pushed], 0.0, atol=1e-4)
     assert added[pushed].std(axis=0) == pytest.approx([0.5, 0.5], rel=0.15)
     assert abs(added[pushed].mean(axis=0)).max() < 0.1
+
+
+def test_in_training_one_step_in_25_is_pushed_on_average() -> None:
+    env = gym.make_vec("CartPole-v1", 50_000, vectorization_mode="vector_entry_point")
+    env.reset(seed=0)
+    state = env.unwrapped.state  # type: ignore[attr-defined]  # CartPoleVectorEnv's, [4, N]
+    before = state.copy()
+    push_at_random(env, 0.5, np.random.default_rng(1))
+    changed = state != before
+    env.close()
+    assert not changed[::2].any()  # positions
+    np.testing.assert_array_equal(changed[1], changed[3])
+    # Five standard deviations of the binomial.
+    assert changed[1].mean() == pytest.approx(1 / 25, abs=5 * np.sqrt(0.04 * 0.96 / 50_000))
 
 
 def test_the_card_tests_every_policy_in_the_same_episodes() -> None:

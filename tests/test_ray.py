@@ -1,5 +1,6 @@
 """Environments in Ray actors: what happens is the same, whichever of them die."""
 
+import json
 import os
 import random
 import signal
@@ -34,7 +35,7 @@ from training.envs import make_shares
 from training.evaluation import Evaluation, evaluate
 from training.finite import NotFiniteError
 from training.ray_cluster import Cluster, connect
-from training.ray_shares import RayShares
+from training.ray_shares import MAX_DEATHS, RayShares
 from training.shares import Processes, Shares, WorkerError, Workers
 
 pytestmark = pytest.mark.usefixtures("own_environments")
@@ -44,6 +45,8 @@ pytestmark = pytest.mark.usefixtures("own_environments")
 def cluster(own_environments: None) -> Iterator[Cluster]:  # noqa: ARG001 - it is on the path
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", ENVIRONMENT["PYTHONPATH"])
+        patch.setenv("RAY_AUTH_MODE", "")  # which Ray sets for a local cluster: to be restored
+        patch.delenv("RAY_AUTH_MODE")
         with connect("local") as connected:
             yield connected
 
@@ -101,23 +104,33 @@ def test_an_evaluation_does_not_depend_on_the_actors(cluster: Cluster) -> None:
     [pytest.param(2, marks=pytest.mark.long), pytest.param(10, marks=pytest.mark.cluster)],
 )
 def test_what_is_collected_does_not_change_when_actors_are_killed(
-    cluster: Cluster, capfd: pytest.CaptureFixture[str], kills: int
+    cluster: Cluster,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    kills: int,
 ) -> None:
     slow = Environment("own:Slow-v0")  # a rollout of two takes 0.8 seconds
     with closing(make_shares(slow, 4)) as alone:
         expected = collected(alone, kills)
-    killed = 0
+    killed = [0]  # in each call so far
     with closing(on_ray(cluster, slow, 4)) as envs:
         done = threading.Event()
+        call = envs.call
+
+        def counted(*arguments: Any, **options: Any) -> list[Any]:
+            answers = call(*arguments, **options)
+            killed.append(0)
+            return answers
+
+        monkeypatch.setattr(envs, "call", counted)
 
         def kill() -> None:
-            nonlocal killed
             draw = random.Random(0)
-            while killed < kills and not done.wait(draw.uniform(0.4, 1.2)):
+            while sum(killed) < kills and not done.wait(draw.uniform(0.4, 1.2)):
                 running = actors()
-                if running:
+                if running and killed[-1] < MAX_DEATHS - 1:  # of one actor these would be too many
+                    killed[-1] += 1
                     os.kill(draw.choice(running), signal.SIGKILL)
-                    killed += 1
 
         killer = threading.Thread(target=kill)
         killer.start()
@@ -126,7 +139,7 @@ def test_what_is_collected_does_not_change_when_actors_are_killed(
         finally:
             done.set()
             killer.join()
-    assert killed == kills
+    assert sum(killed) == kills
     assert_same(expected, rollouts)
     assert capfd.readouterr().err.count("its environments go on in another") == kills
 
@@ -211,6 +224,20 @@ def test_a_signal_stops_a_run_on_ray_and_leaves_no_process(tmp_path: Path) -> No
         run.process.terminate()
         assert run.process.wait() == 143, run.stderr.read()
     assert list((tmp_path / "run" / "checkpoints").glob("*.index"))
+
+
+@pytest.mark.long
+def test_standard_output_of_a_benchmark_on_ray_is_its_json_alone(tmp_path: Path) -> None:
+    options = "--seeds 1 --env-id own:Countdown-v0 --max-env-steps 2000 --ray local --json"
+    ended = subprocess.run(
+        [sys.executable, "-m", "training", "benchmark", *options.split(), "--output", tmp_path],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert [run["seed"] for run in json.loads(ended.stdout)["runs"]] == [100]
 
 
 @pytest.mark.long

@@ -1,11 +1,19 @@
 """Collecting from real Gymnasium environments."""
 
+from collections.abc import Callable
+
+import gymnasium as gym
 import numpy as np
+import pytest
+from gymnasium.vector import SyncVectorEnv
+from gymnasium.wrappers import TransformReward
 
 from training.config import Environment
 from training.envs import make_shares
+from training.finite import NotFiniteError
 from training.model import ActorCritic, Dense, Policy
 from training.rollout import Rollout, collect, reset
+from training.shares import OneShare
 
 
 def always_right() -> Policy:
@@ -99,3 +107,16 @@ def test_the_time_limit_truncates_and_does_not_terminate() -> None:
     assert not rollout.terminated.any()
     assert not rollout.valid[200].any()
     assert rollout.episode_returns.tolist() == [-200, -200]
+
+
+def test_a_reward_beyond_float32_is_told_with_its_step() -> None:
+    def make() -> gym.Env[np.ndarray, np.int64]:
+        return TransformReward(gym.make("CartPole-v1"), lambda _: 1e39)
+
+    makers: list[Callable[[], gym.Env[np.ndarray, np.int64]]] = [make, make]
+    env = OneShare(SyncVectorEnv(makers))
+    state = reset(env, seed=0)
+    message = "step 1 of the rollout: the reward of environment 0 is inf"
+    with pytest.raises(NotFiniteError, match=message):
+        collect(env, state, always_right(), np.random.default_rng(0), 4)
+    env.close()

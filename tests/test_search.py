@@ -12,7 +12,7 @@ from training.config_options import change, chosen_config, to_toml, to_values
 from training.presets import PRESETS
 from training.search import SPACE, differences, propose, searched
 from training.train_command import train
-from training.trial import mean_between, score
+from training.trial import mean_between, score, scores_by_point
 
 
 def test_what_is_given_or_has_no_effect_is_not_searched() -> None:
@@ -40,6 +40,9 @@ LOWEST: dict[str, Any] = {
 }
 
 
+OF_64_STEPS = {"log2_num_steps": 6}
+
+
 def test_a_proposal_evaluates_as_often_in_environment_steps() -> None:
     ppo = PRESETS["ppo"]  # evaluates every 5 rollouts of 32 steps in 32 environments
     proposed = propose(ppo, list(SPACE), FixedTrial(LOWEST))
@@ -51,6 +54,11 @@ def test_a_proposal_evaluates_as_often_in_environment_steps() -> None:
     )
     assert (longest.num_steps, longest.evaluation_interval) == (512, 1)
     assert longest.hidden_units == (32, 64)
+    # 3 rollouts of 32 steps are 1.5 of 64: rounded, which is to the even number.
+    rounded = propose(
+        change(ppo, {"evaluation_interval": 3}), list(SPACE), FixedTrial({**LOWEST, **OF_64_STEPS})
+    )
+    assert (rounded.num_steps, rounded.evaluation_interval) == (64, 2)
 
 
 def test_values_that_do_not_go_together_are_pruned() -> None:
@@ -92,3 +100,11 @@ def test_a_file_of_hyperparameters_gives_the_same_config(
     path.write_text(to_toml(differences(config, PRESETS["ppo"])))
     context = train.make_context("train", ["--config", str(path)])
     assert to_values(chosen_config(context, "ppo", path)) == to_values(config)
+
+
+def test_the_score_of_a_part_of_the_budget_is_of_that_part_alone() -> None:
+    budget = 600_000  # learned in a tenth of it
+    scores = list(scores_by_point(change(PRESETS["ppo"], {"max_env_steps": budget}), 1))
+    assert scores[0] < 400
+    assert scores[-10:] == [scores[-1]] * 10  # not drawn down by what came before
+    assert scores[-1] > 475

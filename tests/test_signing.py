@@ -30,6 +30,8 @@ from tests.signatures import (
 from tests.tools import require_program
 from training import signing
 from training.cli import commands
+from training.files import sync
+from training.versions import staging_folder
 
 __all__ = ["model_dir"]  # a fixture
 
@@ -110,6 +112,20 @@ def test_a_reader_sees_the_old_signature_or_the_new_one_and_no_other_file(
         os.umask(mask)
     assert len(synced) == 2
     assert (model_dir / SIGNATURE).stat().st_mode & 0o777 == 0o644
+
+
+def test_a_version_is_signed_while_others_are_exported_beside_it(
+    model_dir: Path, other_key: Key, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def export_meanwhile(path: Path) -> None:
+        with staging_folder(model_dir.parent):
+            sync(path)
+
+    monkeypatch.setattr(signing, "sync", export_meanwhile)
+    (model_dir.parent / ".writing-left").mkdir()
+    signing.sign(model_dir, other_key.private)
+    assert verify(model_dir, other_key.trusted).returncode == 0
+    assert [path.name for path in model_dir.parent.iterdir()] == ["1"]
 
 
 def test_a_signature_that_cannot_be_written_leaves_the_old_one(

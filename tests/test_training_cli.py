@@ -1,5 +1,6 @@
 """The training command line: one clear line for every mistake, and honest exit statuses."""
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ENVIRONMENT, ROOT, Trained, run
-from tests.runs import new_run, resume
+from tests.runs import SMALL, new_run, resume, small_settings
 from training.config_options import to_values
+from training.folder import claim, locked
 from training.presets import PRESETS
 
 
@@ -32,6 +34,7 @@ def error_of(*arguments: str) -> str:
         (["train", "--seed", "-1"], "--seed"),
         (["train", "--seed", "x"], "--seed"),
         (["train", "--max-env-steps", "0"], "max_env_steps: Expected `int` >= 1"),
+        (["train", "--max-env-steps", "none"], "'none' is not INTEGER"),
         (["train", "--return-bounds", "5"], "--return-bounds"),
         (["train", "--return-bounds", "5", "1"], "the smaller one first"),
         (["train", "--return-bounds", "0", "nan"], "return_bounds is nan"),
@@ -56,12 +59,12 @@ def error_of(*arguments: str) -> str:
         (["train", "--resume"], "--resume needs the --run-dir"),
         (["train", "--models", "/proc/nothing"], "/proc/nothing/cartpole cannot be written"),
         (["train", "--models", "README.md"], "README.md"),
-        (["render", "tests", "--output", "x.gif"], "tests is not an exported version"),
+        (["render", "tests", "--output", "x.gif"], "tests cannot be loaded: "),
         (["render", "tests"], "--output"),
         (["benchmark"], "--seeds"),
         (["benchmark", "--seeds", "0"], "--seeds"),
         (["evaluate", "no/such/folder"], "no/such/folder"),
-        (["evaluate", "tests"], "tests is not an exported version"),
+        (["evaluate", "tests"], "tests cannot be loaded: "),
         (["no-such-command"], "No such command"),
         ([], "Missing command"),
     ],
@@ -97,6 +100,24 @@ def test_a_resumed_run_keeps_its_settings(option: str, value: str, tmp_path: Pat
     folder, _ = new_run(tmp_path)
     message = error_of("train", *resume(folder), option, value)
     assert f"{option} cannot be given" in message
+
+
+def test_a_resumed_run_needs_a_budget(tmp_path: Path) -> None:
+    folder, _ = new_run(tmp_path)
+    message = error_of("train", *resume(folder), "--max-env-steps", "none")
+    assert "'none' is not INTEGER" in message
+
+
+def test_a_run_in_the_models_own_folder_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    folder, budget = tmp_path / "novice", ("--max-env-steps", "1000")
+    named = ("--models", str(tmp_path), "--name", "novice", "--run-dir", f"{tmp_path}/./novice")
+    message = f"Error: {folder} is the folder of the model: a run needs one of its own\n"
+    assert error_of("train", *named, *budget) == message
+    assert not folder.exists()
+    config = dataclasses.replace(SMALL, max_env_steps=1_000)
+    with locked(folder):
+        claim(folder, small_settings(tmp_path)._replace(config=config, allow_unsolved=False))
+    assert error_of("train", *resume(folder)) == message
 
 
 def test_a_run_that_cannot_be_resumed_is_a_mistake(tmp_path: Path) -> None:
@@ -153,9 +174,10 @@ def test_progress_goes_to_standard_error_in_plain_lines(tmp_path: Path) -> None:
     assert "\r" not in finished.stderr
     folder, *lines = finished.stderr.splitlines()
     assert folder == f"training in {tmp_path}/run"
-    assert all("steps/s" in line for line in lines[1:])  # the first has nothing before it
-    assert "sampled" in lines[-1]
-    assert "greedy" in lines[-1]
+    updates = [line for line in lines if " steps" in line]  # a phase of 10 s has a line too
+    assert all("steps/s" in line for line in updates[1:])  # the first has nothing before it
+    assert "sampled" in updates[-1]
+    assert "greedy" in updates[-1]
     assert finished.stdout.startswith("solved\n")
 
 

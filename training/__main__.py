@@ -1,6 +1,8 @@
 """`python -m training` and `actor-critic-train`."""
 
 import sys
+import traceback
+from pathlib import Path
 
 
 def main() -> None:
@@ -11,7 +13,9 @@ def main() -> None:
         run()
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package == "training":
+        importer = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+        # What others import, such as an environment, is not among the program's requirements.
+        if package == "training" or importer.parent != Path(__file__).parent:
             raise
         sys.stderr.write(f"Error: {package} is not installed: install actor-critic[train]\n")
         sys.exit(2)

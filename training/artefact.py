@@ -1,6 +1,6 @@
 """Reading an exported version: its weights as data, for the network that training has.
 
-Nothing of the version's graph runs, unless that is asked for: who can write its files cannot
+Nothing of the version's graph runs unless that is asked for, so whoever can write its files cannot
 run code here.
 """
 
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 import tensorflow as tf
+from msgspec.structs import astuple
 
 from training.config import Environment
 from training.errors import TrainingError
@@ -90,13 +91,8 @@ def load(model_dir: Path, *, run_graph: bool = False) -> Loaded:
                 raise ArtefactError(f"its weights do not give the {name} of {GOLDEN}")
         bounds = card.return_bounds
         if bounds is None and card.training is not None:  # where older versions have it
-            bounds = msgspec.convert(
-                card.training["config"].get("return_bounds"), tuple[float, float] | None
-            )
-        options = card.environment_options
-        environment = Environment(
-            card.environment, options.kwargs, options.max_episode_steps, options.wrappers
-        )
+            bounds = msgspec.convert(card.training["config"].get("return_bounds"), Bounds | None)
+        environment = Environment(card.environment, *astuple(card.environment_options))
         sizes = observations.shape[1], outputs[0].shape[1]
         return Loaded(policy, environment, bounds, card.training, *sizes)
     # What is in the files may be anything, of any type, however deep and however large.

@@ -1,6 +1,7 @@
 """How reliably a preset learns: the same training with many seeds."""
 
 import csv
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -33,7 +34,6 @@ def benchmark(
     config: TrainingConfig,
     name: str,
     seeds: Iterable[int],
-    output: Path,
     baseline: list[dict[str, float]] | None,
     report: Callable[[str], None],
     workers: Workers | None = None,
@@ -45,7 +45,6 @@ def benchmark(
         config: what to train.
         name: of the results.
         seeds: at least one.
-        output: folder for `<name>.csv` and `<name>.png`.
         baseline: the runs of another benchmark to compare with, if any.
         report: called with each line of the table as soon as it is known.
         workers: what steps the environments, if not the process that trains.
@@ -84,12 +83,20 @@ def benchmark(
         report(what.replace("_", " "))
         for part, values in estimate.items():
             report(_line({"seed": part, "solved": "", **values}))
+    return {"preset": name, "runs": runs, "median": median, "worst": worst, **estimates}
+
+
+def write_results(runs: list[dict[str, Any]], name: str, output: Path) -> None:
+    """Write the runs of a benchmark to `<name>.csv` and `<name>.png` in the folder `output`.
+
+    Raises:
+        OSError: one of them cannot be written.
+    """
     with (output / f"{name}.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(runs)
     _plot(runs, name, output / f"{name}.png")
-    return {"preset": name, "runs": runs, "median": median, "worst": worst, **estimates}
 
 
 def read_baseline(path: Path) -> list[dict[str, float]]:
@@ -101,7 +108,9 @@ def read_baseline(path: Path) -> list[dict[str, float]]:
     try:
         with path.open(newline="") as file:
             runs = [{name: float(row[name]) for name in MEASURES} for row in csv.DictReader(file)]
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        if not all(math.isfinite(number) for run in runs for number in run.values()):
+            raise ValueError("a number is not finite")
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise BaselineError(f"{path} is not the table of a benchmark: {error}") from error
     if not runs:
         raise BaselineError(f"{path} has no runs")

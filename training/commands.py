@@ -129,10 +129,7 @@ def render(
 
     with errors_in_one_line():
         loaded = _load(model_dir, allowed_modules, run_graph)
-        try:
-            episode_return = record_episode(loaded.policy, loaded.environment, seed, output)
-        except OSError as error:
-            raise Mistake(f"{output} cannot be written: {error.strerror}") from error
+        episode_return = record_episode(loaded.policy, loaded.environment, seed, output)
     click.echo(f"return {episode_return:.1f}, recorded in {output}")
 
 
@@ -183,28 +180,33 @@ def benchmark(
     if ray_address is not None and env_workers:
         raise Mistake("with --ray every run has one processor: --env-workers cannot be given")
     table = sys.stderr if as_json else sys.stdout
-    with errors_in_one_line(), ExitStack() as stack:
+    with errors_in_one_line():
         config = chosen_config(context, preset, config_file)
         require_writable(output)
         from training.workers import WITH_TENSORFLOW, chosen_workers, connected
 
-        cluster = stack.enter_context(connected(ray_address, config.environment, *WITH_TENSORFLOW))
-        with many_imports():
-            from training.benchmark import benchmark as run_benchmark
-            from training.benchmark import read_baseline
+        with connected(ray_address, config.environment, *WITH_TENSORFLOW) as cluster:
+            with many_imports():
+                from training.benchmark import benchmark as run_benchmark
+                from training.benchmark import read_baseline, write_results
 
-        result = run_benchmark(
-            config,
-            preset if config_file is None else config_file.stem,
-            range(first_seed, first_seed + seeds),
-            output,
-            None if baseline is None else read_baseline(baseline),
-            report=lambda line: click.echo(line, file=table),
-            workers=None if cluster else chosen_workers(config.environment, env_workers),
-            map_seeds=map if cluster is None else cluster.map,
-        )
-    if as_json:
-        click.echo(json.dumps(result))
+            result = run_benchmark(
+                config,
+                preset if config_file is None else config_file.stem,
+                range(first_seed, first_seed + seeds),
+                None if baseline is None else read_baseline(baseline),
+                report=lambda line: click.echo(line, file=table),
+                workers=None if cluster else chosen_workers(config.environment, env_workers),
+                map_seeds=map if cluster is None else cluster.map,
+            )
+        # First: what took hours must not be lost with the files.
+        if as_json:
+            click.echo(json.dumps(result))
+        try:
+            write_results(result["runs"], result["preset"], output)
+        except OSError as error:
+            where = error.filename or output
+            raise Mistake(f"{where} cannot be written: {error.strerror or error}", 1) from error
 
 
 @click.command()
@@ -227,9 +229,8 @@ def sign(model_dir: Path, key: Path) -> None:
     except ModuleNotFoundError as error:
         raise Mistake(f"signing needs actor-critic[sign]: {error}") from error
     try:
-        signing.sign(model_dir, key)
-    except signing.SigningError as error:
-        raise Mistake(str(error)) from error
+        with errors_in_one_line():
+            signing.sign(model_dir, key)
     except OSError as error:
         raise Mistake(f"{model_dir} cannot be signed: {error.strerror}") from error
     click.echo(f"signed {model_dir}")
@@ -243,7 +244,7 @@ def _load(model_dir: Path, allowed_modules: tuple[str, ...], run_graph: bool) ->
     try:
         loaded = load(model_dir, run_graph=run_graph)
     except ArtefactError as error:
-        raise Mistake(f"{model_dir} is not an exported version: {error}") from error
+        raise Mistake(f"{model_dir} cannot be loaded: {error}") from error
     require_allowed(loaded.environment, allowed_modules)
     described = describe(loaded.environment)
     sizes = len(described.observation_names), len(described.action_names)

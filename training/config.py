@@ -14,12 +14,12 @@ from msgspec import Meta
 from training.errors import TrainingError
 
 Activation = Literal["tanh", "relu", "linear"]
-Initializer = Literal["orthogonal", "glorot_uniform"]
 
 Count = Annotated[int, Meta(ge=1)]
-Share = Annotated[float, Meta(ge=0, le=1)]
+Size = Annotated[int, Meta(ge=1, le=2**31 - 1)]  # of what is in memory, or counted by TensorFlow
+Fraction = Annotated[float, Meta(ge=0, le=1)]
 Positive = Annotated[float, Meta(gt=0)]
-NotNegative = Annotated[float, Meta(ge=0)]
+NonNegative = Annotated[float, Meta(ge=0)]
 
 
 class ConfigError(TrainingError):
@@ -80,8 +80,8 @@ class TrainingConfig:
     ] = None
 
     # Collecting
-    num_envs: Annotated[Count, about("Environments stepped in parallel (N).")]
-    num_steps: Annotated[Count, about("Steps of each environment in one rollout (T).")]
+    num_envs: Annotated[Size, about("Environments stepped in parallel (N).")]
+    num_steps: Annotated[Size, about("Steps of each environment in one rollout (T).")]
     whole_episodes: Annotated[
         bool,
         about(
@@ -92,7 +92,7 @@ class TrainingConfig:
     max_env_steps: Annotated[Count, about("Stop after this many environment steps.")]
     max_episodes: Annotated[Count | None, about("Stop after this many episodes.")] = None
     push_standard_deviation: Annotated[
-        NotNegative,
+        NonNegative,
         about(
             "Push carts and poles in training, by normal numbers in m/s and rad/s, and keep the "
             "policy that withstands pushes longest: CartPole only."
@@ -106,8 +106,8 @@ class TrainingConfig:
             "GAE (Schulman et al. 2016), or the discounted returns standardised over the rollout."
         ),
     ] = "gae"
-    gamma: Annotated[Share, about("Discount per step.")]
-    gae_lambda: Annotated[Share, about("The lambda of GAE.")] = 1.0
+    gamma: Annotated[Fraction, about("Discount per step.")]
+    gae_lambda: Annotated[Fraction, about("The lambda of GAE.")] = 1.0
     normalize_observations: Annotated[
         bool,
         about("Standardise observations by their running mean and variance, in the graph too."),
@@ -119,7 +119,7 @@ class TrainingConfig:
 
     # Learning
     hidden_units: Annotated[
-        Annotated[tuple[Count, ...], Meta(min_length=1)],
+        Annotated[tuple[Size, ...], Meta(min_length=1)],
         about("Widths of the hidden layers, such as 64,64."),
     ]
     activation: Annotated[Activation, about("Activation of the hidden layers.")]
@@ -128,7 +128,7 @@ class TrainingConfig:
         about("Whether actor and critic share the hidden layers, or have them each."),
     ] = "shared"
     initializer: Annotated[
-        Initializer,
+        Literal["orthogonal", "glorot_uniform"],
         about("How the first weights are drawn (Andrychowicz et al. 2021; Glorot & Bengio 2010)."),
     ] = "orthogonal"
     learning_rate: Annotated[Positive, about("Of Adam (Kingma & Ba 2015).")]
@@ -136,9 +136,9 @@ class TrainingConfig:
         False
     )
     adam_epsilon: Annotated[Positive, about("Of Adam.")]
-    num_epochs: Annotated[Count, about("Passes over a rollout.")] = 1
+    num_epochs: Annotated[Size, about("Passes over a rollout.")] = 1
     num_minibatches: Annotated[
-        Count, about("Minibatches that a rollout is shuffled into in each pass.")
+        Size, about("Minibatches that a rollout is shuffled into in each pass.")
     ] = 1
     clip_coef: Annotated[
         Positive | None, about("PPO's clipping range; none takes the plain policy gradient.")
@@ -152,8 +152,8 @@ class TrainingConfig:
     reduction: Annotated[
         Literal["mean", "sum"], about("Of the losses over the samples of a minibatch.")
     ] = "mean"
-    ent_coef: Annotated[NotNegative, about("Weight of the entropy bonus.")] = 0.0
-    vf_coef: Annotated[NotNegative, about("Weight of the value loss.")]
+    ent_coef: Annotated[NonNegative, about("Weight of the entropy bonus.")] = 0.0
+    vf_coef: Annotated[NonNegative, about("Weight of the value loss.")]
     max_grad_norm: Annotated[
         Positive | None, about("Clip the global norm of the gradient to this.")
     ] = None
@@ -161,7 +161,7 @@ class TrainingConfig:
     # Evaluating and stopping
     evaluation_interval: Annotated[Count, about("Rollouts between two evaluations.")]
     evaluation_episodes: Annotated[
-        Count, about("Episodes of one evaluation, each for greedy and sampled.")
+        Size, about("Episodes of one evaluation, each for greedy and sampled.")
     ] = 100
     endurance_steps: Annotated[
         Count | None,
@@ -211,7 +211,7 @@ class RunSettings(NamedTuple):
     env_workers: int = 0  # that step the environments; 0 for this process
 
 
-# What commit 0cabd54 stored, with the only value that each ever had.
+# Fields in configs of older versions, each with the only value that it ever had.
 _REMOVED = {"running_return_rate": 0.01}
 
 
@@ -255,10 +255,11 @@ def _check(config: TrainingConfig) -> None:
         names = getattr(config, name)
         if len(set(names)) < len(names) or "" in names:
             raise ConfigError(f"{name} are not all different and not empty")
-    try:
-        json.dumps(config.env_kwargs, allow_nan=False, ensure_ascii=False).encode()
-    except (RecursionError, TypeError, ValueError) as error:
-        raise ConfigError(f"env_kwargs cannot be stored as JSON: {error}") from error
+    for name in ("env_kwargs", "observation_names", "action_names"):
+        try:
+            json.dumps(getattr(config, name), allow_nan=False, ensure_ascii=False).encode()
+        except (RecursionError, TypeError, ValueError) as error:
+            raise ConfigError(f"{name} cannot be stored as JSON: {error}") from error
     reserved = config.env_kwargs.keys() & {"id", "render_mode", "max_episode_steps"}
     if reserved:
         raise ConfigError(f"env_kwargs cannot have {reserved.pop()}")

@@ -19,6 +19,11 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 NONE = "none"  # as which TOML, which has no null, and the command line write it
 FIELDS = [field.name for field in dataclasses.fields(TrainingConfig)]
+# What an environment is, and not how a policy is learned in it.
+OF_THE_ENVIRONMENT = {
+    *("env_kwargs", "max_episode_steps", "wrappers"),
+    *("observation_names", "action_names", "reward_threshold"),
+}
 
 
 class HyperparameterCommand(click.Command):
@@ -62,7 +67,7 @@ def chosen_config(
 
 
 def change(config: TrainingConfig, values: Mapping[str, Any]) -> TrainingConfig:
-    """A config with other values. For another environment, what was tuned for this one goes.
+    """A config with other values; for another environment, without what is only for this one.
 
     Raises:
         ConfigError: a value is not possible.
@@ -71,6 +76,8 @@ def change(config: TrainingConfig, values: Mapping[str, Any]) -> TrainingConfig:
     changed = config_from({**start, **values})
     if changed.environment == config.environment:
         return changed
+    if changed.env_id != config.env_id:
+        start = {name: value for name, value in start.items() if name not in OF_THE_ENVIRONMENT}
     return config_from({**start, **FOR_OTHER_ENVIRONMENTS, **values})
 
 
@@ -128,12 +135,11 @@ def option_name(field: str) -> str:
 
 def _option(name: str, hint: Any) -> Callable[[Command], Command]:
     hint, notes = get_args(hint)[0], hint.__metadata__
-    kinds = [kind for kind in _alternatives(hint) if kind is not types.NoneType]
-    kind, optional = _plain(kinds[0]), len(kinds) < len(_alternatives(hint))
-    option, settings = (
-        option_name(name),
-        {"help": next(note.description for note in notes if note.description)},
-    )
+    alternatives = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    kind = _plain(next(one for one in alternatives if one is not types.NoneType))
+    optional = types.NoneType in alternatives
+    option = option_name(name)
+    settings = {"help": next(note.description for note in notes if note.description)}
     if kind is bool:
         option += f"/--no-{option.removeprefix('--')}"
     elif name == "wrappers":
@@ -141,7 +147,7 @@ def _option(name: str, hint: Any) -> Callable[[Command], Command]:
     elif name == "return_bounds":
         settings |= {"nargs": 2, "type": float, "metavar": "LOW HIGH"}
     else:
-        settings |= {"type": _Value(kind), "metavar": _metavar(kind)}
+        settings |= {"type": _Value(kind, optional), "metavar": _metavar(kind)}
         if optional:
             settings["metavar"] += f"|{NONE}"
     return click.option(option, name, show_default=False, **settings)
@@ -152,12 +158,12 @@ class _Value(click.ParamType[Any]):
 
     name = "value"
 
-    def __init__(self, kind: Any) -> None:
-        self._kind = kind
+    def __init__(self, kind: Any, optional: bool) -> None:
+        self._kind, self._optional = kind, optional
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         """Turn text into a JSON value."""
-        if value == NONE:
+        if value == NONE and self._optional:
             return value
         try:
             if get_origin(self._kind) is tuple:
@@ -177,10 +183,6 @@ def _metavar(kind: Any) -> str:
     if get_origin(kind) is dict:
         return "JSON"
     return {int: "INTEGER", float: "NUMBER", str: "TEXT"}[kind]
-
-
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
 def _plain(hint: Any) -> Any:

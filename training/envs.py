@@ -1,5 +1,6 @@
 """Gymnasium environments: how they are made, one or many, with flat observations."""
 
+import copy
 import importlib
 import warnings
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ class Description(NamedTuple):
     high: DoubleArray  # [O]
     action_names: list[str]  # [A]
     action_start: int  # its own number of the first action
-    made_by: type[Any]  # its own class, in whatever wrappers
+    made_by: type[Any]  # its own class, or that of what changes its observations or actions
     max_episode_steps: int | None
     reward_threshold: float | None  # mean return from which Gymnasium calls it solved
 
@@ -126,8 +127,9 @@ def make_shares(
     Raises:
         UnsupportedEnvironmentError: see `make_env`.
     """
-    alone = workers is None or is_vectorised(environment)
-    count = 1 if workers is None or alone else min(workers.count, num_envs)
+    if workers is not None and is_vectorised(environment):
+        workers = None
+    count = 1 if workers is None else min(workers.count, num_envs)
     sizes = [len(share) for share in np.array_split(range(num_envs), count)]
     # A mapping that cannot be changed could not be sent to a worker.
     environment = environment._replace(kwargs=dict(environment.kwargs))
@@ -135,7 +137,7 @@ def make_shares(
     makers: list[Maker] = [partial(make, size) for size in sizes]
     if pickled is not None:
         makers = [partial(cloudpickle.loads, share) for share in pickled]
-    if workers is None or alone:
+    if workers is None:
         return OneShare(makers[0]())
     return workers.start(sizes, makers, one_episode=one_episode)
 
@@ -153,8 +155,8 @@ def _vectorised(environment: Environment, num_envs: int) -> VectorEnv[Any, Any, 
     if environment.kwargs or environment.wrappers:
         return None
     with closing(make_env(environment)) as single, _quiet():
-        spec, spaces = single.unwrapped.spec, (single.observation_space, single.action_space)
-        if spec is None or spec.vector_entry_point is None:
+        spec, spaces = single.spec, (single.observation_space, single.action_space)
+        if spec is None or spec.vector_entry_point is None or spec.additional_wrappers:
             return None
         env = gym.make_vec(
             environment.id,
@@ -185,10 +187,24 @@ def describe(environment: Environment) -> Description:
             high=np.asarray(flat.observation_space.high, np.float64),
             action_names=[f"action_{start + i}" for i in range(env.action_space.n)],
             action_start=start,
-            made_by=type(env.unwrapped),
+            made_by=_made_by(env),
             max_episode_steps=None if spec is None else spec.max_episode_steps,
             reward_threshold=None if spec is None else spec.reward_threshold,
         )
+
+
+def _made_by(env: gym.Env[Any, Any]) -> type[Any]:
+    """The class of an environment, or of the wrapper whose observations and actions are others."""
+    while isinstance(env, gym.Wrapper):
+        inner = env.env
+        if (
+            isinstance(env, gym.ObservationWrapper | gym.ActionWrapper)
+            or env.observation_space is not inner.observation_space
+            or env.action_space is not inner.action_space
+        ):
+            break
+        env = inner
+    return type(env)
 
 
 def _make_as_it_is(environment: Environment, render_mode: str | None = None) -> gym.Env[Any, Any]:
@@ -196,7 +212,9 @@ def _make_as_it_is(environment: Environment, render_mode: str | None = None) -> 
         with _quiet():
             # Not every environment takes these: only what was asked for.
             rendering = {} if render_mode is None else {"render_mode": render_mode}
-            arguments = {**_time_limit(environment), **environment.kwargs, **rendering}
+            # A copy: an environment may change what it is given.
+            kwargs = copy.deepcopy(dict(environment.kwargs))
+            arguments = {**_time_limit(environment), **kwargs, **rendering}
             env = gym.make(environment.id, **arguments)
             for wrapper in environment.wrappers:
                 module, _, name = wrapper.partition(":")

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -11,7 +12,7 @@ from gymnasium.vector import VectorEnv
 from training.config import Environment
 from training.envs import describe, make_shares
 from training.errors import StopRequestedError, TrainingError
-from training.finite import finite_observations, require_finite
+from training.finite import finite_float32
 from training.histograms import Histograms, KeptSteps, histograms
 from training.intervals import Bounds, betting_interval, bootstrap_interval, mean
 from training.model import sample_actions
@@ -71,7 +72,7 @@ def evaluate(
         until_one_ends: stop as soon as an episode has ended: then only the steps are known.
         with_histograms: keep observations, and tell how often each number had which values.
         envs: `episodes` environments of one episode (see `make_shares`) that are there already.
-        stop_requested: asked before each step.
+        stop_requested: called before each step; true ends the evaluation.
 
     Raises:
         NotFiniteError: an observation or a reward is NaN or infinite.
@@ -114,7 +115,7 @@ def _play(
 ) -> tuple[DoubleArray, IntArray, KeptSteps]:
     """Play a share's first episodes; their returns, steps and observations, if these are kept."""
     returns, steps = np.zeros(env.num_envs), np.zeros(env.num_envs, np.int64)
-    running, kept = np.ones(env.num_envs, bool), KeptSteps(episodes)
+    running, kept = np.ones(env.num_envs, bool), KeptSteps(episodes, own.start)
     observations, _ = env.reset(seed=seed + own.start, options=reset_options)
     rows = np.zeros(
         (episodes, *observations.shape[1:]), np.float32
@@ -124,16 +125,17 @@ def _play(
             raise StopRequestedError
         if disturb is not None:
             disturb(env, step)
-        rows[own] = finite_observations(observations, f"step {step} of an evaluation", own.start)
+        when = f"step {step} of an evaluation"
+        rows[own] = finite_float32(observations, "an observation", when, own.start)
         if keeps_observations:
-            kept.add(step, rows[own][running])
+            kept.add(rows[own], running)
         logits, _ = policy(rows)
         if uniforms is None:
             actions = logits.argmax(axis=-1)
         else:
             actions = sample_actions(logits, uniforms.random(episodes))
         observations, rewards, terminated, truncated, _ = env.step(actions[own])
-        require_finite(rewards, "the reward", f"step {step + 1} of an evaluation", own.start)
+        finite_float32(rewards, "the reward", f"step {step + 1} of an evaluation", own.start)
         returns += rewards * running
         steps += running
         running &= ~(terminated | truncated)
@@ -145,7 +147,8 @@ def _play(
 def summarize(returns: DoubleArray, bounds: Bounds | None) -> Evaluation:
     """Mean, spread and interval of episode returns `[E]`.
 
-    Returns that only the rounding of their sums puts outside the bounds count as at the bound.
+    Returns that only the rounding of their sums puts outside the bounds count as at the bound. The
+    mean is rounded once, and in their range: equal returns reach a threshold that each reaches.
 
     Raises:
         ReturnBoundsError: one of them is outside the bounds.
@@ -161,7 +164,7 @@ def summarize(returns: DoubleArray, bounds: Bounds | None) -> Evaluation:
         returns = inside
     return Evaluation(
         episodes=len(returns),
-        mean=float(returns.mean()),
+        mean=float(np.clip(math.fsum(returns) / len(returns), returns.min(), returns.max())),
         standard_deviation=float(returns.std(ddof=1)) if len(returns) > 1 else 0.0,
         minimum=float(returns.min()),
         confidence_interval=(

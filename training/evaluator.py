@@ -32,7 +32,7 @@ class Evaluator:
         Args:
             config: of the run.
             workers: what steps the environments, if not this process.
-            stop_requested: asked before each step.
+            stop_requested: called before each step; true ends the evaluation.
         """
         self.steps = 0
         self._config, self._stop_requested = config, stop_requested

@@ -1,5 +1,6 @@
 """Exporting a policy that was learned elsewhere: any function of TensorFlow that computes one."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,9 @@ def export(
 
     Raises:
         ConfigError: there are more or fewer names than numbers or actions.
-        ExportError: it is not solved, its outputs have other shapes, or what was written
-            computes something else.
+        ExportError: it is not solved, its outputs have other shapes or are not finite float32
+            numbers, the threshold or the bounds are none, or what was written computes
+            something else.
         NotFiniteError: an observation or a reward is NaN or infinite.
         OSError: `base` cannot be written.
         ReturnBoundsError: a return is outside `return_bounds`.
@@ -62,6 +64,14 @@ def export(
     """
     described = describe_with_names(environment, observation_names, action_names)
     threshold = described.reward_threshold if reward_threshold is None else reward_threshold
+    if threshold is not None:
+        (threshold,) = _finite("reward_threshold", threshold)
+    if return_bounds is not None:
+        match _finite("return_bounds", *return_bounds):
+            case (low, high) if low < high:
+                return_bounds = low, high
+            case _:
+                raise ExportError("return_bounds are two numbers, the smaller one first")
     watched = _Watched(policy, len(described.observation_names), len(described.action_names))
     rng = np.random.default_rng(seed)
     greedy, sampled = (
@@ -82,7 +92,8 @@ def export(
             f"it is not solved: greedy {greedy.mean:g}, sampled {sampled.mean:g}, {threshold:g} "
             "is the reward threshold"
         )
-    seen, golden = watched.seen(), golden_values(watched, watched.last)
+    seen = Seen(watched.low, watched.high)
+    golden = golden_values(watched, watched.last)
     card = policy_card(
         environment,
         described,
@@ -97,8 +108,26 @@ def export(
     return write_version(base, watched.network, card, golden)
 
 
+def _finite(name: str, *numbers: Any) -> tuple[float, ...]:
+    """Numbers of any library as those of Python, which JSON can have."""
+    try:
+        converted = tuple(map(float, numbers))
+    except (OverflowError, TypeError, ValueError) as error:
+        raise ExportError(f"{name}: {error}") from error
+    if not all(map(math.isfinite, converted)):
+        raise ExportError(f"{name} has a number that is not finite: {converted}")
+    return converted
+
+
 class _Watched:
-    """A policy of TensorFlow for NumPy arrays, which notes the observations that it is given."""
+    """A policy of TensorFlow for NumPy arrays, which notes the observations that it is given.
+
+    Attributes:
+        network: of the policy.
+        low: `[O]`, smallest of each number of the observations so far.
+        high: `[O]`, largest.
+        last: `[at most ROW_BLOCK, O]`, the first rows of the last observations.
+    """
 
     def __init__(
         self, policy: Callable[[Any], tuple[Any, Any]], observation_size: int, num_actions: int
@@ -107,13 +136,13 @@ class _Watched:
         traced = tf.function(policy, input_signature=[rows]).get_concrete_function()
         self.network = Network(traced, {"captured": list(traced.variables)}, observation_size)
         self._num_actions = num_actions
-        self._low = np.full(observation_size, np.inf, np.float32)
-        self._high = np.full(observation_size, -np.inf, np.float32)
-        self.last = np.empty((0, observation_size), np.float32)  # [at most 16, O]
+        self.low = np.full(observation_size, np.inf, np.float32)
+        self.high = np.full(observation_size, -np.inf, np.float32)
+        self.last = np.empty((0, observation_size), np.float32)
 
     def __call__(self, observations: FloatArray) -> tuple[FloatArray, FloatArray]:
-        self._low = np.minimum(self._low, observations.min(axis=0))
-        self._high = np.maximum(self._high, observations.max(axis=0))
+        self.low = np.minimum(self.low, observations.min(axis=0))
+        self.high = np.maximum(self.high, observations.max(axis=0))
         self.last = observations[:ROW_BLOCK].copy()
         logits, values = (
             output.numpy() for output in self.network.forward(tf.constant(observations))
@@ -124,8 +153,7 @@ class _Watched:
                 f"logits and values have the shapes {logits.shape} and {values.shape}, "
                 f"{wanted[0]} and {wanted[1]} are needed"
             )
+        for name, output in (("logits", logits), ("values", values)):
+            if output.dtype != np.float32 or not np.isfinite(output).all():
+                raise ExportError(f"the {name} are not all finite numbers of float32")
         return logits, values
-
-    def seen(self) -> Seen:
-        """The range of each number of the observations so far."""
-        return Seen(self._low, self._high)

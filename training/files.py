@@ -46,14 +46,14 @@ def opened(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def try_lock(folder: int) -> bool:
-    """Lock an open folder until it is closed; False if its file system has no locks of folders.
+def lock(descriptor: int, *, wait: bool = False) -> bool:
+    """Lock an open file or folder until it is closed; False if its file system has no such locks.
 
     Raises:
-        BlockingIOError: another process has locked it.
+        BlockingIOError: another process has locked it, and `wait` is false.
     """
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in (errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             raise

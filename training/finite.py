@@ -13,17 +13,17 @@ class NotFiniteError(TrainingError):
     exit_status = 1
 
 
-def finite_observations(
-    observations: npt.NDArray[np.generic], when: str, first: int = 0
+def finite_float32(
+    numbers: npt.NDArray[np.generic], what: str, when: str, first: int = 0
 ) -> FloatArray:
-    """Observations `[N, O]` of any type as float32; `first` is the number of the first one.
+    """Numbers of some environments, `[N]` or `[N, O]`, as float32; see `require_finite`.
 
     Raises:
         NotFiniteError: one is NaN, infinite or beyond float32.
     """
     with np.errstate(over="ignore"):  # it becomes infinite
-        converted = np.asarray(observations, np.float32)
-    require_finite(converted, "an observation", when, first)
+        converted = np.asarray(numbers, np.float32)
+    require_finite(converted, what, when, first)
     return converted
 
 

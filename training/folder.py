@@ -5,10 +5,12 @@ by the same seed), TensorBoard events, `checkpoints/`, and at the end `learning_
 `episode.gif` and, after the export, `result.json`.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Iterator
@@ -19,7 +21,7 @@ from typing import Any
 
 from training.config import ConfigError, RunSettings, config_from
 from training.errors import TrainingError
-from training.files import opened, try_lock, write_json
+from training.files import lock, opened, write_json
 
 SETTINGS = "run.json"
 RESULT = "result.json"
@@ -36,16 +38,16 @@ def next_folder(base: Path) -> Path:
     Raises:
         RunError: `base` cannot be written.
     """
-    while True:
-        numbers = [int(path.name) for path in base.glob("*") if path.name.isdecimal()]
-        folder = base / str(max(numbers, default=0) + 1)
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue  # another run that started at the same time has taken the number
-        except OSError as error:
-            raise RunError(f"{folder} cannot be written: {error.strerror}") from error
-        return folder
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        while True:
+            numbers = [int(name) for name in os.listdir(base) if name.isdecimal()]
+            folder = base / str(max(numbers, default=0) + 1)
+            with contextlib.suppress(FileExistsError):  # another run has just taken the number
+                folder.mkdir()
+                return folder
+    except OSError as error:
+        raise RunError(f"{error.filename} cannot be written: {error.strerror}") from error
 
 
 @contextmanager
@@ -61,7 +63,7 @@ def locked(folder: Path) -> Iterator[None]:
         raise RunError(f"{folder} cannot be written: {error.strerror}") from error
     with opened(folder) as descriptor:
         try:
-            try_lock(descriptor)
+            lock(descriptor)
         except BlockingIOError as error:
             raise RunError(f"{folder} is in use: another process trains in it") from error
         yield
@@ -82,14 +84,17 @@ def claim(folder: Path, settings: RunSettings) -> None:
 
 
 def write_settings(folder: Path, settings: RunSettings) -> None:
-    """Write the settings of the run in a folder."""
+    """Write the settings of the run in a folder; when and with what it began stays as it is."""
+    path = folder / SETTINGS
+    began = json.loads(path.read_text()) if path.exists() else provenance()
     content = {
+        **began,
         **settings._asdict(),
         "models": str(Path(settings.models).absolute()),  # --resume may be called elsewhere
         "config": dataclasses.asdict(settings.config),
-        **provenance(),
     }
-    write_json(folder / SETTINGS, {**content, CHECKSUM: _checksum(content)})
+    content.pop(CHECKSUM, None)
+    write_json(path, {**content, CHECKSUM: _checksum(content)})
 
 
 def read_settings(folder: Path) -> RunSettings:
@@ -122,9 +127,11 @@ def require_unfinished(folder: Path, *, larger_budget: bool = False) -> None:
     """
     try:
         result = json.loads((folder / RESULT).read_text())
+        if not isinstance(result, dict):
+            raise ValueError("it is not a JSON object")
     except FileNotFoundError:
         return
-    except (OSError, ValueError) as error:
+    except (OSError, RecursionError, ValueError) as error:
         raise RunError(f"{folder / RESULT} cannot be read: {error}") from error
     if result.get("solved") and result.get("reward_threshold") is not None:
         raise RunError(f"the run in {folder} has ended: it is solved")
@@ -180,14 +187,17 @@ def _tensorflow_version() -> str:
 
 def _git_commit() -> str | None:
     """The commit of the source that trains, where it is a git checkout."""
+    file = Path(__file__)
     try:
         finished = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
+            # Fails if the commit lacks this file, as that of a repository around an installation.
+            ["git", "rev-parse", "HEAD", f"HEAD:./{file.name}"],
+            cwd=file.parent,
+            env={name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
             capture_output=True,
             text=True,
             check=True,
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return finished.stdout.strip()
+    return finished.stdout.split()[0]

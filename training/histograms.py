@@ -5,12 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from training.types import FloatArray
+from training.types import BoolArray, FloatArray
 
 # With fewer, two evaluations of one CartPole policy can differ by more than what is an alarm.
 MIN_EPISODES = 50
 MAX_NUMBERS = 256  # each is a time series of the service that compares
-MAX_ROWS = 65_536  # that are kept of an evaluation, about
+MAX_ROWS = 65_536  # that are kept of an evaluation
+MAX_EPISODES = 256  # of which any are kept: of more there would be too few steps of each
 QUANTILES = np.arange(1, 10) / 10
 
 
@@ -27,28 +28,28 @@ class Histograms(NamedTuple):
 
 
 class KeptSteps:
-    """Observations of all steps of some episodes, or of each 2nd, 4th, ... if there are many.
+    """Observations of all steps of some episodes, or of steps at random if there are many.
 
-    Which steps are kept does not depend on how the episodes are shared out.
+    Which ones are kept does not depend on how the episodes are shared out. At random, because a
+    policy may act alike on each 2nd or 3rd step.
     """
 
-    def __init__(self, episodes: int) -> None:
-        """Keep those of a share of so many episodes in all."""
-        self._max_steps = max(1, MAX_ROWS // episodes)
-        self.interval = 1
-        self._steps: list[FloatArray] = []
+    def __init__(self, episodes: int, first: int = 0) -> None:
+        """Keep those of a share of so many episodes in all, which begins with the `first`."""
+        self.max_steps = MAX_ROWS // min(episodes, MAX_EPISODES)
+        self._max_episodes = max(0, MAX_EPISODES - first)
+        self._priorities = np.random.default_rng(0)  # alike in every share
+        self.steps: dict[float, FloatArray] = {}  # by their priorities: the smallest are kept
+        self._largest = 1.0  # of those, once no more fit
 
-    def add(self, step: int, observations: FloatArray) -> None:
-        """Keep the observations `[B, O]` of a step, the next from 0, of episodes that go on."""
-        if step % self.interval == 0:
-            self._steps.append(observations.copy())
-            if len(self._steps) > self._max_steps:
-                del self._steps[1::2]
-                self.interval *= 2
-
-    def rows(self, interval: int) -> FloatArray:
-        """The observations `[N, O]` of each step that is a multiple of a longer interval."""
-        return np.concatenate(self._steps[:: interval // self.interval])
+    def add(self, observations: FloatArray, running: BoolArray) -> None:
+        """Keep the observations `[B, O]` of the next step, of the episodes `[B]` that go on."""
+        priority, few = self._priorities.random(), slice(self._max_episodes)
+        if priority < self._largest:
+            self.steps[priority] = observations[few][running[few]]
+        if len(self.steps) > self.max_steps:
+            del self.steps[max(self.steps)]
+            self._largest = max(self.steps)
 
 
 def histograms(shares: Sequence[KeptSteps], episodes: int, rows: int) -> Histograms | None:
@@ -62,8 +63,10 @@ def histograms(shares: Sequence[KeptSteps], episodes: int, rows: int) -> Histogr
         episodes: of all shares.
         rows: steps of all episodes, kept or not.
     """
-    interval = max(share.interval for share in shares)
-    observations = np.concatenate([share.rows(interval) for share in shares])
+    kept = sorted(set().union(*(share.steps for share in shares)))[: shares[0].max_steps]
+    observations = np.concatenate(
+        [share.steps[priority] for share in shares for priority in kept if priority in share.steps]
+    )
     if episodes < MIN_EPISODES or observations.shape[1] > MAX_NUMBERS:
         return None
     all_edges, all_shares = [], []

@@ -18,6 +18,6 @@ VARIABLES = {
 
 
 def configure() -> None:
-    """Set those that the user has not set."""
+    """Set the variables that the user has not set."""
     for name, value in VARIABLES.items():
         os.environ.setdefault(name, value)

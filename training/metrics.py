@@ -10,7 +10,7 @@ from typing import Any, Self
 import tensorflow as tf
 
 from training.errors import TrainingError
-from training.files import sync
+from training.files import write_text
 from training.state import Progress
 
 
@@ -62,16 +62,8 @@ class MetricsFile:
         Raises:
             MetricsError: a row that the checkpoint counts is missing or damaged.
         """
-        lines = _rows(path, updates)
-        temporary = path.with_name(f".{path.name}.writing")
-        with temporary.open("w", newline="") as kept:
-            writer = csv.DictWriter(kept, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            kept.writelines(lines)
         # A crash must not lose rows that a checkpoint counts: none can be computed again.
-        sync(temporary)
-        temporary.replace(path)
-        sync(path.parent)
+        write_text(path, "".join([",".join(COLUMNS), "\n", *_rows(path, updates)]))
         self._file = path.open("a", newline="")
         self._writer = csv.DictWriter(self._file, COLUMNS, lineterminator="\n")
 

@@ -6,6 +6,7 @@ import shlex
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +95,7 @@ allow_module_option = click.option(
 def require_allowed(environment: Environment, allowed: Iterable[str]) -> None:
     """Check that the user has named every module that an environment on a card would import.
 
-    Who can write a card could else have any code run.
+    Otherwise, whoever can write a card could run any code.
 
     Raises:
         Mistake: one of them is not allowed, nor a package that it is in.
@@ -111,10 +112,16 @@ def require_environment(config: TrainingConfig) -> "Description":
     """Describe an environment that can be made, and has as many names as numbers and actions.
 
     Raises:
-        ConfigError: there are more or fewer names.
+        ConfigError: there are more or fewer names, or it is to be pushed and cannot be.
+        ModuleNotFoundError: TensorFlow is missing, which is needed once folders are made.
         UnsupportedEnvironmentError: see `training.envs`.
     """
     from training.names import describe_with_names
+    from training.pushes import require_pushable
+
+    if find_spec("tensorflow") is None:
+        raise ModuleNotFoundError(name="tensorflow")
+    require_pushable(config)
 
     return describe_with_names(config.environment, config.observation_names, config.action_names)
 

@@ -14,16 +14,18 @@ from PIL import Image
 
 from training.config import Environment
 from training.envs import make_env
-from training.errors import first_line
+from training.errors import TrainingError, first_line
 from training.evaluation import MAX_STEPS
+from training.shares import not_exiting
 from training.types import PolicyFunction
 
-GIF_WIDTH = 300
+GIF_WIDTH, GIF_HEIGHT = 300, 1200  # at most; a picture keeps its shape
+GIF_LONGEST_MS = 655_350  # of a picture: the format has 16 bits for hundredths of a second
 GIF_FRAMES_PER_SECOND = 25
 
 
-class RenderError(Exception):
-    """An environment cannot be drawn; the message says why."""
+class RenderError(TrainingError):
+    """An episode cannot be recorded; the message says why."""
 
 
 class Pictures:
@@ -119,6 +121,7 @@ def draw_learning_curve(
     figure.savefig(path, dpi=120)
 
 
+@not_exiting()
 def record_episode(
     policy: PolicyFunction, environment: Environment, seed: int, path: Path
 ) -> float:
@@ -130,7 +133,8 @@ def record_episode(
         The episode's return.
 
     Raises:
-        RenderError: the environment cannot be drawn.
+        RenderError: the environment cannot be rendered, or the file cannot be written.
+        WorkerError: it has ended the program.
     """
     with make_env(environment, render_mode="rgb_array") as env:
         frames_per_second = env.metadata.get("render_fps") or GIF_FRAMES_PER_SECOND
@@ -145,22 +149,40 @@ def record_episode(
                 frames.append(_frame(env))
             if terminated or truncated:
                 break
-    milliseconds = 1000 * every / frames_per_second
-    whole = io.BytesIO()  # then written at once: this process can be ended at any time
-    frames[0].save(
-        whole, "GIF", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0
-    )
-    path.write_bytes(whole.getvalue())
+    gif = _animate(frames, 1000 * every / frames_per_second)
+    try:
+        path.write_bytes(gif)  # at once: this process can be ended at any time
+    except OSError as error:
+        raise RenderError(f"{path} cannot be written: {error.strerror}") from error
     return episode_return
 
 
 def _frame(env: gym.Env[Any, Any]) -> Image.Image:
-    pixels = env.render()
+    try:
+        pixels = env.render()
+    except Exception as error:  # it is third-party code, which can raise anything
+        raise RenderError(f"it cannot be rendered: {first_line(error)}") from error
     if not isinstance(pixels, np.ndarray):
         raise RenderError(f"it renders {type(pixels).__name__}, not an array of pixels")
     frame = Image.fromarray(pixels)
-    size = GIF_WIDTH, round(frame.height * GIF_WIDTH / frame.width)
+    scale = min(GIF_WIDTH / frame.width, GIF_HEIGHT / frame.height)
+    size = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
     # One palette for all frames: computing one per frame would take most of the time.
     return frame.resize(size, Image.Resampling.BOX, reducing_gap=1.0).convert(
         "P", palette=Image.Palette.WEB, dither=Image.Dither.NONE
     )
+
+
+def _animate(frames: list[Image.Image], milliseconds: float) -> bytes:
+    """A GIF of frames that are shown equally long."""
+    shown, durations = frames[:1], [milliseconds]
+    for frame in frames[1:]:
+        # Pillow would join equal frames too, and fail where they are shown for too long.
+        if frame == shown[-1]:
+            durations[-1] = min(durations[-1] + milliseconds, GIF_LONGEST_MS)
+        else:
+            shown.append(frame)
+            durations.append(milliseconds)
+    gif = io.BytesIO()
+    shown[0].save(gif, "GIF", save_all=True, append_images=shown[1:], duration=durations, loop=0)
+    return gif.getvalue()

@@ -6,7 +6,7 @@ import numpy as np
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import VectorEnv
 
-from training.config import Environment
+from training.config import ConfigError, Environment, TrainingConfig
 from training.envs import describe, make_vector_env
 from training.types import BoolArray
 
@@ -20,6 +20,12 @@ def can_push(environment: Environment) -> bool:
         is_cartpole = type(env.unwrapped) is CartPoleVectorEnv
     pays_one_a_step = not arguments.get("sutton_barto_reward")
     return is_cartpole and pays_one_a_step and describe(environment).max_episode_steps is not None
+
+
+def require_pushable(config: TrainingConfig) -> None:
+    """Raise `ConfigError` if training is to push an environment that cannot be pushed."""
+    if config.push_standard_deviation and not can_push(config.environment):
+        raise ConfigError("push_standard_deviation is of CartPole as Gymnasium has it only")
 
 
 def push(

@@ -85,7 +85,7 @@ class Cluster:
         Raises:
             ClusterError: a node differs or does not answer.
         """
-        plain = (*environment[:1], dict(environment.kwargs), *environment[2:])
+        plain = tuple(environment._replace(kwargs=dict(environment.kwargs)))
         arguments = plain, environment.modules(), packages
         here = ray_probe.probe(*arguments)
         for node, there in _on_every_node(partial(ray_probe.probe, *arguments)):
@@ -144,14 +144,14 @@ def connect(address: str) -> Iterator[Cluster]:
             reason = f"{reason.rstrip('.')}: it is none, or has another token (RAY_AUTH_TOKEN)"
         raise ClusterError(f"no Ray cluster can be used at {address}: {reason}") from error
     signal.signal(signal.SIGTERM, handler)  # in place of Ray's own
-    try:
-        processors = int(ray.cluster_resources().get("CPU", 0))
-        if processors == 0:
-            raise ClusterError(f"the Ray cluster at {address} has no processors")
-        with redirect_stdout(sys.stderr):
+    with redirect_stdout(sys.stderr):
+        try:
+            processors = int(ray.cluster_resources().get("CPU", 0))
+            if processors == 0:
+                raise ClusterError(f"the Ray cluster at {address} has no processors")
             yield Cluster(processors)
-    finally:
-        ray.shutdown()
+        finally:
+            ray.shutdown()  # this prints too: a node may have been lost just before
 
 
 def _require_server(address: str) -> None:

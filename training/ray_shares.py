@@ -13,7 +13,7 @@ from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 from training.errors import StopRequestedError
 from training.ray_probe import digest
 from training.shares import (
-    SECONDS_BETWEEN_QUESTIONS,
+    POLL_SECONDS,
     Function,
     Maker,
     WorkerError,
@@ -60,7 +60,7 @@ class RayShares:
         deaths = [0] * len(self._actors)
         pending = {actor.call.remote(request): i for i, actor in enumerate(self._actors)}
         while pending:
-            done, _ = ray.wait(list(pending), timeout=SECONDS_BETWEEN_QUESTIONS)
+            done, _ = ray.wait(list(pending), timeout=POLL_SECONDS)
             if stop_requested():
                 self.close()
                 raise StopRequestedError

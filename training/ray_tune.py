@@ -30,7 +30,7 @@ def run_trials(
         study: which.
         stored: its storage, with the sampler that proposes.
         trials: how many.
-        report: told of every trial that has ended.
+        report: called with the study and each trial that has ended.
 
     Raises:
         TrainingError: as `training.trial.scores_by_point` does.

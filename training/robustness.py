@@ -41,7 +41,7 @@ def robustness(
     Args:
         policy: the policy.
         environment: what it was trained in.
-        stop_requested: asked before each step.
+        stop_requested: called before each step; true ends the evaluation.
         endurance: long episodes of this policy that were played to their ends, if there are any;
             they are not played once more if they had the same time limit.
 
@@ -84,7 +84,7 @@ def play_long_episodes(
         policy: the policy.
         environment: what it acts in.
         steps: the time limit.
-        stop_requested: asked before each step.
+        stop_requested: called before each step; true ends the evaluation.
         until_one_ends: stop as soon as an episode has ended: then only the steps are known.
 
     Raises:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from training.finite import finite_observations, require_finite
+from training.finite import finite_float32
 from training.model import Policy, sample_actions
 from training.shares import Shares
 from training.types import BoolArray, DoubleArray, FloatArray, IntArray
@@ -43,7 +43,8 @@ def reset(envs: Shares, seed: int | None = None) -> EnvState:
     Raises:
         NotFiniteError: an observation is NaN or infinite.
     """
-    observations = finite_observations(np.concatenate(envs.call(_reset, seed)), "reset")
+    first = np.concatenate(envs.call(_reset, seed))
+    observations = finite_float32(first, "an observation", "reset")
     return EnvState(observations, np.zeros(envs.num_envs, bool), np.zeros(envs.num_envs))
 
 
@@ -121,9 +122,8 @@ def _collect(
         actions[t] = sample_actions(logits, uniforms[t])
         seen, gained, terminated[t], truncated[t], _ = env.step(actions[t, own])
         when = f"step {t + 1} of the rollout"
-        observations[t + 1, own] = finite_observations(seen, when, own.start)
-        require_finite(gained, "the reward", when, own.start)
-        rewards[t] = gained
+        observations[t + 1, own] = finite_float32(seen, "an observation", when, own.start)
+        rewards[t] = finite_float32(gained, "the reward", when, own.start)
         valid[t] = ~resetting
         ended = (terminated[t] | truncated[t]) & valid[t]
         resetting = resetting | ended if whole_episodes else ended

@@ -3,7 +3,7 @@
 import contextlib
 import errno
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from training.checkpoint import FOLDER as CHECKPOINTS
 from training.checkpoint import Checkpoints
 from training.config import RunSettings
 from training.errors import StopRequestedError, TrainingError, first_line
+from training.evaluation import Evaluation
 from training.files import CARD, plain_path, write_json
 from training.folder import RESULT
 from training.metrics import EventWriter, MetricsFile, read_metrics
@@ -44,6 +45,33 @@ class StorageError(TrainingError):
     exit_status = 1
 
 
+class UnexpectedError(Exception):
+    """What trains or plays has raised an error that says nothing of the run's files."""
+
+
+@contextlib.contextmanager
+def _not_of_storage() -> Iterator[None]:
+    """Keep errors of an environment's own files from being taken for those of the run's."""
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        raise UnexpectedError(f"{type(error).__name__}: {error}") from error
+
+
+@contextlib.contextmanager
+def _errors_of_storage(folder: Path) -> Iterator[None]:
+    """Raise `StorageError` where the files of a run cannot be written; what was stored is kept."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise  # not about the disk
+        where = error.filename or folder
+        raise StorageError(f"{where} cannot be written: {error.strerror or error}") from error
+    except tf.errors.OpError as error:
+        raise StorageError(f"{folder} cannot be written: {first_line(error)}") from error
+
+
 def run(
     settings: RunSettings,
     folder: Path,
@@ -60,7 +88,7 @@ def run(
         settings: of the run; for a folder that is resumed, those read from it.
         folder: of the run.
         display: shows what is done.
-        stop_requested: asked after every update, and before every step of an evaluation.
+        stop_requested: called after every update, and before every step of an evaluation.
         drawing: a process that draws the pictures, see `training.processes`.
         workers: what steps the environments, if not this process.
         with_environments: whether checkpoints can hold them, see `training.storing`.
@@ -71,108 +99,67 @@ def run(
     Raises:
         TrainingError: of many kinds, such as that no checkpoint can be restored.
     """
-    try:
-        return _run(
-            settings,
-            folder,
-            display,
-            stop_requested,
-            drawing,
-            workers=workers,
-            with_environments=with_environments,
-        )
-    # What was stored of the run before is kept.
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise  # it is the environment's own
-        where = error.filename or folder
-        raise StorageError(f"{where} cannot be written: {error.strerror or error}") from error
-    except tf.errors.OpError as error:
-        raise StorageError(f"{folder} cannot be written: {first_line(error)}") from error
-
-
-def _run(
-    settings: RunSettings,
-    folder: Path,
-    display: Display,
-    stop_requested: Callable[[], bool],
-    drawing: Executor,
-    *,
-    workers: Workers | None,
-    with_environments: bool,
-) -> dict[str, Any] | None:
-    display.phase("compiling")
-    config = settings.config
-    pictures = Pictures(drawing, config.environment, settings.seed, folder)
-    trainer = Trainer(
-        config,
-        settings.seed,
-        _start(settings, folder),
-        workers=workers,
-        stop_requested=stop_requested,
-        announce=display.phase,
-        found=pictures.record,
-    )
-    try:
-        with contextlib.closing(trainer):
-            result = train(
-                trainer,
-                folder,
-                display,
-                stop_requested,
-                with_environments=with_environments,
+    with _errors_of_storage(folder):
+        display.phase("compiling")
+        config = settings.config
+        pictures = Pictures(drawing, config.environment, settings.seed, folder)
+        start = _start(settings, folder)
+        with _not_of_storage():
+            trainer = Trainer(
+                config,
+                settings.seed,
+                start,
+                workers=workers,
+                stop_requested=stop_requested,
+                announce=display.phase,
+                found=pictures.record,
             )
-        if result is None:
-            return None
-        display.phase("testing robustness")
-        pictures.record(result.policy)
-        pictures.draw_curve(read_metrics(folder / "metrics.csv"), trainer.reward_threshold)
-        tested = robustness(result.policy, config.environment, stop_requested, result.endurance)
-    except StopRequestedError:
-        return None
-
-    state = trainer.state
-    model_dir = exported_before(settings, state.env_steps)
-    if model_dir is None and (result.solved or settings.allow_unsolved):
-        display.phase("exporting")
-        card = policy_card(
-            config.environment,
-            trainer.described,
-            Seen(state.observation_low, state.observation_high),
-            reward_threshold=trainer.reward_threshold,
-            return_bounds=config.return_bounds,
-            solved=result.solved,
-            evaluation={"greedy": result.greedy, "sampled": result.sampled},
-            robustness=tested,
-            training=training_section(settings, state),
-        )
-        golden = golden_values(result.policy, state.sample_observations)
-        network = network_of(result.policy)
         try:
-            model_dir = write_version(Path(settings.models), network, card, golden, pictures.wait)
-        except (OSError, tf.errors.OpError) as error:  # of which not all say in which folder
-            reason = first_line(error)
-            raise StorageError(f"{settings.models} cannot be written: {reason}") from error
-    else:
-        pictures.wait()
-    summary = {
-        "solved": result.solved,
-        "model_dir": None if model_dir is None else str(model_dir),
-        "run_dir": str(folder),
-        "environment": config.env_id,
-        "preset": settings.preset,
-        "seed": settings.seed,
-        "env_steps": state.env_steps,
-        "evaluation_steps": state.evaluation_steps,
-        "episodes": state.episodes,
-        "seconds": round(state.seconds, 3),
-        "reward_threshold": trainer.reward_threshold,
-        "greedy": evaluation_to_json(result.greedy),
-        "sampled": evaluation_to_json(result.sampled),
-    }
-    write_json(folder / RESULT, summary)
-    display.finish()
-    return summary
+            with contextlib.closing(trainer):
+                result = train(
+                    trainer,
+                    folder,
+                    display,
+                    stop_requested,
+                    with_environments=with_environments,
+                )
+            if result is None:
+                return None
+            display.phase("testing robustness")
+            pictures.record(result.policy)
+            pictures.draw_curve(read_metrics(folder / "metrics.csv"), trainer.reward_threshold)
+            with _not_of_storage():
+                tested = robustness(
+                    result.policy, config.environment, stop_requested, result.endurance
+                )
+        except StopRequestedError:
+            return None
+
+        state = trainer.state
+        model_dir = exported_before(settings, state.env_steps)
+        if model_dir is None and (result.solved or settings.allow_unsolved):
+            display.phase("exporting")
+            model_dir = _export(settings, trainer, result, tested, pictures)
+        else:
+            pictures.wait()
+        summary = {
+            "solved": result.solved,
+            "model_dir": None if model_dir is None else str(model_dir),
+            "run_dir": str(folder),
+            "environment": config.env_id,
+            "preset": settings.preset,
+            "seed": settings.seed,
+            "env_steps": state.env_steps,
+            "evaluation_steps": state.evaluation_steps,
+            "episodes": state.episodes,
+            "seconds": round(state.seconds, 3),
+            "reward_threshold": trainer.reward_threshold,
+            "greedy": evaluation_to_json(result.greedy),
+            "sampled": evaluation_to_json(result.sampled),
+        }
+        write_json(folder / RESULT, summary)
+        display.finish()
+        return summary
 
 
 def _start(settings: RunSettings, folder: Path) -> Start | None:
@@ -205,6 +192,35 @@ def exported_before(settings: RunSettings, env_steps: int) -> Path | None:
     return None
 
 
+def _export(
+    settings: RunSettings,
+    trainer: Trainer,
+    result: TrainingResult,
+    tested: dict[str, Evaluation],
+    pictures: Pictures,
+) -> Path:
+    """Write the next version of the policy that a run chose; its folder."""
+    config, state = settings.config, trainer.state
+    card = policy_card(
+        config.environment,
+        trainer.described,
+        Seen(state.observation_low, state.observation_high),
+        reward_threshold=trainer.reward_threshold,
+        return_bounds=config.return_bounds,
+        solved=result.solved,
+        evaluation={"greedy": result.greedy, "sampled": result.sampled},
+        robustness=tested,
+        training=training_section(settings, state),
+    )
+    golden = golden_values(result.policy, state.sample_observations)
+    network = network_of(result.policy)
+    try:
+        return write_version(Path(settings.models), network, card, golden, pictures.wait)
+    except (OSError, tf.errors.OpError) as error:  # of which not all say in which folder
+        reason = first_line(error)
+        raise StorageError(f"{settings.models} cannot be written: {reason}") from error
+
+
 def train(
     trainer: Trainer,
     folder: Path,
@@ -221,6 +237,7 @@ def train(
     Raises:
         TrainingError: of many kinds. What was stored of the run is kept.
         OSError, tf.errors.OpError: a file cannot be written.
+        UnexpectedError: the environment has raised one of these.
     """
     with contextlib.ExitStack() as opened:
         checkpoints = Checkpoints(
@@ -238,7 +255,8 @@ def train(
         display.phase("training")
         while state.result is None and not stop_requested():
             try:
-                progress = trainer.step()
+                with _not_of_storage():
+                    progress = trainer.step()
             except StopRequestedError:
                 break
             metrics.write(progress)

@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from multiprocessing.connection import Connection, wait
@@ -17,7 +17,7 @@ from gymnasium.vector import VectorEnv
 from training.errors import StopRequestedError, TrainingError
 from training.processes import CONTEXT, end_with_parent, without_signals
 
-SECONDS_BETWEEN_QUESTIONS = 0.1  # whether to stop
+POLL_SECONDS = 0.1  # for an answer, and whether to stop
 SECONDS_TO_CLOSE = 1
 
 # Of a share, the place of its environments among all, further arguments, and whether to stop.
@@ -79,6 +79,15 @@ class Workers(Protocol):
         """
 
 
+@contextlib.contextmanager
+def not_exiting() -> Iterator[None]:
+    """Raise `WorkerError` where an environment ends the program, whose status may be 0."""
+    try:
+        yield
+    except SystemExit as error:
+        raise WorkerError(f"an environment has ended the program: {error!r}") from error
+
+
 class OneShare:
     """All environments in one share, in this process."""
 
@@ -90,10 +99,8 @@ class OneShare:
         self, function: Function, *arguments: Any, stop_requested: Callable[[], bool] = never
     ) -> list[Any]:
         """See `Shares`."""
-        try:
+        with not_exiting():
             return [function(self._env, slice(0, self.num_envs), *arguments, stop_requested)]
-        except SystemExit as error:  # whose status may be that of success
-            raise WorkerError(f"an environment has ended the program: {error!r}") from error
 
     def pickled(self) -> list[bytes]:
         """See `Shares`."""
@@ -147,7 +154,7 @@ class ProcessShares:
         self._end()
 
     def _answer(self, connection: Connection, stop_requested: Callable[[], bool]) -> Any:
-        while not connection.poll(SECONDS_BETWEEN_QUESTIONS):
+        while not connection.poll(POLL_SECONDS):
             if stop_requested():
                 self.close()
                 raise StopRequestedError

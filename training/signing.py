@@ -3,18 +3,17 @@
 Imported only by the command `sign`: the library is in the extra `sign`, not in `train`.
 """
 
-import tempfile
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from model_signing import hashing, signing
 
+from training.errors import TrainingError
 from training.files import CARD, make_readable, sync
+from training.versions import SIGNATURE, staging_folder
 
-SIGNATURE = "model.sig"
 
-
-class SigningError(Exception):
+class SigningError(TrainingError):
     """The version or the key is none; the message says why."""
 
 
@@ -41,8 +40,8 @@ def sign(model_dir: Path, private_key: Path) -> None:
     every_file = hashing.Config().set_ignored_paths(paths=[SIGNATURE], ignore_git_paths=False)
     config.set_hashing_config(every_file)
     # Beside the version: in it, a service would find a file that is not on the card.
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=model_dir.parent) as folder:
-        written = Path(folder) / SIGNATURE
+    with staging_folder(model_dir.parent) as staging:
+        written = staging / SIGNATURE
         try:
             config.sign(model_dir, written)
         except ValueError as error:  # such as a symbolic link

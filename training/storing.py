@@ -4,14 +4,17 @@ import contextlib
 
 import cloudpickle
 import numpy as np
+import numpy.typing as npt
 
 from training.config import Environment
 from training.envs import make_vector_env
 from training.errors import first_line
+from training.shares import not_exiting
 
 COMPARED_STEPS = 8
 
 
+@not_exiting()
 def reason_against_storing(environment: Environment) -> str | None:
     """Why environments cannot go on from a checkpoint as if nothing had happened, if so.
 
@@ -20,6 +23,7 @@ def reason_against_storing(environment: Environment) -> str | None:
 
     Raises:
         UnsupportedEnvironmentError: see `training.envs`.
+        WorkerError: the environment has ended the program.
     """
     with contextlib.closing(make_vector_env(environment, 2)) as env:
         try:
@@ -30,11 +34,16 @@ def reason_against_storing(environment: Environment) -> str | None:
                 for step in range(COMPARED_STEPS):
                     actions = env.action_space.sample()
                     one, other = (each.step(actions)[:4] for each in (env, restored))
-                    if not all(map(np.array_equal, one, other)):
+                    if not all(map(_are_equal, one, other)):
                         return f"step {step + 1} after restoring it differs"
-                if not np.array_equal(env.reset()[0], restored.reset()[0]):
+                if not _are_equal(env.reset()[0], restored.reset()[0]):
                     return "its next episode differs"
         # It is third-party code, which can raise anything.
         except Exception as error:
             return first_line(error)
     return None
+
+
+def _are_equal(one: npt.ArrayLike, other: npt.ArrayLike) -> bool:
+    """Whether two arrays are equal, NaN and NaN too: training reports NaN by itself."""
+    return np.array_equal(one, other, equal_nan=True)

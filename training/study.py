@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import optuna
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from training.config import TrainingConfig
 from training.config_options import to_values
 from training.errors import TrainingError, first_line
-from training.files import opened, try_lock
+from training.files import lock, opened
 from training.search import POINTS
 
 SECONDS_TO_WAIT_FOR_THE_STORAGE = 60
@@ -51,7 +52,7 @@ def locked(storage: Path) -> Iterator[None]:
     # SQLite's own locks are of another kind (fcntl), which this one (flock) does not touch.
     with opened(storage) as descriptor:
         try:
-            try_lock(descriptor)
+            lock(descriptor)
         except BlockingIOError as error:
             raise StudyError(f"{storage} is in use: another process tunes in it") from error
         yield
@@ -67,7 +68,7 @@ def begin(study: Study) -> optuna.Study:
         raise StudyError(f"{study.storage}: a path with ?, {{ or }} cannot be a storage")
     try:
         found = load(study)
-    except (SQLAlchemyError, RuntimeError, optuna.exceptions.OptunaError) as error:
+    except (SQLAlchemyError, RuntimeError, UnicodeError, optuna.exceptions.OptunaError) as error:
         raise StudyError(f"{study.storage} cannot be used: {first_line(error)}") from error
     settings = study.settings()
     stored = found.user_attrs.get("settings", settings)
@@ -87,8 +88,10 @@ def begin(study: Study) -> optuna.Study:
 def load(study: Study, sampler: optuna.samplers.BaseSampler | None = None) -> optuna.Study:
     """Load a study from its storage, or make it there."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # Not put together here: SQLAlchemy reads `%41` in a URL as another character, from 2.1 on.
+    url = URL.create("sqlite", database=str(study.storage.absolute()))
     storage = optuna.storages.RDBStorage(
-        f"sqlite:///{study.storage.absolute()}",
+        url.render_as_string(),
         engine_kwargs={"connect_args": {"timeout": SECONDS_TO_WAIT_FOR_THE_STORAGE}},
     )
     return optuna.create_study(

@@ -116,7 +116,7 @@ def train(
         return
     received = note_signals()
     with errors_in_one_line(), progress_display() as display, ExitStack() as stack:
-        # Mistakes are told before TensorFlow is imported, which takes seconds.
+        # Mistakes are reported before TensorFlow is imported, which takes seconds.
         if resume:
             settings = _settings_to_resume(context, run_dir)
         else:
@@ -134,6 +134,9 @@ def train(
                 None if start_from is None else str(start_from),
                 env_workers,
             )
+        if run_dir is not None and run_dir.resolve() == Path(settings.models).resolve():
+            # Its lock, which the run holds, is what the export would wait for.
+            raise Mistake(f"{run_dir} is the folder of the model: a run needs one of its own")
         described = require_environment(settings.config)
         if start_from is not None:
             sizes = len(described.observation_names), len(described.action_names)
@@ -250,13 +253,13 @@ def _config_to_go_on(
     return config
 
 
-def _require_sizes(version: Path, env_id: str, sizes: tuple[int, int]) -> None:
+def _require_sizes(version: Path, env_id: str, wanted: tuple[int, int]) -> None:
     """Check that a version's policy has as many observed numbers and actions as an environment."""
-    (observed, actions), (own_observed, own_actions) = sizes, read_sizes(version)
-    if (observed, actions) != (own_observed, own_actions):
+    found = read_sizes(version)
+    if wanted != found:
         raise Mistake(
-            f"{env_id} has {observed} numbers in an observation and {actions} actions, the policy "
-            f"of {version} has {own_observed} and {own_actions}"
+            f"{env_id} has {wanted[0]} numbers in an observation and {wanted[1]} actions, the "
+            f"policy of {version} has {found[0]} and {found[1]}"
         )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from training.advantages import make_batch
-from training.config import ConfigError, TrainingConfig
+from training.config import TrainingConfig
 from training.envs import make_shares
 from training.errors import StopRequestedError
 from training.evaluation import Evaluation
@@ -18,7 +18,7 @@ from training.learner import Learner, learning_rate
 from training.model import Policy, initialize
 from training.names import describe_with_names
 from training.normalization import RewardScale, no_samples
-from training.pushes import can_push, push_at_random
+from training.pushes import push_at_random, require_pushable
 from training.rollout import Rollout, collect, reset
 from training.selection import (
     Candidate,
@@ -67,9 +67,10 @@ class Trainer:
             seed: of everything random.
             start: what to go on from, in place of weights that are drawn.
             workers: what steps the environments, if not this process.
-            stop_requested: asked before each step of an evaluation, which it ends.
-            announce: told what the trainer does now: "training" or "evaluating".
-            found: told of a policy that ends the run if it passes the endurance test, before that.
+            stop_requested: called before each step of an evaluation; true ends it.
+            announce: called with what the trainer does from now on: "training" or "evaluating".
+            found: called with a policy that ends the run if it passes the endurance test, before
+                that test.
 
         Raises:
             ConfigError: there are more or fewer names than numbers or actions, or the
@@ -85,8 +86,7 @@ class Trainer:
         self.reward_threshold = config.reward_threshold
         if self.reward_threshold is None:
             self.reward_threshold = self.described.reward_threshold
-        if config.push_standard_deviation and not can_push(config.environment):
-            raise ConfigError("push_standard_deviation is of CartPole as Gymnasium has it only")
+        require_pushable(config)
         # Whole episodes end with the last environment's, which one share does not know of another.
         self._workers = None if config.whole_episodes else workers
         self.envs = self._make_environments()
@@ -139,16 +139,14 @@ class Trainer:
 
     def extend(self) -> None:
         """Go on from a result of a smaller budget, unless it is solved; else nothing changes."""
-        state = self.state
-        spent = is_budget_spent(self.config, state.env_steps, state.episodes)
-        if state.result is None or spent:
+        state, result = self.state, self.state.result
+        if result is None or is_budget_spent(self.config, state.env_steps, state.episodes):
             return
-        result = state.result
         if self.reward_threshold is None:
             state.best = Candidate(result.policy, result.greedy, result.sampled)
-            state.result = None
-        elif not result.solved:
-            state.result = None
+        elif result.solved:
+            return
+        state.result = None
 
     def step(self) -> Progress:
         """Collect one rollout and learn from it; evaluate if an evaluation is due.
@@ -255,10 +253,11 @@ class Trainer:
         self._announce("evaluating")
         try:
             policy = self.policy()
-            sampled, greedy = self._evaluate(policy, deterministic=False), None
+            evaluate = self._evaluator.evaluate
+            sampled, greedy = evaluate(policy, state.rng, deterministic=False), None
             best = state.best
             if reaches(threshold, sampled.mean):
-                greedy = self._evaluate(policy, deterministic=True)
+                greedy = evaluate(policy, state.rng, deterministic=True)
                 if reaches(threshold, greedy.mean):
                     candidate = Candidate(policy, greedy, sampled)
                     if candidate.has_margin(threshold):
@@ -288,13 +287,9 @@ class Trainer:
         Returns:
             The result, or None if the run goes on, because the policy fails and steps are left.
         """
-        greedy = self._evaluate(chosen, deterministic=True)
-        sampled = self._evaluator.evaluate(
-            chosen, self.state.rng, deterministic=False, with_histograms=True
-        )
+        evaluate, rng = self._evaluator.evaluate, self.state.rng
+        greedy = evaluate(chosen, rng, deterministic=True)
+        sampled = evaluate(chosen, rng, deterministic=False, with_histograms=True)
         solved = reaches(self.reward_threshold, greedy.mean, sampled.mean)
         result = TrainingResult(chosen, solved, greedy, sampled, endurance)
         return result if solved or exhausted else None
-
-    def _evaluate(self, policy: Policy, *, deterministic: bool) -> Evaluation:
-        return self._evaluator.evaluate(policy, self.state.rng, deterministic=deterministic)

@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 import numpy as np
 import optuna
@@ -32,20 +33,29 @@ def score(
         seeds: how many runs, with the seeds from 0.
 
     Raises:
+        ConfigError: the environment cannot be pushed, as all trials would be.
         TrialPruned: it is worse than others, the values do not go together, or a number became NaN
             or infinite.
     """
+    try:
+        proposed = propose(config, searched, trial)
+    except ConfigError as error:  # that of a trainer is no matter of what was proposed
+        raise _pruned(trial, error) from error
     scores: list[float] = []
     try:
-        for one in scores_by_point(propose(config, searched, trial), seeds):
+        for one in scores_by_point(proposed, seeds):
             trial.report(one, len(scores))
             scores.append(one)
             if trial.should_prune():
                 raise optuna.TrialPruned
-    except (ConfigError, NotFiniteError) as error:
-        trial.set_user_attr("reason", str(error))
-        raise optuna.TrialPruned(str(error)) from error
+    except NotFiniteError as error:
+        raise _pruned(trial, error) from error
     return float(np.mean(scores))
+
+
+def _pruned(trial: optuna.Trial, error: Exception) -> optuna.TrialPruned:
+    trial.set_user_attr("reason", str(error))
+    return optuna.TrialPruned(str(error))
 
 
 def scores_by_point(config: TrainingConfig, seeds: int) -> Iterator[float]:
@@ -70,7 +80,8 @@ class _Run:
     """A run of training, and its learning curve."""
 
     def __init__(self, config: TrainingConfig, seed: int) -> None:
-        self.trainer = Trainer(config, seed)
+        # A run that waits for its running return would be scored as untrained until then.
+        self.trainer = Trainer(replace(config, wait_for_running_return=False), seed)
         untrained = evaluate(
             self.trainer.policy(),
             config.environment,

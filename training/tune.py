@@ -28,7 +28,7 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class StudyFailedError(TrainingError):
-    """A process was killed, or no trial has a score; the message says why."""
+    """A process has ended before its trial, or no trial has a score; the message says why."""
 
     exit_status = 1
 
@@ -59,17 +59,21 @@ def tune(
         cluster: of Ray, to run a trial on each of its processors.
 
     Raises:
-        StudyFailedError: a process was killed, or no trial has a score.
+        StudyFailedError: a process has ended before its trial, or no trial has a score.
         StudyError: another process has the storage, it cannot be used, or it has the study with
             other settings.
     """
     with locked(study.storage):
         stored = begin(study)
-        while (finished := len(stored.get_trials(states=FINISHED))) < trials:
+        finished = len(stored.get_trials(states=FINISHED))
+        while finished < trials:
             if cluster is None:
                 _run_processes(study, trials - finished, processes, (seed, finished))
             else:
                 _run_on(cluster, study, trials - finished, (seed, finished))
+            before, finished = finished, len(stored.get_trials(states=FINISHED))
+            if finished == before:  # as where an environment ends its process, with status 0
+                raise StudyFailedError("the processes ended without a trial")
         ended = stored.get_trials()
         counts = {
             state.name.lower(): sum(trial.state is state for trial in ended)

@@ -102,7 +102,7 @@ def tune(
         names = searched(config, chosen_values(context, config_file))
         if not names:
             raise Mistake("every hyperparameter that could be searched is given")
-        to_toml(differences(config, PRESETS[preset]))  # told now, rather than after the search
+        to_toml(differences(config, PRESETS[preset]))  # fails now, rather than after the search
         require_environment(config)
         if name is None:
             name = preset if config_file is None else config_file.stem
@@ -119,8 +119,9 @@ def tune(
         best = run_study(study, trials, processes, seed, cluster)
     values = differences(best.config, PRESETS[preset])
     use = f"python -m training train --preset {preset} --config {shlex.quote(str(output))}"
-    title = f"# Trial {best.number} of the study {name}, score {best.score:g}.\n# {use}\n"
-    write_text(output, title + to_toml(values))
+    title = f"Trial {best.number} of the study {name}, score {best.score:g}."
+    comments = "".join(f"# {_printable(line)}\n" for line in (title, use))
+    write_text(output, comments + to_toml(values))
     if as_json:
         summary = {
             "study": name,
@@ -133,7 +134,12 @@ def tune(
         return
     counted = ", ".join(f"{count} {ended}" for ended, count in best.counts.items())
     click.echo(f"best is trial {best.number}, score {best.score:.1f}; trials: {counted}")
-    click.echo(f"{output}: {use}")
+    click.echo(_printable(f"{output}: {use}"))
+
+
+def _printable(text: str) -> str:
+    """One line that a comment of TOML can have, whatever the names of files are."""
+    return "".join(one if one.isprintable() else "?" for one in text)
 
 
 def _stop(number: int, _frame: object) -> None:

@@ -1,17 +1,22 @@
-"""The versions in a model's folder, looked at without TensorFlow."""
+"""The versions in a model's folder, without TensorFlow."""
 
+import contextlib
 import hashlib
 import json
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from training.config import ConfigError, TrainingConfig, config_from
 from training.errors import TrainingError
-from training.files import CARD
+from training.files import CARD, lock, opened
 
 # Placeholder for the card's own checksum while that is computed.
 NO_CHECKSUM = "0" * 64
 SIGNATURE = "model.sig"  # which no card lists, because it covers the card
+STAGING = ".writing-"  # begins the name of a folder that is being written
 
 
 class VersionError(TrainingError):
@@ -20,8 +25,9 @@ class VersionError(TrainingError):
 
 def newest_solved(base: Path) -> Path | None:
     """The newest version in `base` that is solved and whose files all match its card, if any."""
-    versions = [path for path in base.glob("[0-9]*") if path.name.isdecimal()]
-    for version in sorted(versions, key=lambda path: int(path.name), reverse=True):
+    numbers = [int(path.name) for path in base.glob("[0-9]*") if path.name.isdecimal()]
+    for number in sorted(numbers, reverse=True):
+        version = base / str(number)  # not `01`, which serving takes for no version
         if _is_solved_and_whole(version):
             return version
     return None
@@ -67,6 +73,34 @@ def checksums(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+@contextlib.contextmanager
+def staging_folder(base: Path) -> Iterator[Path]:
+    """A hidden folder to write what is then renamed into place; removed with what is left in it.
+
+    Those that killed programs left are removed as well: nobody has them locked.
+
+    Args:
+        base: of the versions.
+
+    Raises:
+        OSError: `base` cannot be read or written.
+    """
+    with contextlib.ExitStack() as stack:
+        with opened(base) as descriptor:
+            # Between being made and being locked, a folder looks as if its program was killed.
+            lock(descriptor, wait=True)
+            for left in base.glob(f"{STAGING}*"):
+                with contextlib.suppress(OSError), opened(left) as other:
+                    if lock(other):
+                        shutil.rmtree(left)
+            staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=base))
+            lock(stack.enter_context(opened(staging)))
+        try:
+            yield staging
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def _is_solved_and_whole(version: Path) -> bool:

@@ -4,13 +4,10 @@ A version is written to a hidden folder, loaded back, checked, and only then ren
 number, so that a program that watches the folder never sees an incomplete one.
 """
 
-import contextlib
 import hashlib
 import json
 import shutil
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,17 +16,14 @@ import tensorflow as tf
 
 from training.artefact import GOLDEN
 from training.errors import TrainingError
-from training.files import CARD, make_readable, opened, plain_path, sync, sync_tree, try_lock
+from training.files import CARD, make_readable, plain_path, sync, sync_tree
 from training.savedmodel import Network, save
 from training.types import FloatArray, PolicyFunction
-from training.versions import NO_CHECKSUM, checksums
+from training.versions import NO_CHECKSUM, checksums, staging_folder
 from training.warmup import FILE as WARMUP
 from training.warmup import write_warmup
 
 GOLDEN_TOLERANCE = 1e-5
-
-
-STAGING = ".writing-"
 
 
 class ExportError(TrainingError):
@@ -75,7 +69,7 @@ def write_version(
         OSError: `base` cannot be written.
     """
     _make(base)
-    with _staging_folder(base) as staging:
+    with staging_folder(base) as staging:
         save(staging, network)
         _verify_outputs(staging, golden)
         extra = staging / "assets.extra"
@@ -102,39 +96,6 @@ def _make(base: Path) -> None:
         folder.chmod(folder.stat().st_mode | 0o555)
 
 
-@contextlib.contextmanager
-def _staging_folder(base: Path) -> Iterator[Path]:
-    """A hidden folder to write a version in, removed if that fails.
-
-    Those that killed programs left are removed as well: nobody has them locked.
-    """
-    with contextlib.ExitStack() as stack:
-        with opened(base) as descriptor:
-            # Between being made and being locked, a folder looks as if its program was killed.
-            _wait_for_lock(descriptor)
-            for left in base.glob(f"{STAGING}*"):
-                with contextlib.suppress(OSError), opened(left) as other:
-                    if try_lock(other):
-                        shutil.rmtree(left)
-            staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=base))
-            try_lock(stack.enter_context(opened(staging)))
-        try:
-            yield staging
-        except BaseException:
-            shutil.rmtree(staging, ignore_errors=True)
-            raise
-
-
-def _wait_for_lock(folder: int) -> None:
-    while True:
-        try:
-            try_lock(folder)
-        except BlockingIOError:
-            time.sleep(0.01)
-        else:
-            return
-
-
 def _verify_checksums(folder: Path) -> None:
     written = checksums(folder)
     for path, checksum in json.loads((folder / CARD).read_text())["checksums"].items():
@@ -143,7 +104,10 @@ def _verify_checksums(folder: Path) -> None:
 
 
 def _verify_outputs(folder: Path, golden: Golden) -> None:
-    outputs = _run(folder, golden.observations)
+    """Check what the SavedModel that was just written computes, as others will load it."""
+    with plain_path(folder) as path:
+        signature = tf.saved_model.load(path).signatures["serving_default"]
+    outputs = signature(observations=tf.constant(golden.observations, tf.float32))
     for name in ("action_logits", "state_values"):
         saved, expected = outputs[name].numpy(), getattr(golden, name)
         if not np.allclose(saved, expected, rtol=GOLDEN_TOLERANCE, atol=GOLDEN_TOLERANCE):
@@ -151,16 +115,8 @@ def _verify_outputs(folder: Path, golden: Golden) -> None:
             raise ExportError(f"the SavedModel's {name} differ from the policy's by {difference}")
 
 
-def _run(folder: Path, observations: FloatArray) -> dict[str, Any]:
-    """What the SavedModel that was just written computes, as others will load it."""
-    with plain_path(folder) as path:
-        signature = tf.saved_model.load(path).signatures["serving_default"]
-    outputs: dict[str, Any] = signature(observations=tf.constant(observations, tf.float32))
-    return outputs
-
-
 def _to_json(content: dict[str, Any]) -> str:
-    return json.dumps(content, indent=2) + "\n"
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
 def _rename_to_next_version(staging: Path, base: Path) -> Path:
