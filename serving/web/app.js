@@ -1,13 +1,13 @@
 /** The live page: the service selects the carts' actions, one request in flight at a time. */
 
 import { offerVersions, writeTraffic } from "./beside.js";
-import { RefusedError, ServiceClient } from "./client.js";
+import { modelPath, RefusedError, ServiceClient } from "./client.js";
 import { connect, showPaused } from "./controls.js";
 import { find, setText } from "./dom.js";
 import { linkCard } from "./header.js";
 import { readLink, showLink, showReplay } from "./link.js";
 import { announce, showProblem, showUncaughtErrors, untilAnswered } from "./notices.js";
-import { STEPS_PER_SECOND } from "./physics.js";
+import { isPlayable, STEPS_PER_SECOND } from "./physics.js";
 import { drawPlane } from "./plane.js";
 import { newSeed } from "./seeds.js";
 import { settings } from "./settings.js";
@@ -16,12 +16,11 @@ import { drawCarts, pageColors } from "./stage.js";
 import { describe, hideOldWarnings } from "./status.js";
 import { Interval, Pacer } from "./timing.js";
 import { servedModel } from "./unserved.js";
-import { PinnedVersion, ServedVersion } from "./versions.js";
+import { loadedVersions, PinnedVersion, ServedVersion, title } from "./versions.js";
 
 const WRITE_EVERY_MS = 100;
 const DESCRIBE_EVERY_MS = 2000;
 
-const darkness = matchMedia("(prefers-color-scheme: dark)");
 const client = new ServiceClient();
 const pacer = new Pacer();
 const mapInterval = new Interval(250);
@@ -88,7 +87,7 @@ function reset() {
   find("side-by-side").hidden = !isPair;
   setText(find("traffic"), "");
   setText(find("beside-ended"), "");
-  simulation.reset(versions, isPair ? 1 : settings.count, nextStart);
+  simulation.reset(versions, isPair ? 1 : settings.count);
   changed();
 }
 
@@ -129,7 +128,12 @@ async function askVersions() {
   report = models.find(({ name }) => name === report.name) ?? report;
   offerVersions(report);
   const [, second] = simulation.carts.versions;
-  if (second === undefined || second.version === settings.beside) return false;
+  if (second === undefined) return false;
+  if (second.version === settings.beside) {
+    const loaded = loadedVersions(report).find(({ version }) => version === second.version);
+    second.title = title(loaded);
+    return false;
+  }
   reset();
   const became = report.version === second.version ? "is served now" : "is not loaded any more";
   const text = `Version ${second.version} ${became}: the comparison with it has ended.`;
@@ -143,7 +147,7 @@ async function askReports() {
   if (reportInterval.take()) await askVersions();
   const isShadow = ({ version, state }) => version === settings.beside && state === "shadow";
   if (report.versions.some(isShadow) && trafficInterval.take()) {
-    const path = `models/${encodeURIComponent(report.name)}/comparison`;
+    const path = `${modelPath(report.name)}/comparison`;
     try {
       writeTraffic(await untilAnswered(client, () => client.json(path)));
     } catch (error) {
@@ -192,7 +196,7 @@ async function start() {
   first = new ServedVersion(client, link.model);
   reset(); // before anything is awaited: what the user does meanwhile is kept
   report = await modelAndCard();
-  if (!report.policy.environment.startsWith("CartPole-")) {
+  if (!isPlayable(report.policy)) {
     location.replace(find("card-link").href);
     return;
   }
@@ -211,7 +215,7 @@ showUncaughtErrors();
 showPaused(paused);
 connect(actions);
 if (paused) announce("Paused, because your system prefers reduced motion. Play starts it.");
-darkness.addEventListener("change", () => {
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   colors = pageColors();
   redraw();
 });

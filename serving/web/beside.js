@@ -2,7 +2,7 @@
 
 import { find, setText } from "./dom.js";
 import { fixed } from "./numbers.js";
-import { outputs } from "./readouts.js";
+import { meanOf, outputs } from "./readouts.js";
 import { loadedVersions, title } from "./versions.js";
 
 /** Offer all loaded versions except the served one; keeps a choice that is still loaded. */
@@ -25,7 +25,6 @@ const SIDES = ["first", "second"];
 
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 const prefersRight = ({ probabilities: [left, right] }) => right > left;
-const mean = (numbers) => numbers.reduce((sum, number) => sum + number, 0) / numbers.length;
 
 /** What two versions did from the same starts. */
 export class SideBySide {
@@ -55,11 +54,10 @@ export class SideBySide {
   write(carts) {
     carts.forEach(({ steps, version }, side) => {
       const latest = this.#latest[side];
-      const returns = this.#returns[side];
       const cells = {
         title: version.title,
         steps,
-        mean: returns.length ? `${fixed(mean(returns), 1)} of ${returns.length}` : "–",
+        mean: meanOf(this.#returns[side]),
         longer: this.#longer(side),
         right: latest ? fixed(100 * latest.probabilities[1], 1, "%") : "–",
         value: latest ? fixed(latest.value, 2) : "–",
@@ -89,7 +87,7 @@ export function writeTraffic({ decisions, agreement, absolute_value_difference: 
     find("traffic"),
     decisions
       ? `On ${decisions} decisions for clients, the most probable action was the same in ` +
-        `${percent(agreement)}; expected returns differed by ${fixed(difference, 2)} on average.`
+        `${percent(agreement)}; state values differed by ${fixed(difference, 2)} on average.`
       : "No decision for a client has been compared yet.",
   );
 }

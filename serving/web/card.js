@@ -1,14 +1,15 @@
 /** The page of a policy card: gets the card from its own URL, and asks the policy. */
 
-import { SERVICE, ServiceClient } from "./client.js";
-import { find } from "./dom.js";
+import { modelPath, SERVICE, ServiceClient } from "./client.js";
+import { anchorTo, fillList, find } from "./dom.js";
 import { Form } from "./form.js";
 import { linkCard, showServed } from "./header.js";
 import { HeatMap, heatColumns } from "./heat.js";
 import { showProblem, showUncaughtErrors, untilAnswered } from "./notices.js";
 import { short, words } from "./numbers.js";
+import { isPlayable } from "./physics.js";
 import { NotServedError, whyNothingIsServed } from "./unserved.js";
-import { fillList, fillTable } from "./tables.js";
+import { fillTable } from "./tables.js";
 import { pause } from "./timing.js";
 import { PinnedVersion } from "./versions.js";
 
@@ -17,9 +18,23 @@ const STATES = { waiting: "not selected" };
 
 const WORKERS_DIFFER_MS = 500;
 
-const name = decodeURIComponent(location.pathname.split("/").at(-1));
-const here = `models/${encodeURIComponent(name)}`;
+const name = decoded(location.pathname.split("/").at(-1));
+const here = modelPath(name);
 const client = new ServiceClient();
+
+/** A part of an address as text; as it is where it is no encoding of one, as in /models/100%. */
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
+/** Both ends of a range; a dash where the card does not have them. */
+function range([low, high]) {
+  return typeof low === "number" ? `${short(low)} to ${short(high)}` : "–";
+}
 
 function solved({ solved, reward_threshold }) {
   if (!solved) return "no";
@@ -44,24 +59,24 @@ function showLead({ default: isDefault, policy }) {
   find("lead").textContent =
     `A policy for ${environment}: from ${observations.names.length} numbers it chooses one of ` +
     `${actions.names.length} actions. Its mean return is ${short(evaluation.greedy.mean)}. `;
-  if (!environment.startsWith("CartPole-")) {
-    find("lead").append("Live episodes are for CartPole only, whose physics this page has.");
+  if (!isPlayable(policy)) {
+    find("lead").append("Live episodes are for CartPole only, without wrappers and options.");
     return;
   }
-  const link = document.createElement("a");
-  link.href = new URL(isDefault ? "" : `?model=${encodeURIComponent(name)}`, SERVICE);
-  link.textContent = "Watch it balance";
-  find("lead").append(link, ".");
+  const live = new URL(isDefault ? "" : `?model=${encodeURIComponent(name)}`, SERVICE);
+  find("lead").append(anchorTo(live, "Watch it balance"), ".");
 }
 
 function showOrigin(policy) {
-  fillList("origin", {
+  const pairs = Object.entries(policy.versions ?? {});
+  const libraries = pairs.map((pair) => pair.join(" ")).join(", ");
+  fillList(find("origin"), {
     Environment: policy.environment,
     Solved: solved(policy),
     ...training(policy),
-    Created: policy.created,
+    Created: policy.created ?? "unknown",
     Commit: policy.git_commit ?? "unknown",
-    Libraries: Object.entries(policy.versions).map((pair) => pair.join(" ")).join(", "),
+    Libraries: libraries || "unknown",
   });
 }
 
@@ -70,23 +85,23 @@ function showEvaluations({ evaluation, robustness = {} }) {
     "evaluations",
     Object.entries({ ...evaluation, ...robustness }).map(([kind, result]) => [
       words(kind),
-      result.episodes,
+      result.episodes ?? "–",
       short(result.mean),
-      result.confidence_interval.map(short).join(" to "),
+      range(result.confidence_interval ?? []),
       short(result.standard_deviation),
       short(result.minimum),
     ]),
   );
 }
 
-function showRanges({ names, seen_low, seen_high, low, high }) {
+function showRanges({ names, seen_low, seen_high, low = [], high = [] }) {
   fillTable(
     "ranges",
     names.map((observation, i) => [
       words(observation),
       short(seen_low[i]),
       short(seen_high[i]),
-      low[i] === null || high[i] === null ? "unbounded" : `${short(low[i])} to ${short(high[i])}`,
+      low[i] === null || high[i] === null ? "unbounded" : range([low[i], high[i]]),
     ]),
   );
 }
@@ -112,7 +127,8 @@ function pictures({ checksums }) {
 async function showPictures(all) {
   for (const [file, id] of all) {
     const url = await untilAnswered(client, () => client.picture(`${here}/${file}`));
-    find(id).querySelector("img").src = url;
+    if (url === null) find(id).hidden = true; // the served version no longer has it
+    else find(id).querySelector("img").src = url;
   }
 }
 
@@ -122,7 +138,7 @@ function showModels(models) {
     const link = document.createElement("a");
     link.textContent = model.name;
     if (model.name === name) link.setAttribute("aria-current", "true");
-    else link.href = new URL(`models/${encodeURIComponent(model.name)}`, SERVICE);
+    else link.href = new URL(modelPath(model.name), SERVICE);
     const item = document.createElement("li");
     item.append(link);
     return item;
@@ -175,7 +191,7 @@ async function show() {
   const all = pictures(policy);
   for (const [, id] of all) find(id).hidden = false;
   find("episode").open = !matchMedia("(prefers-reduced-motion: reduce)").matches;
-  const columns = heatColumns(policy.observations);
+  const columns = isPlayable(policy) ? heatColumns(policy.observations) : null;
   const heat = columns && new HeatMap(policy.observations, columns);
   // Many rows are asked of the version by its number: a shadow is compared with none of them.
   const pinned = new PinnedVersion(client, name, { version, state: "served" });
@@ -188,7 +204,11 @@ async function showHeatMap(heat, pinned) {
     try {
       return await heat.show(client, pinned);
     } catch (error) {
-      if (error.status !== 404) throw error;
+      if (error.status === undefined) throw error;
+      if (error.status !== 404) {
+        find("heat-section").hidden = true; // the service takes fewer rows in a request
+        return;
+      }
       const { version } = await untilAnswered(client, () => client.json(here));
       if (version !== pinned.version) location.reload(); // replaced since the card was sent
       await pause(WORKERS_DIFFER_MS); // another worker of the service has not loaded it yet

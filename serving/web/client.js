@@ -5,6 +5,9 @@ const TIMEOUT_MS = 10_000;
 /** By path: other services of this origin have other keys. */
 const STORED_KEY = `api-key ${SERVICE.pathname}`;
 
+/** Where a model is, relative to the service. */
+export const modelPath = (name) => `models/${encodeURIComponent(name)}`;
+
 /** No response, 429 or 5xx: worth a retry. */
 export class UnavailableError extends Error {
   constructor(message, retryAfterSeconds = 0) {

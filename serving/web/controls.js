@@ -8,8 +8,13 @@ import { settings } from "./settings.js";
 const CART_BLOW = 0.5;
 const TIP_BLOW = 0.025;
 
-/** The direction that the user holds: -1, 0 or 1. */
-export const held = { direction: 0 };
+/** The direction that the user holds, -1, 0 or 1, and by which key, pointer or button. */
+export const held = { direction: 0, by: null };
+
+/** A key, pointer or button is let go: only that which began to drive ends it. */
+function release(by) {
+  if (by === held.by) held.direction = 0;
+}
 
 /**
  * Connect all controls.
@@ -34,17 +39,18 @@ export function connect(actions) {
   });
   nameDriveButtons();
 
-  const push = (direction) => {
-    if (settings.byUser) held.direction = direction;
+  const push = (direction, by) => {
+    if (settings.byUser) Object.assign(held, { direction, by });
     else actions.strike({ cart: direction * CART_BLOW });
   };
   const hit = (direction) => actions.strike({ tip: direction * TIP_BLOW });
   connectButtons(push, hit);
   connectKeys(push, hit, actions);
   connectPointer(push, hit, actions);
-  for (const type of ["pointerup", "pointercancel", "blur"]) {
-    window.addEventListener(type, () => (held.direction = 0));
+  for (const type of ["pointerup", "pointercancel"]) {
+    window.addEventListener(type, ({ pointerId }) => release(pointerId));
   }
+  window.addEventListener("blur", () => (held.direction = 0));
 }
 
 /** Label the button with what it will do. */
@@ -65,11 +71,14 @@ function connectButtons(push, hit) {
     const drive = find(`cart-${side}`);
     // A click pushes once; driving lasts while the button is held.
     drive.addEventListener("click", () => settings.byUser || push(direction));
-    drive.addEventListener("pointerdown", () => settings.byUser && push(direction));
-    drive.addEventListener("keydown", (event) => {
-      if (settings.byUser && (event.key === " " || event.key === "Enter")) push(direction);
+    drive.addEventListener("pointerdown", ({ pointerId }) => {
+      if (settings.byUser) push(direction, pointerId);
     });
-    drive.addEventListener("keyup", () => (held.direction = 0));
+    drive.addEventListener("keydown", (event) => {
+      if (settings.byUser && (event.key === " " || event.key === "Enter")) push(direction, drive);
+    });
+    // Without the focus it does not hear that the key is let go.
+    for (const type of ["keyup", "blur"]) drive.addEventListener(type, () => release(drive));
   }
 }
 
@@ -82,15 +91,13 @@ function connectKeys(push, hit, actions) {
       event.preventDefault();
       if (event.repeat) return;
       if (event.shiftKey) hit(direction);
-      else push(direction);
+      else push(direction, event.key);
     } else if (event.key === " " && !event.target.closest("button, a, summary")) {
       event.preventDefault();
       if (!event.repeat) actions.pause();
     }
   });
-  document.addEventListener("keyup", (event) => {
-    if (directions[event.key] === held.direction) held.direction = 0;
-  });
+  document.addEventListener("keyup", ({ key }) => release(key));
 }
 
 /** Whether the element handles the arrow keys and the space bar itself. */

@@ -1,7 +1,7 @@
 /** The form of a route on the page /docs: it sends its request, and shows the answer. */
 
 import { SERVICE } from "./client.js";
-import { setText } from "./dom.js";
+import { fillList, setText } from "./dom.js";
 import { withLines } from "./json.js";
 
 const HEADERS = [
@@ -97,13 +97,9 @@ async function send(form, client) {
 }
 
 function showAnswer(element, headers, text) {
-  const entries = HEADERS.filter((name) => headers.has(name)).flatMap((name) => {
-    const [term, value] = [document.createElement("dt"), document.createElement("dd")];
-    term.textContent = name;
-    value.textContent = headers.get(name);
-    return [term, value];
-  });
-  element.querySelector("dl").replaceChildren(...entries);
+  const received = HEADERS.filter((name) => headers.has(name));
+  const facts = Object.fromEntries(received.map((name) => [name, headers.get(name)]));
+  fillList(element.querySelector("dl"), facts);
   element.querySelector("code").textContent = withLines(text);
   element.hidden = false;
 }

@@ -8,3 +8,22 @@ export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
   element.hidden = text === "";
 }
+
+/** A link. */
+export function anchorTo(address, text) {
+  const anchor = document.createElement("a");
+  anchor.href = address;
+  anchor.textContent = text;
+  return anchor;
+}
+
+/** Fill a description list. */
+export function fillList(list, facts) {
+  list.replaceChildren(
+    ...Object.entries(facts).flatMap(([term, text]) => {
+      const [dt, dd] = [document.createElement("dt"), document.createElement("dd")];
+      [dt.textContent, dd.textContent] = [term, text];
+      return [dt, dd];
+    }),
+  );
+}

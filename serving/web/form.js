@@ -4,7 +4,7 @@ import { RefusedError, SERVICE } from "./client.js";
 import { actionColors } from "./colors.js";
 import { find } from "./dom.js";
 import { announce, showProblem, untilAnswered } from "./notices.js";
-import { fixed, numberOf, words } from "./numbers.js";
+import { fixed, inRows, numberOf, words } from "./numbers.js";
 import { Sliders } from "./sliders.js";
 import { pageColors } from "./stage.js";
 import { drawSweep, sweepCells, sweepRows } from "./sweeps.js";
@@ -17,6 +17,7 @@ export class Form {
   #wake = () => {};
   #isStale = true; // what is shown is not about the sliders' numbers
   #spoken = "";
+  #digest = null; // of the version that this page is about, once it has answered
   #strips = []; // by swept column, probabilities [cells][actions]
 
   /**
@@ -30,10 +31,7 @@ export class Form {
     find("actions").replaceChildren(...this.bars.map(({ row }) => row));
     this.sliders = new Sliders(policy.observations, (slider) => this.#changed(slider));
     this.cells = sweepCells(policy.observations.names.length, this.sliders.swept.length || 1);
-    const swept = this.cells === 0 ? [] : this.sliders.swept;
-    this.sliders.all.forEach(({ strip }, i) => (strip.hidden = !swept.includes(i)));
-    find("strips-hint").hidden = swept.length === 0;
-    this.swept = swept;
+    this.#haveStrips(this.cells === 0 ? [] : this.sliders.swept);
     this.#changed(null);
   }
 
@@ -45,11 +43,9 @@ export class Form {
       while (!this.#isStale) await this.#change();
       try {
         const served = await this.#ask();
-        if (served !== this.pinned.version) {
-          showProblem(
-            `Version ${served} is served by now, and this page is about version ` +
-              `${this.pinned.version}. Reload it for the other one.`,
-          );
+        this.#digest ??= served.digest;
+        if (served.version !== this.pinned.version || served.digest !== this.#digest) {
+          showProblem(replaced(this.pinned.version, served.version));
           return;
         }
         if (!this.#isStale) await Promise.race([pause(REST_MS), this.#change()]);
@@ -60,6 +56,14 @@ export class Form {
         find("form-status").textContent = `The service refuses these numbers: ${error.message}`;
       }
     }
+  }
+
+  /** Have a strip for each of these columns, and for no other one. */
+  #haveStrips(columns) {
+    this.swept = columns;
+    this.#strips = [];
+    this.sliders.all.forEach(({ strip }, i) => (strip.hidden = !columns.includes(i)));
+    find("strips-hint").hidden = columns.length === 0;
   }
 
   /** Resolves when a number changes. */
@@ -77,7 +81,7 @@ export class Form {
     this.#wake();
   }
 
-  /** Show what the policy answers for the sliders' numbers; returns the version that did. */
+  /** Show what the policy answers for the sliders' numbers; returns the model that did. */
   async #ask() {
     const answer = await untilAnswered(this.client, () => {
       this.#isStale = false; // a retry asks about the numbers of its time
@@ -95,8 +99,8 @@ export class Form {
     find("value").textContent = value;
     const [warning = ""] = answer.warnings;
     find("form-status").textContent = warning.replace("observations[0]: ", "");
-    this.#spoken = `Most probable: ${words(this.actions[chosen])}. Expected return: ${value}.`;
-    return answer.model.version;
+    this.#spoken = `Most probable: ${words(this.actions[chosen])}. State value: ${value}.`;
+    return answer.model;
   }
 
   async #sweep() {
@@ -104,11 +108,17 @@ export class Form {
     if (this.swept.length === 0) return;
     const { row, observations } = this.sliders;
     const rows = sweepRows(row, this.swept, observations, this.cells);
-    const answer = await untilAnswered(this.client, () => this.pinned.act(rows, true));
+    let answer;
+    try {
+      answer = await untilAnswered(this.client, () => this.pinned.act(rows, true));
+    } catch (error) {
+      if (!(error instanceof RefusedError) || error.status === 404) throw error;
+      this.#haveStrips([]); // the service takes fewer rows in a request
+      return;
+    }
+    if (answer.model.digest !== this.#digest) this.#isStale = true; // replaced: ask, and see
     if (this.#isStale) return;
-    this.#strips = this.swept.map((_, i) =>
-      answer.action_probabilities.slice(i * this.cells, (i + 1) * this.cells),
-    );
+    this.#strips = inRows(answer.action_probabilities, this.cells);
     for (const { strip } of this.sliders.all) strip.classList.remove("stale");
     this.#paint();
   }
@@ -120,6 +130,15 @@ export class Form {
       drawSweep(this.sliders.all[this.swept[i]].strip, cells, colors),
     );
   }
+}
+
+/** What to say once another version answers, perhaps under the same number. */
+function replaced(shown, served) {
+  return served === shown
+    ? `Version ${shown} has been replaced by another of the same number. ` +
+        "Reload this page to see it."
+    : `Version ${served} is served by now, and this page is about version ${shown}. ` +
+        "Reload it for the other one.";
 }
 
 /** A row of the table of actions, and its parts that change. */

@@ -4,6 +4,7 @@ import { drawHeatMap } from "./charts.js";
 import { RefusedError } from "./client.js";
 import { find } from "./dom.js";
 import { untilAnswered } from "./notices.js";
+import { inRows } from "./numbers.js";
 import { ANGLE_LIMIT } from "./physics.js";
 import { pageColors, prepare } from "./stage.js";
 import { tableRow } from "./tables.js";
@@ -51,7 +52,7 @@ export class HeatMap {
     if (!right.every(Number.isFinite)) {
       throw new RefusedError("a probability of the action right is not a number");
     }
-    this.#map = velocities.map((_, i) => right.slice(i * CELLS, (i + 1) * CELLS));
+    this.#map = inRows(right, CELLS);
     find("heat-section").classList.remove("pending");
     new ResizeObserver(() => this.#draw()).observe(find("heat"));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#draw());

@@ -1,7 +1,7 @@
 /** Links to episodes: the model, the version and the seed of its start and actions. */
 
 import { RefusedError, SERVICE } from "./client.js";
-import { find } from "./dom.js";
+import { anchorTo, find } from "./dom.js";
 import { announce } from "./notices.js";
 import { SEEDS } from "./seeds.js";
 import { loadedVersions, title } from "./versions.js";
@@ -39,7 +39,7 @@ export function showLink(model, { starts, watched }, greedy) {
     return;
   }
   const { seed, spread } = watched;
-  anchor.href = query({ model: model.name, version: model.version, seed, spread, greedy });
+  anchor.href = episodeAddress({ model: model.name, version: model.version, seed, spread, greedy });
 }
 
 /** Show which episode is replayed; returns its version, or undefined if that is not loaded. */
@@ -58,7 +58,7 @@ export function showReplay(report, replay) {
   }
   const others = loaded.map((other) => {
     const same = { model: report.name, version: other.version, seed, spread, greedy };
-    return [anchorTo(query(same), title(other)), " "];
+    return [anchorTo(episodeAddress(same), title(other)), " "];
   });
   lead.replaceChildren(
     `This link is to ${episode}, which is not loaded. Start it with `,
@@ -80,19 +80,13 @@ function showSpread(spread) {
 const livePage = ({ name, default: isDefault }) =>
   isDefault ? SERVICE.href : `?${new URLSearchParams({ model: name })}`;
 
-function query({ greedy, ...parts }) {
+function episodeAddress({ greedy, ...parts }) {
   return `?${new URLSearchParams({ ...parts, actions: greedy ? "greedy" : "sampled" })}`;
 }
 
-function anchorTo(address, text) {
-  const anchor = document.createElement("a");
-  anchor.href = address;
-  anchor.textContent = text;
-  return anchor;
-}
-
 function wholeNumber(query, name, highest) {
-  const text = query.get(name) ?? "";
+  const text = query.get(name);
+  if (text === null) throw new RefusedError(`the link has no ${name}`);
   if (!/^[0-9]+$/.test(text) || Number(text) > highest) {
     throw new RefusedError(`${name}=${text} is not a whole number up to ${highest}`);
   }

@@ -48,13 +48,21 @@ function median(edges, shares, lowest) {
   return bin > 0 ? edges[bin - 1] : lowest;
 }
 
+/** A list as rows of `columns` each. */
+export function inRows(list, columns) {
+  return Array.from({ length: list.length / columns }, (_, row) =>
+    list.slice(row * columns, (row + 1) * columns),
+  );
+}
+
 /** JSON has no NaN: the service sends null instead. */
 export function numberOf(value) {
   return typeof value === "number" ? value : NaN;
 }
 
-/** Format a number; NaN is shown as such, never hidden. */
+/** Format a number; NaN is shown as such, never hidden, and a rounded 0 has no sign. */
 export function fixed(number, digits, unit = "") {
   if (!Number.isFinite(number)) return "not a number";
-  return `${number.toFixed(digits)}${unit && ` ${unit}`}`;
+  const text = number.toFixed(digits).replace(/^-(?=[0.]+$)/, "");
+  return `${text}${unit && ` ${unit}`}`;
 }

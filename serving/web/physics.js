@@ -20,6 +20,22 @@ const POLE_MASS_LENGTH = POLE_MASS * HALF_LENGTH;
 const FORCE = 10.0;
 const TAU = 1 / STEPS_PER_SECOND;
 
+/** An angle in rad as degrees. */
+export function degrees(angle) {
+  return (angle * 180) / Math.PI;
+}
+
+/** Whether a policy is for CartPole as it is here: without wrappers, options or other numbers. */
+export function isPlayable({ environment, environment_options: options, observations, actions }) {
+  return (
+    /^CartPole-v\d+$/.test(environment) &&
+    observations.names.length === 4 &&
+    actions.names.length === 2 &&
+    !options?.wrappers?.length &&
+    Object.keys(options?.kwargs ?? {}).length === 0
+  );
+}
+
 /** The state 20 ms later; action 0 pushes to the left, 1 to the right. */
 export function step([x, xDot, theta, thetaDot], action) {
   const force = action === 1 ? FORCE : -FORCE;

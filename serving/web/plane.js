@@ -4,7 +4,8 @@
  */
 
 import { drawHeatMap } from "./charts.js";
-import { ANGLE_LIMIT, STEPS_PER_SECOND } from "./physics.js";
+import { inRows } from "./numbers.js";
+import { ANGLE_LIMIT, degrees, STEPS_PER_SECOND } from "./physics.js";
 import { drawLabel, prepare } from "./stage.js";
 
 const TRAIL_KEPT = 3 * STEPS_PER_SECOND;
@@ -49,9 +50,7 @@ export class PolicyMap {
     );
     const { action_probabilities: all } = await version.act(observations, true);
     this.#of = { path: version.path, position, velocity };
-    this.rows = Array.from({ length: ROWS }, (_, row) =>
-      all.slice(row * COLUMNS, (row + 1) * COLUMNS).map(([, right]) => right),
-    );
+    this.rows = inRows(all.map(([, right]) => right), COLUMNS);
   }
 
   #shows({ path }, position, velocity) {
@@ -105,10 +104,10 @@ function drawAxes(context, width, height, colors) {
   context.moveTo(width / 2, 0);
   context.lineTo(width / 2, height);
   context.stroke();
-  const degrees = Math.round((ANGLE_LIMIT * 180) / Math.PI);
+  const limit = Math.round(degrees(ANGLE_LIMIT));
   for (const [text, align, left, top] of [
-    [`−${degrees}°`, "left", 4, height / 2 + 13],
-    [`${degrees}°`, "right", width - 4, height / 2 + 13],
+    [`−${limit}°`, "left", 4, height / 2 + 13],
+    [`${limit}°`, "right", width - 4, height / 2 + 13],
     [`${VELOCITY_SHOWN} rad/s`, "left", width / 2 + 4, 13],
     [`−${VELOCITY_SHOWN} rad/s`, "left", width / 2 + 4, height - 5],
   ]) {

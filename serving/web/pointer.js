@@ -14,7 +14,10 @@ const WITHIN = 0.95;
 
 const clamp = (number, limit) => Math.min(limit, Math.max(-limit, number));
 
-/** `push` and `hit` take a direction; `actions` are those of `connect`. */
+/**
+ * `push` and `hit` take a direction, `push` also the pointer that holds it; `actions` are those of
+ * `connect`.
+ */
 export function connectPointer(push, hit, actions) {
   const canvas = find("stage");
   let pressed = null;
@@ -28,13 +31,17 @@ export function connectPointer(push, hit, actions) {
     return { isHigh, side: x < position + (isHigh ? Math.sin(angle) * y : 0) ? -1 : 1 };
   };
 
-  canvas.addEventListener("pointerdown", (event) => {
+  // A second finger neither begins a drag nor ends one.
+  const listen = (type, react) =>
+    canvas.addEventListener(type, (event) => event.isPrimary && react(event));
+
+  listen("pointerdown", (event) => {
     dragged = false;
     // A driven cart follows the pointer.
-    if (settings.byUser) push(atPointer(event).side);
+    if (settings.byUser) push(atPointer(event).side, event.pointerId);
     else pressed = { event, isHigh: atPointer(event).isHigh };
   });
-  canvas.addEventListener("pointermove", (event) => {
+  listen("pointermove", (event) => {
     // It was released outside the picture, which hears of that only once it drags.
     if (event.buttons === 0) pressed = null;
     if (pressed === null) return;
@@ -51,7 +58,7 @@ export function connectPointer(push, hit, actions) {
     }
   });
   for (const type of ["pointerup", "pointercancel"]) {
-    canvas.addEventListener(type, () => {
+    listen(type, () => {
       pressed = null;
       if (dragged) actions.drop();
     });

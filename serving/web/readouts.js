@@ -27,6 +27,13 @@ export function outputs(decision, row) {
   };
 }
 
+/** The mean of returns, and of how many. */
+export function meanOf(returns) {
+  const { length } = returns;
+  if (length === 0) return "–";
+  return `${fixed(returns.reduce((sum, one) => sum + one, 0) / length, 1)} of ${length}`;
+}
+
 /** The measurements made while the carts run. */
 export class Readouts {
   /** Of the last seconds: {right, value, pushed}. */
@@ -42,7 +49,7 @@ export class Readouts {
   roundTrips = new RoundTrips();
   decision = null;
   #pushed = false;
-  inTime = performance.now();
+  #inTime = performance.now();
 
   /** Record a response for `count` carts; `row` is the watched cart's, -1 if it rests. */
   recordResponse(decision, row, milliseconds, count) {
@@ -91,9 +98,7 @@ export class Readouts {
     show("best-by-user", this.best.user ?? "–");
     const { steps, same } = this.byUser;
     show("agreement", steps ? `${Math.round((100 * same) / steps)} % of ${steps}` : "–");
-    const { length } = this.returns;
-    const mean = this.returns.reduce((sum, value) => sum + value, 0) / length;
-    show("mean", length ? `${fixed(mean, 1)} of ${length}` : "–");
+    show("mean", meanOf(this.returns));
     observe(watched.state).forEach((number, i) => {
       show(STATE_IDS[i], fixed(number, 4, STATE_UNITS[i]));
     });
@@ -135,10 +140,10 @@ export class Readouts {
 
   #writePace(wanted) {
     const steps = Math.round(this.steps.perSecond());
-    if (!Number.isFinite(wanted) || steps >= 0.9 * wanted) this.inTime = performance.now();
+    if (!Number.isFinite(wanted) || steps >= 0.9 * wanted) this.#inTime = performance.now();
     show(
       "pace",
-      performance.now() - this.inTime > LATE_MS
+      performance.now() - this.#inTime > LATE_MS
         ? `Slow responses delay the carts: ${steps} of ${wanted} steps per second.`
         : "The carts wait for each response; at most one request is in flight.",
     );

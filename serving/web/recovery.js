@@ -1,12 +1,10 @@
 /** What a push does: how far the pole leans, and how long it takes to be upright again. */
 
-import { STEPS_PER_SECOND } from "./physics.js";
+import { degrees, STEPS_PER_SECOND } from "./physics.js";
 
 /** Upright again: the pole stays within this angle, in rad, for so many steps. */
 const UPRIGHT_ANGLE = Math.PI / 180;
 const UPRIGHT_STEPS = STEPS_PER_SECOND / 2;
-
-const degrees = (angle) => `${((angle * 180) / Math.PI).toFixed(1)}°`;
 
 export class Recovery {
   /** Empty until there was a push. */
@@ -33,7 +31,7 @@ export class Recovery {
     this.#peak = Math.max(this.#peak, Math.abs(angle));
     if (Math.abs(angle) > UPRIGHT_ANGLE) this.#uprightSince = null;
     else this.#uprightSince ??= this.#steps;
-    const leaned = `Pushed: the pole leaned by up to ${((this.#peak * 180) / Math.PI).toFixed(1)}°`;
+    const leaned = `Pushed: the pole leaned by up to ${degrees(this.#peak).toFixed(1)}°`;
     const after = (steps) => `${(steps / STEPS_PER_SECOND).toFixed(2)} s`;
     if (fell) {
       this.#end(`${leaned}; the episode ended after ${after(this.#steps)}.`);

@@ -22,16 +22,19 @@ export class Simulation {
   /** The model and version that answered last for the watched cart. */
   model = null;
   #isDragged = false;
+  #hasMap = true; // unless the service refuses the request for it
 
   /** The arguments are those of `Carts`. */
   constructor(client, versions, count, nextStart) {
     this.client = client;
+    this.nextStart = nextStart;
     this.carts = new Carts(versions, count, nextStart);
   }
 
-  reset(versions, count, nextStart) {
-    this.carts = new Carts(versions, count, nextStart);
+  reset(versions, count) {
+    this.carts = new Carts(versions, count, this.nextStart);
     this.sideBySide = new SideBySide();
+    this.#isDragged = false;
     this.trail.clear();
     this.recovery.clear();
   }
@@ -83,14 +86,17 @@ export class Simulation {
   /** Bring the map of the policy up to date with the watched cart. */
   async refreshMap() {
     const { watched } = this.carts;
-    if (this.model === null || watched.ended) return;
+    if (this.model === null || watched.ended || !this.#hasMap) return;
     // Asked of the version by its number: what is asked so is not compared with a shadow.
     const { name, version } = this.model;
     const asked = new PinnedVersion(this.client, name, { version, state: "served" });
     try {
       await untilAnswered(this.client, () => this.map.refresh(asked, watched));
     } catch (error) {
-      if (error.status !== 404) throw error; // replaced meanwhile: the next answer has another one
+      if (!(error instanceof RefusedError)) throw error;
+      // 404: the version was replaced, and the next answer has another one. Any other refusal: the
+      // service accepts fewer rows in a request, and the map is left out.
+      this.#hasMap = error.status === 404;
     }
   }
 

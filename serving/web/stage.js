@@ -35,7 +35,7 @@ export function drawLabel(context, text, align, left, top, colors) {
   context.font = "11px system-ui, sans-serif";
   context.textAlign = align;
   context.lineJoin = "round";
-  context.lineWidth = 3;
+  context.lineWidth = 6;
   context.strokeStyle = colors.surface;
   context.strokeText(text, left, top);
   context.fillStyle = colors.ink;

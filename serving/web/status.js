@@ -3,6 +3,7 @@
 import { find, setText } from "./dom.js";
 import { showServed } from "./header.js";
 import { announce } from "./notices.js";
+import { degrees } from "./physics.js";
 
 const WARNING_STAYS_MS = 2000;
 const DRIVERS = {
@@ -47,10 +48,9 @@ export function hideOldWarnings() {
 export function describe(carts) {
   const [position, , angle] = carts.watched.state;
   const many = carts.all.length > 1 ? `${carts.all.length} carts. The first: ` : "";
-  const degrees = (angle * 180) / Math.PI;
   find("stage").setAttribute(
     "aria-label",
-    `${many}Cart at ${position.toFixed(2)} m, pole leaning ${degrees.toFixed(1)} degrees, ` +
+    `${many}Cart at ${position.toFixed(2)} m, pole leaning ${degrees(angle).toFixed(1)} degrees, ` +
       `step ${carts.watched.steps}`,
   );
 }

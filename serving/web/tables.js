@@ -31,14 +31,3 @@ export function fillTable(id, rows) {
   const labels = [...heads].slice(1).map(({ textContent }) => textContent);
   find(id).replaceChildren(...rows.map((row) => tableRow(row, labels)));
 }
-
-/** Fill a description list. */
-export function fillList(id, facts) {
-  find(id).replaceChildren(
-    ...Object.entries(facts).flatMap(([term, text]) => {
-      const [dt, dd] = [document.createElement("dt"), document.createElement("dd")];
-      [dt.textContent, dd.textContent] = [term, text];
-      return [dt, dd];
-    }),
-  );
-}

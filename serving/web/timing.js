@@ -3,13 +3,6 @@
 const KEPT_ROUND_TRIPS = 500;
 const RATE_WINDOW_MS = 1000;
 
-/** The p-quantile of numbers by the nearest-rank method; NaN if there are none. */
-function quantile(numbers, p) {
-  if (numbers.length === 0) return NaN;
-  const sorted = Float64Array.from(numbers).sort();
-  return sorted[Math.max(0, Math.ceil(p * sorted.length) - 1)];
-}
-
 /** The latest round-trip times, in milliseconds. */
 export class RoundTrips {
   times = [];
@@ -23,8 +16,11 @@ export class RoundTrips {
     return this.times.at(-1) ?? NaN;
   }
 
+  /** The p-quantile by the nearest-rank method; NaN if there are no times. */
   quantile(p) {
-    return quantile(this.times, p);
+    if (this.times.length === 0) return NaN;
+    const sorted = Float64Array.from(this.times).sort();
+    return sorted[Math.max(0, Math.ceil(p * sorted.length) - 1)];
   }
 }
 

@@ -1,13 +1,13 @@
 /** Why no version of a model is served, and what to do about it. */
 
-import { UnavailableError } from "./client.js";
+import { modelPath, UnavailableError } from "./client.js";
 
 /** The model has no served version; the message says why, and what to do. */
 export class NotServedError extends UnavailableError {}
 
 /** A model with the policy card of its served version; without one a NotServedError. */
 export async function servedModel(client, name) {
-  const model = await client.json(`models/${encodeURIComponent(name)}`);
+  const model = await client.json(modelPath(name));
   if (model.policy === null) throw new NotServedError(whyNothingIsServed(model));
   return model;
 }
@@ -29,15 +29,15 @@ export function whyNothingIsServed({ name, default: isDefault, versions }) {
   if (says("it is being examined")) {
     return `A version of ${name} is being checked, which takes seconds.`;
   }
-  const pinned = pinnedVersion(versions);
+  const selected = selectedVersion(versions);
   // The report does not say whether `promote` or the start of the service selected it.
   const restart = isDefault
     ? " If the service was started with `--pin`, restart it without that instead."
     : "";
-  const wanted = versions.find(({ version }) => version === pinned);
-  if (pinned !== null && wanted?.state !== "refused") {
+  const wanted = versions.find(({ version }) => version === selected);
+  if (selected !== null && wanted?.state !== "refused") {
     return (
-      `Version ${pinned} of ${name} is selected, and it is not there. ` +
+      `Version ${selected} of ${name} is selected, and it is not there. ` +
       `${promote} selects the newest good one.${restart}`
     );
   }
@@ -55,9 +55,9 @@ export function whyNothingIsServed({ name, default: isDefault, versions }) {
 }
 
 /** The version that an operator has selected, which the reasons of others name; null if none. */
-function pinnedVersion(versions) {
+function selectedVersion(versions) {
   for (const { reason } of versions) {
-    const found = reason.match(/version (\d+) is pinned$/);
+    const found = reason.match(/version (\d+) is selected$/);
     if (found) return Number(found[1]);
   }
   return null;

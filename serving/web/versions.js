@@ -1,5 +1,8 @@
 /** The versions of a model that can be asked, and how: all decisions look like those of /act. */
 
+import { modelPath } from "./client.js";
+import { inRows } from "./numbers.js";
+
 /** States of versions that are loaded, in `GET /models`. */
 const LOADED = ["served", "canary", "shadow", "labelled"];
 
@@ -19,7 +22,7 @@ export class ServedVersion {
 
   constructor(client, name) {
     this.client = client;
-    this.path = name === null ? "act" : `models/${encodeURIComponent(name)}/act`;
+    this.path = name === null ? "act" : `${modelPath(name)}/act`;
   }
 
   /** Actions for rows; a `seed` repeats sampled ones. */
@@ -37,7 +40,7 @@ export class PinnedVersion {
     this.client = client;
     this.version = loaded.version;
     this.title = title(loaded);
-    this.path = `v2/models/${encodeURIComponent(name)}/versions/${loaded.version}/infer`;
+    this.path = `v2/${modelPath(name)}/versions/${loaded.version}/infer`;
   }
 
   async act(rows, deterministic, seed) {
@@ -53,16 +56,13 @@ export class PinnedVersion {
 
 /** An answer of the Open Inference Protocol in the form of one to /act. */
 function decision({ model_name, model_version, parameters, outputs }) {
-  const tensors = outputs.map(({ name, shape, data }) => [name, nested(data, shape)]);
+  const tensors = outputs.map(({ name, shape: [, columns], data }) => [
+    name,
+    columns === undefined ? data : inRows(data, columns),
+  ]);
   return {
     ...Object.fromEntries(tensors),
-    model: { name: model_name, version: Number(model_version) },
+    model: { name: model_name, version: Number(model_version), digest: parameters.digest },
     warnings: parameters.warnings?.split("\n") ?? [],
   };
-}
-
-/** Flat data with the shape [rows] or [rows, columns]. */
-function nested(data, [rows, columns]) {
-  if (columns === undefined) return data;
-  return Array.from({ length: rows }, (_, row) => data.slice(row * columns, (row + 1) * columns));
 }

@@ -156,3 +156,44 @@ def show_every_notice(page: Page) -> None:
             }
         }"""
     )
+
+
+HELD = "async () => (await import('/web/controls.js')).held.direction"
+
+
+@pytest.fixture
+def driven(service: Service, visit: Visit) -> Page:
+    """The page whose cart the user drives."""
+    page = visit(service.url, reduced_motion="reduce")
+    page.get_by_label("you", exact=True).check()
+    return page
+
+
+def test_a_button_that_loses_the_focus_stops_driving(driven: Page) -> None:
+    driven.get_by_role("button", name="Drive cart right").focus()
+    driven.keyboard.down("Space")
+    assert driven.evaluate(HELD) == 1
+    driven.keyboard.press("Tab")
+    driven.keyboard.up("Space")
+    assert driven.evaluate(HELD) == 0
+
+
+def test_only_the_pointer_that_began_to_drive_ends_it(driven: Page) -> None:
+    drive = driven.get_by_role("button", name="Drive cart right")
+    drive.dispatch_event("pointerdown", {"pointerId": 7})
+    driven.locator("body").dispatch_event("pointerup", {"pointerId": 8})
+    assert driven.evaluate(HELD) == 1
+    driven.locator("body").dispatch_event("pointerup", {"pointerId": 7})
+    assert driven.evaluate(HELD) == 0
+
+
+def test_a_press_in_the_picture_drives_on_though_a_button_loses_the_focus(driven: Page) -> None:
+    driven.get_by_role("button", name="Drive cart left").focus()
+    box = driven.locator("#stage").bounding_box()
+    assert box is not None
+    driven.mouse.move(box["x"] + 10, box["y"] + 10)
+    driven.mouse.down()
+    assert driven.evaluate("document.activeElement === document.body")
+    assert driven.evaluate(HELD) == -1
+    driven.mouse.up()
+    assert driven.evaluate(HELD) == 0

@@ -1,6 +1,7 @@
 """The policy card as a page."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -112,10 +113,27 @@ def test_pictures_are_shown_if_they_were_exported(page: Page, trained: Trained) 
     for file, place in (("learning_curve.png", "learning-curve"), ("episode.gif", "episode")):
         picture = page.locator(f"#{place} img")
         if (trained.model_dir / "assets.extra" / file).exists():
-            expect(picture).to_be_visible()
+            expect(picture).to_have_attribute("src", re.compile("^blob:"))  # it comes after the map
             assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+            expect(picture).to_be_visible()
         else:
             expect(picture).to_be_hidden()
+
+
+def test_a_picture_that_the_served_version_no_longer_has_is_left_out(
+    service: Service, visit: Visit
+) -> None:
+    page = visit(
+        f"{service.url}/models/cartpole",
+        forgive="404",
+        first="""
+            const send = window.fetch;
+            window.fetch = (url, options) =>
+                send(String(url).replace("learning_curve.png", "none.png"), options);
+        """,
+    )
+    expect(page.locator("#episode img")).to_have_attribute("src", re.compile("^blob:"))
+    expect(page.locator("#learning-curve")).to_be_hidden()
 
 
 SECTIONS = [

@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.conftest import Service
+from tests.conftest import Service, wait_until
 from tests.web.conftest import Visit
 from tests.web.test_live_page import answer_every_row, number, wait_for
 
@@ -127,9 +127,13 @@ def test_the_phase_plane_shows_the_policy_where_the_cart_is(still: Page) -> None
 
     still.route("**/v2/models/cartpole/versions/1/infer", answer)
     still.get_by_role("button", name="Push cart right").click()
-    still.wait_for_timeout(300)
-    still.evaluate("new Promise(requestAnimationFrame)")
     places = [(0.1, 0.4), (0.9, 0.4), (0.1, 0.1), (0.1, 0.9)]
+
+    def is_drawn() -> bool:
+        opacity = still.evaluate(COLORS_AT, ["plane", places])[0][3]
+        return opacity > 0 and bool(asked) and asked[0][1] > 0.2  # of the cart that was pushed
+
+    wait_until(is_drawn)
     left, right, fast_right, slow_left = still.evaluate(COLORS_AT, ["plane", places])
     for red, _, blue, opaque in (left, slow_left):
         assert (opaque, blue > red) == (255, True)
@@ -156,15 +160,15 @@ def test_how_sure_the_policy_was_and_when_it_was_pushed_is_drawn_over_time(
             still.get_by_role("button", name="Hit pole right").click()
         still.get_by_role("button", name="Step").click()
         expect(still.locator("#steps")).to_have_text(str(steps))
-    still.evaluate("new Promise(requestAnimationFrame)")
     newest = 1 - 0.5 / 249  # between the last two of 250 steps, of which 6 are there
-    drawn = still.evaluate(COLORS_AT, ["right-history", [(newest, 0.4), (newest, 0.6)]])
-    assert [opacity > 0 for *_, opacity in drawn] == [upper, lower]
     pushed = 1 - 4 / 249
-    for chart in ("right-history", "value-history"):
-        beside, mark = (
-            still.evaluate(COLORS_AT, [chart, [(x, 0.02), (x, 0.02)]])[0]
-            for x in (pushed - 0.04, pushed)
-        )
-        assert beside[3] == 0
-        assert mark[3] > 200
+
+    def opacities(chart: str, *places: tuple[float, float]) -> list[int]:
+        return [opacity for *_, opacity in still.evaluate(COLORS_AT, [chart, places])]
+
+    charts = ("right-history", "value-history")
+    wait_until(lambda: all(opacities(chart, (pushed, 0.02))[0] > 200 for chart in charts))
+    for chart in charts:
+        assert opacities(chart, (pushed - 0.04, 0.02)) == [0]
+    drawn = opacities("right-history", (newest, 0.4), (newest, 0.6))
+    assert [opacity > 0 for opacity in drawn] == [upper, lower]

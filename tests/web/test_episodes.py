@@ -78,7 +78,7 @@ def test_a_link_to_a_version_that_is_not_loaded_says_so(service: Service, visit:
 @pytest.mark.parametrize(
     ("query", "problem"),
     [
-        ("seed=1", "version= is not a whole number"),
+        ("seed=1", "the link has no version"),
         ("seed=-1&version=1", "seed=-1 is not a whole number up to 4294967295"),
         ("seed=4294967296&version=1", "seed=4294967296 is not"),
         ("seed=1&version=1&spread=9", "spread=9 is not from 0 to 5"),
@@ -171,10 +171,8 @@ def test_a_press_that_is_released_outside_the_picture_drags_nothing(still: Page)
     assert [number(still, name) for name in STATE] == state
 
 
-def test_carts_do_not_move_while_one_is_dragged_and_such_an_episode_counts_for_nobody(
-    service: Service, visit: Visit
-) -> None:
-    page = visit(service.url)
+def drag_cart(page: Page) -> None:
+    """Take the cart and move it to the right, once it has been shown."""
     wait_for(page, "steps", "n >= 1")
     box = page.locator("#stage").bounding_box()
     assert box is not None
@@ -182,6 +180,13 @@ def test_carts_do_not_move_while_one_is_dragged_and_such_an_episode_counts_for_n
     page.mouse.move(box["x"] + 0.5 * box["width"], ground)
     page.mouse.down()
     page.mouse.move(box["x"] + 0.7 * box["width"], ground, steps=5)
+
+
+def test_carts_do_not_move_while_one_is_dragged_and_such_an_episode_counts_for_nobody(
+    service: Service, visit: Visit
+) -> None:
+    page = visit(service.url)
+    drag_cart(page)
     steps = number(page, "steps")
     wait_for(page, "cart-position", "n > 1")
     page.wait_for_timeout(300)
@@ -192,3 +197,33 @@ def test_carts_do_not_move_while_one_is_dragged_and_such_an_episode_counts_for_n
     expect(page.locator("#last-episode")).to_contain_text("Dragged by you")
     for longest in ("best", "best-by-user", "mean"):
         expect(page.locator(f"#{longest}")).to_have_text("–")  # noqa: RUF001  # an en dash
+
+
+def test_a_second_finger_does_not_hold_the_carts_for_good(service: Service, visit: Visit) -> None:
+    page = visit(service.url, has_touch=True)
+    wait_for(page, "steps", "n >= 1")
+    box = page.locator("#stage").bounding_box()
+    assert box is not None
+    x, y = box["x"] + 0.5 * box["width"], box["y"] + 0.82 * box["height"]
+    devices = page.context.new_cdp_session(page)
+
+    def touch(kind: str, *places: tuple[float, float]) -> None:
+        points = [{"x": left, "y": top, "id": i} for i, (left, top) in enumerate(places)]
+        devices.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", (x, y))
+    for moved in range(5, 60, 5):
+        touch("touchMove", (x + moved, y))
+    wait_for(page, "cart-position", "n > 0.2")
+    touch("touchStart", (x + 55, y), (x + 100, y - 20))
+    touch("touchEnd")
+    steps = number(page, "steps")
+    wait_for(page, "steps", f"n > {steps + 5}")
+
+
+def test_a_reset_ends_a_drag(service: Service, visit: Visit) -> None:
+    page = visit(service.url)
+    drag_cart(page)
+    wait_for(page, "cart-position", "n > 0.5")
+    page.locator("#reset").dispatch_event("click")
+    wait_for(page, "steps", "n >= 5")

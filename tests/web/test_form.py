@@ -300,3 +300,20 @@ def test_the_heat_map_has_the_forms_state_as_a_ring(service: Service, visit: Vis
         )
         assert x == pytest.approx((1 + angle / 0.2094) / 2, abs=0.02)
         assert y == pytest.approx((1 - velocity / limit) / 2, abs=0.02)
+
+
+def test_strips_of_another_version_under_the_same_number_are_not_shown(page: Page) -> None:
+    answers: list[object] = []
+
+    def another_once(route: Route) -> None:
+        answer = route.fetch()
+        body = answer.json()
+        if not answers:
+            body["parameters"]["digest"] = "another"
+        answers.append(body)
+        route.fulfill(response=answer, json=body)
+
+    page.route("**/infer", another_once)
+    slider(page, "level").press("End")
+    settle(page)
+    assert len(answers) == 2

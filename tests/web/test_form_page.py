@@ -80,19 +80,39 @@ def test_a_phone_shows_the_answer_with_every_slider(many: Many, visit: Visit) ->
             3,
         ),
         ("short(-0.123456789)", "-0.12346"),
+        ("fixed(-0.004, 2)", "0.00"),
+        ("fixed(-0.006, 2)", "-0.01"),
         # As many values as one request may have numbers, else none.
         ("sweepCells(4, 4)", 41),
         ("sweepCells(100, 12)", 20),
         ("sweepCells(500, 12)", 0),
     ],
 )
-def test_what_a_slider_offers(call: str, expected: object, service: Service, visit: Visit) -> None:
+def test_what_a_slider_offers_and_how_numbers_are_written(
+    call: str, expected: object, service: Service, visit: Visit
+) -> None:
     page = visit(f"{service.url}/web/numbers.js", forgive="404")  # of a favicon
     result = page.evaluate(
         f"""async () => {{
-            const {{ rounded, between, typical, short }} = await import("/web/numbers.js");
+            const {{ rounded, between, typical, short, fixed }} = await import("/web/numbers.js");
             const {{ sweepCells }} = await import("/web/sweeps.js");
             return {call};
         }}"""
     )
     assert result == expected
+
+
+def test_an_answer_that_scrolls_can_be_scrolled_by_keyboard(many: Many, visit: Visit) -> None:
+    page = visit(many.url, viewport={"width": 360, "height": 300})
+    settle(page)
+    answer = page.get_by_role("region", name="Answer")
+    assert answer.evaluate("(it) => it.scrollHeight > it.clientHeight")
+    assert serious_violations(page) == []
+
+
+def test_each_region_has_a_name_of_its_own(many: Many, visit: Visit) -> None:
+    page = visit(many.url)
+    settle(page)
+    open_details(page)
+    expect(page.get_by_role("region", name="What it saw in training")).to_have_count(1)
+    expect(page.get_by_role("region", name="Ranges by number")).to_have_count(1)

@@ -110,6 +110,20 @@ def test_every_page_has_the_same_header_in_the_same_place(
     assert places[0] == places[1] == places[2]
 
 
+@pytest.mark.parametrize("width", [1024, 1311, 1312])
+def test_no_table_of_a_card_is_wider_than_its_section(
+    width: int, service: Service, visit: Visit
+) -> None:
+    size = {"width": width, "height": 900}
+    page = visit(f"{service.url}/models/cartpole", viewport=size)
+    settle(page, "/models/cartpole")
+    assert page.locator("section:has(table)").count() > 2
+    for section in page.locator("section:has(table)").all():
+        right = section.evaluate("it => it.getBoundingClientRect().right")
+        for table in section.locator("table").all():
+            assert table.evaluate("it => it.getBoundingClientRect().right") <= right + 1
+
+
 @pytest.mark.parametrize("path", PAGES)
 def test_a_page_is_small(path: str, service: Service, visit: Visit) -> None:
     page = visit(service.url + path)

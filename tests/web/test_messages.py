@@ -173,7 +173,7 @@ def test_pages_say_what_happens_to_the_model_that_they_show(
         ([(1, "waiting", "it is being examined")], "A version of m is being checked"),
         ([(1, "labelled", "labelled old")], "No version of m is served. "),
         (
-            [(3, "waiting", "not selected: version 2 is pinned"), (2, "waiting", "")],
+            [(3, "waiting", "not selected: version 2 is selected"), (2, "waiting", "")],
             "Version 2 of m is selected, and it is not there",
         ),
     ],

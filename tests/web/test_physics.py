@@ -4,6 +4,7 @@ from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
+import pytest
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
 from tests.conftest import Service
@@ -113,3 +114,30 @@ def test_an_impulse_has_the_effect_of_the_same_force_for_one_step(
     )
     jumps = np.subtract(pushed, idle)
     np.testing.assert_allclose(struck, jumps + np.array([0, 0, 0.05, 0]), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("card", "playable"),
+    [
+        ({}, True),
+        ({"environment_options": {"kwargs": {}, "wrappers": []}}, True),
+        ({"environment_options": {"kwargs": {"x_threshold": 1}}}, False),
+        ({"environment_options": {"wrappers": ["somebodys:twice"]}}, False),
+        ({"environment": "CartPole-of-mine-v1"}, False),
+        ({"observations": {"names": ["a"] * 8}}, False),
+        ({"actions": {"names": ["a", "b", "c"]}}, False),
+    ],
+)
+def test_what_the_live_page_can_play(
+    card: dict[str, Any], playable: bool, service: Service, visit: Visit
+) -> None:
+    page = visit(f"{service.url}/web/physics.js", forgive="404")  # of a favicon
+    plain = {
+        "environment": "CartPole-v1",
+        "observations": {"names": ["a", "b", "c", "d"]},
+        "actions": {"names": ["left", "right"]},
+    }
+    result = page.evaluate(
+        "async card => (await import('/web/physics.js')).isPlayable(card)", plain | card
+    )
+    assert result is playable

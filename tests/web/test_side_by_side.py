@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 from playwright.sync_api import Page, Route, expect
 
 from serving.client import PolicyClient
-from serving.registry.selection import Selection, write_selection
+from serving.registry.selection import Selection, read_selection, write_selection
 from tests.artefacts import publish
 from tests.conftest import Service, Trained, running_service
 from tests.web.conftest import Visit
@@ -47,6 +48,12 @@ def test_the_other_loaded_versions_can_be_chosen(
     expect(alone).to_have_text("no other version is loaded")
 
 
+SAME_TEXT = """(ids) => {
+    const [one, other] = ids.map((id) => document.getElementById(id).textContent);
+    return one === other;
+}"""
+
+
 @pytest.mark.long  # two times 500 requests, one after the other
 def test_equal_versions_do_the_same_from_the_same_start(loaded: Service, visit: Visit) -> None:
     page = visit(loaded.url, reduced_motion="reduce")
@@ -61,8 +68,8 @@ def test_equal_versions_do_the_same_from_the_same_start(loaded: Service, visit: 
     expect(page.locator("#second-mean")).to_contain_text(" of 1")
     page.get_by_role("button", name="Pause").click()
     for name in ("mean", "longer", "steps", "right", "value"):
-        text = page.locator(f"#first-{name}").inner_text()
-        expect(page.locator(f"#second-{name}")).to_have_text(text)
+        # Read together: a step can still be in flight after the pause.
+        page.wait_for_function(SAME_TEXT, arg=[f"first-{name}", f"second-{name}"])
     expect(page.locator("#first-longer")).to_have_text("0")
     expect(page.locator("#same-action")).to_contain_text("The same most probable action in 100.0 %")
     page.get_by_label("Version beside it").select_option("none")
@@ -114,3 +121,16 @@ def test_a_shadow_is_compared_on_what_clients_have_asked(loaded: Service, visit:
     traffic = page.locator("#traffic")
     expect(traffic).to_contain_text("the most probable action was the same in 100.0 %")
     expect(traffic).to_contain_text("differed by 0.00 on average")
+
+
+def test_the_state_of_a_version_is_the_one_that_it_has_now(loaded: Service, visit: Visit) -> None:
+    page = visit(loaded.url, forgive="404")  # there is no shadow to compare any more
+    chosen(page, "version 3 (shadow)")
+    expect(page.locator("#second-title")).to_have_text("version 3 (shadow)")
+    model = loaded.log.parent / "models" / "cartpole"
+    before = read_selection(model)
+    try:
+        write_selection(model, replace(before, labels={**before.labels, "next": 3}, shadow=None))
+        expect(page.locator("#second-title")).to_have_text("version 3 (labelled)", timeout=20_000)
+    finally:
+        write_selection(model, before)
