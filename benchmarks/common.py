@@ -1,7 +1,8 @@
-"""Shared by the benchmarks: the peers' virtual environments, and formatting of results."""
+"""Shared by the benchmarks: the peers' virtual environments, ports, and formatting of results."""
 
 import csv
 import dataclasses
+import socket
 import statistics
 import subprocess
 import sys
@@ -39,6 +40,12 @@ def peer_python(name: str, *, whole_lock: bool = True) -> Path:
             subprocess.run(command, check=True, stdout=sys.stderr)
         installed.write_text(wanted)
     return python
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 def median_and_range(values: Iterable[float | None], digits: int) -> str:

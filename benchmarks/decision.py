@@ -79,7 +79,6 @@ def parts(model_dir: Path) -> dict[str, Callable[[], object]]:
     from serving.policy.decide import decide_many
     from serving.policy.observations import to_array
     from serving.policy.sampling import uniforms_of
-    from serving.policy.savedmodel import limit_threads
     from serving.record.drift import Drift
     from serving.record.shadow import Shadows
     from serving.registry.repository import Repository
@@ -91,7 +90,6 @@ def parts(model_dir: Path) -> dict[str, Callable[[], object]]:
     from serving.service import DecisionService
     from serving.settings import Settings
 
-    limit_threads(1)  # as each of two workers on two cores
     settings = Settings(
         models=model_dir.parent.parent, name=model_dir.parent.name, pin=int(model_dir.name)
     )

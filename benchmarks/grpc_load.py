@@ -18,7 +18,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import statistics
 import struct
 import subprocess
@@ -32,6 +31,7 @@ from typing import Any
 import click
 import numpy as np
 
+from benchmarks.common import free_port
 from tests.conformance.servers import running_peer
 from tests.conftest import running_service, wait_until
 
@@ -49,13 +49,6 @@ def message(rows: int) -> bytes:
     request.inputs.add(name="observations", datatype="FP32", shape=array.shape)
     request.raw_input_contents.append(array.tobytes())
     return bytes(request.SerializeToString())
-
-
-def free_port() -> int:
-    """A port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def serve_empty(port: int, kind: str) -> None:

@@ -13,15 +13,15 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 from training import evaluator as evaluator_module
 from training import trainer as trainer_module
-from training.config import Environment, TrainingConfig
+from training.config import Environment
 from training.envs import describe
 from training.evaluation import Evaluation, evaluate
-from training.presets import PRESETS
+from training.presets import PRESETS, Preset
 from training.rollout import EnvState, reset
 from training.shares import Processes
 from training.trainer import Trainer
@@ -68,8 +68,7 @@ class TimedEvaluations:
 
 def first_pass(preset: str, seed: str, env_workers: str) -> dict[str, Any]:
     """Train until the first pass or the end of the budget."""
-    presets: dict[str, TrainingConfig] = dict(PRESETS.items())
-    config = presets[preset]
+    config = PRESETS[cast(Preset, preset)]
     reward_threshold = describe(config.environment).reward_threshold
     assert reward_threshold is not None
     evaluations = TimedEvaluations(reward_threshold)

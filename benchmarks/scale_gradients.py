@@ -13,7 +13,6 @@ rows.
 import dataclasses
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -22,8 +21,7 @@ import time
 import click
 import numpy as np
 
-from benchmarks.common import ROOT, table
-from training.config import TrainingConfig
+from benchmarks.common import ROOT, free_port, table
 from training.learner import Batch, Learner, flatten
 from training.model import initialize
 from training.presets import PRESETS
@@ -34,17 +32,15 @@ NUM_ACTIONS = 4
 REPEATS = 20
 
 
-def config(width: int) -> TrainingConfig:
-    """The default preset with two hidden layers of a width."""
-    return dataclasses.replace(PRESETS["ppo"], hidden_units=(width, width))
-
-
 def minibatch_seconds(width: int) -> tuple[int, int, float]:
-    """Parameters of a network, rows of a minibatch, and the median time to learn from one."""
-    chosen = config(width)
+    """Parameters of a network, rows of a minibatch, and the median time to learn from one.
+
+    The config is that of the default preset, but for the two hidden layers of that width.
+    """
+    config = dataclasses.replace(PRESETS["ppo"], hidden_units=(width, width))
     rng = np.random.default_rng(0)
-    weights = initialize(rng, OBSERVATION_SIZE, NUM_ACTIONS, chosen)
-    learner, samples = Learner(chosen, weights), chosen.rollout_size
+    weights = initialize(rng, OBSERVATION_SIZE, NUM_ACTIONS, config)
+    learner, samples = Learner(config, weights), config.rollout_size
     batch = Batch(
         observations=rng.standard_normal((samples, OBSERVATION_SIZE)).astype(np.float32),
         actions=rng.integers(0, NUM_ACTIONS, samples),
@@ -58,18 +54,14 @@ def minibatch_seconds(width: int) -> tuple[int, int, float]:
         began = time.perf_counter()
         learner.update(batch, 1e-3, rng)
         measured.append(time.perf_counter() - began)
-    minibatches = chosen.num_epochs * chosen.num_minibatches
+    minibatches = config.num_epochs * config.num_minibatches
     seconds = statistics.median(measured[1:]) / minibatches
-    return flatten(weights).size, samples // chosen.num_minibatches, seconds
+    return flatten(weights).size, config.minibatch_size, seconds
 
 
 def all_reduce_seconds(sizes: list[int]) -> list[float]:
     """The median time to sum a vector of each size in two processes."""
-    ports = []
-    for _ in range(2):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            ports.append(free.getsockname()[1])
-    addresses = [f"127.0.0.1:{port}" for port in ports]
+    addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
     processes = []
     for index in range(2):
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}

@@ -22,9 +22,9 @@ from urllib.parse import urlsplit
 
 import click
 
-from benchmarks.common import table
+from benchmarks.common import median_and_range, table
 from benchmarks.serving_load import full_load, json_body, require_wrk
-from benchmarks.serving_services import running
+from benchmarks.serving_services import process_seconds, running
 from tests.cluster.envoy.machines import Envoy
 
 REPLICAS = (1, 2, 3)
@@ -80,25 +80,19 @@ def measure(models: Path, replicas: int, seconds: int) -> Measured:
         stack.callback(envoy.stop)
         envoy.wait_until_usable(addresses)
         full_load(envoy.url, body, connections=CONNECTIONS, seconds=1)
-        before = (
-            sum(service.cpu_seconds() for service in services),
-            process_seconds(envoy.process.pid),
-            children_seconds(),
-        )
+
+        def cpu_seconds() -> Model:
+            return Model(
+                service=sum(service.cpu_seconds() for service in services),
+                envoy=process_seconds(envoy.process.pid),
+                client=children_seconds(),
+            )
+
+        before = cpu_seconds()
         load = full_load(envoy.url, body, connections=CONNECTIONS, seconds=seconds)
-        after = (
-            sum(service.cpu_seconds() for service in services),
-            process_seconds(envoy.process.pid),
-            children_seconds(),
-        )
+        after = cpu_seconds()
     cpu = [(end - begin) / load.requests for begin, end in zip(before, after, strict=True)]
     return Measured(load.requests / load.seconds, Model(*cpu))
-
-
-def process_seconds(pid: int) -> float:
-    """Processor time that a process has taken so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")  # utime, stime
 
 
 def children_seconds() -> float:
@@ -129,8 +123,9 @@ def main(models: Path, seconds: int) -> None:
         speeds = [one.requests for one in measured]
         predicted = model.requests(replicas, cores)
         errors.append(predicted / statistics.median(speeds) - 1)
-        speed = f"{statistics.median(speeds):,.0f} ({min(speeds):,.0f}..{max(speeds):,.0f})"
-        rows.append([str(replicas), speed, f"{predicted:,.0f}", f"{errors[-1]:+.1%}"])
+        rows.append(
+            [str(replicas), median_and_range(speeds, 0), f"{predicted:,.0f}", f"{errors[-1]:+.1%}"]
+        )
     click.echo(table(rows))
     rows = [["cores", "for services", "for Envoy", "requests/s", "health checks/s"]]
     for number in CORES:

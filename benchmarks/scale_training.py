@@ -151,7 +151,6 @@ def local_cluster() -> Iterator[Cluster]:
 @click.option("--rollouts", type=click.IntRange(min=1), default=5, help="Of each measurement.")
 def main(rollouts: int) -> None:
     """Measure rollouts, fit the model to their parts and compare; then ask it about more cores."""
-    out = sys.stdout
     instant, slow = {}, {}
     with local_cluster() as cluster:
         for count in (0, *WORKERS):
@@ -160,7 +159,7 @@ def main(rollouts: int) -> None:
             slow[count] = statistics.median(rollout_seconds(STEP_SECONDS, workers, rollouts))
     model = fit(instant, step_seconds(STEP_SECONDS), step_seconds(0.0), policy_row_seconds())
     parts = ", ".join(f"{name} {1e6 * value:,.1f} us" for name, value in model._asdict().items())
-    click.echo(f"{parts}\n", file=out)
+    click.echo(f"{parts}\n")
 
     rows = [["workers", "seconds a rollout", "of the model", "difference", "steps/s"]]
     errors = []
@@ -170,16 +169,16 @@ def main(rollouts: int) -> None:
         name = str(count) if count else "this process"
         speed = f"{NUM_ENVS * NUM_STEPS / seconds:,.0f}"
         rows.append([name, f"{seconds:.3f}", f"{predicted:.3f}", f"{errors[-1]:+.1%}", speed])
-    click.echo(table(rows), file=out)
+    click.echo(table(rows))
 
     rows = [["cores", "seconds a rollout", "stepping", "acting", "Ray", "learning", "steps/s"]]
     for cores in CORES:  # a worker and an environment on each
         whole, parts_of = model.rollout(cores, cores), model.parts(cores, cores)
         shares = [f"{part / whole:.0%}" for part in parts_of.values()]
         rows.append([f"{cores:,}", f"{whole:.2f}", *shares, f"{NUM_STEPS * cores / whole:,.0f}"])
-    click.echo(f"\n{table(rows)}", file=out)
+    click.echo(f"\n{table(rows)}")
     as_long = NUM_STEPS * model.step / model.actor
-    click.echo(f"Ray takes as long as the simulators with {as_long:.0f} actors", file=out)
+    click.echo(f"Ray takes as long as the simulators with {as_long:.0f} actors")
     if max(map(abs, errors)) > TOLERANCE:
         sys.exit(f"the model is wrong by more than {TOLERANCE:.0%}")
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+import click
 import numpy as np
 
 from benchmarks import protocols
@@ -34,7 +35,7 @@ _SCRIPT = Path(__file__).with_suffix(".lua")
 _PR_SET_TIMERSLACK = 29  # of linux/prctl.h
 
 
-class LoadError(Exception):
+class LoadError(click.ClickException):
     """The load could not be made, or not every request was answered as it should be."""
 
 

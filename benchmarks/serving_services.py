@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from benchmarks.common import ROOT, peer_python
+from benchmarks.common import ROOT, free_port, peer_python
 from benchmarks.serving_load import BODIES, Body, LoadError, ask
 
 LABELS = {
@@ -44,9 +44,8 @@ PROTOCOLS["ours"] = PROTOCOLS["before"] = set(BODIES)
 MARK = "BENCHMARK_MARK"
 START_SECONDS = 120
 STOP_SECONDS = 15
-KEEP_ALIVE_SECONDS = (
-    "75"  # what serving/server/master.py sets; uvicorn's own 5 break under heavy requests
-)
+# As in serving/server/worker.py; uvicorn's own 5 break under heavy requests.
+KEEP_ALIVE_SECONDS = "75"
 ANSWERED = ("actions", "action_logits", "log_probabilities", "state_values")
 APPS = "benchmarks.serving_contenders"
 
@@ -131,12 +130,11 @@ class Service:
 
     def cpu_seconds(self) -> float:
         """Processor time that all its processes have taken so far."""
-        ticks = 0
+        seconds = 0.0
         for pid in marked(self.mark):
-            with contextlib.suppress(OSError):
-                stat = Path(f"/proc/{pid}/stat").read_text()
-                ticks += sum(map(int, stat.rpartition(")")[2].split()[11:13]))  # utime, stime
-        return ticks / os.sysconf("SC_CLK_TCK")
+            with contextlib.suppress(OSError):  # it has just ended
+                seconds += process_seconds(pid)
+        return seconds
 
     def check(self, body: Body, rows: int) -> float:
         """Ask once; returns the seconds that the answer took.
@@ -164,15 +162,23 @@ class Service:
         return seconds
 
 
+def process_seconds(pid: int) -> float:
+    """Processor time that a process has taken so far.
+
+    Raises:
+        OSError: it has ended.
+    """
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")  # utime, stime
+
+
 @contextlib.contextmanager
 def running(contender: str, models: Path, workers: int, *options: str) -> Iterator[Service]:
     """Start a contender on a free port of the loopback interface, and stop all of it.
 
     It gets the options behind its own.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     mark = secrets.token_hex(8)
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log")

@@ -22,6 +22,9 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 
+if __name__ == "__main__":  # sys.path[0] of a script is its folder, which `cart` is in
+    sys.path.append(str(Path(__file__).resolve().parent.parent))
+
 from serving.client import PolicyClient
 
 EXAMPLES = Path(__file__).resolve().parent

@@ -1,7 +1,10 @@
 """The command line of the service and its demo player; mistakes become one clear line."""
 
 import os
+import signal
+import socket
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,7 +37,9 @@ for command in (verify, promote, rollback, pull, replay, compare, score):
 
 
 def main() -> None:
-    """Run the command line and exit with its status; 130 after Ctrl-C."""
+    """Run the command line and exit with its status; 130 after Ctrl-C, 143 after SIGTERM."""
+    # By an exception, so that temporary files are removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         sys.exit(commands.main(standalone_mode=False))
     except click.ClickException as mistake:
@@ -45,8 +50,8 @@ def main() -> None:
         sys.exit(130)
 
 
-def require_grpc() -> None:
-    """Refuse to start without a package of gRPC, none of which is imported before the fork.
+def _require_grpc() -> None:
+    """Check that the packages of gRPC are installed, without importing them before the fork.
 
     Raises:
         click.UsageError: names the first that is missing.
@@ -61,8 +66,17 @@ def require_grpc() -> None:
         ("tensorflow_serving", "tensorflow-serving-api"),
     ):
         if find_spec(package) is None:
-            how = f"pip install --no-deps {name}"
-            raise click.UsageError(f"{name} is not installed, whose messages gRPC has: {how}")
+            raise click.UsageError(
+                f"{name} is not installed, whose messages gRPC has: pip install --no-deps {name}"
+            )
+
+
+def _listen(take: Callable[[str, int], socket.socket], host: str, port: int) -> socket.socket:
+    """Have `bind` or `reserve` take an address, or raise a `click.UsageError` that says why not."""
+    try:
+        return take(host, port)
+    except OSError as error:
+        raise click.UsageError(f"cannot listen on {host} port {port}: {error.strerror}") from error
 
 
 @commands.command()
@@ -73,30 +87,30 @@ def run(**options: Any) -> None:
     The address that it listens on is the one line on standard output.
     """
     settings = Settings(**options)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # until gunicorn takes it
     # Mistakes are reported before TensorFlow is imported, which takes seconds.
     require_keys(settings.trusted_keys)
     import logging
 
+    # gunicorn reads them, whatever they hold: of another service, or of systemd's sockets.
+    for name in ("WEB_CONCURRENCY", "GUNICORN_PID", "GUNICORN_FD", "LISTEN_PID", "LISTEN_FDS"):
+        os.environ.pop(name, None)
     from serving.api.keys import KeysError, read_keys
     from serving.logs import set_up_logs
     from serving.server.master import Server, address, bind, reserve
 
-    port, reserved = settings.port, None
     try:
         keys = read_keys(settings.api_keys_file)
-        sign = prepare_log(settings)
-        listener = bind(settings.host, port)
-        if settings.grpc_port is not None:
-            port = settings.grpc_port
-            if port == listener.getsockname()[1]:
-                raise click.UsageError(f"--port and --grpc-port are both {port}")
-            require_grpc()
-            reserved = reserve(settings.host, port)
     except KeysError as error:
         raise click.UsageError(str(error)) from error
-    except OSError as error:
-        where = f"{settings.host} port {port}"
-        raise click.UsageError(f"cannot listen on {where}: {error.strerror}") from error
+    sign = prepare_log(settings)
+    listener = _listen(bind, settings.host, settings.port)
+    reserved = None
+    if settings.grpc_port is not None:
+        if settings.grpc_port == listener.getsockname()[1]:
+            raise click.UsageError(f"--port and --grpc-port are both {settings.grpc_port}")
+        _require_grpc()
+        reserved = _listen(reserve, settings.host, settings.grpc_port)
     click.echo(f"http://{address(listener)}")
     set_up_logs(settings.log_format)
     shown = {name: str(value) for name, value in asdict(settings).items() if value is not None}

@@ -1,6 +1,7 @@
 """A Python client of the service. It needs neither TensorFlow nor Flask."""
 
 import json
+import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from serving.schemas import (
     ModelsReport,
     ModelVersion,
     Problem,
+    VersionReport,
 )
 
 
@@ -54,6 +56,17 @@ class _Card(msgspec.Struct):
 class _Served(msgspec.Struct):
     version: int | None
     policy: _Card | None
+    versions: list[VersionReport] = []
+
+    def has_actions_of(self, model: ModelVersion) -> bool:
+        """Whether the policy card tells the actions of a version: the served one or a canary."""
+        if self.version == model.version:
+            return True
+        # A canary that answers episodes has the served version's actions.
+        return any(
+            (one.version, one.digest) == (model.version, model.digest) and one.share > 0
+            for one in self.versions
+        )
 
 
 class _WithCard(msgspec.Struct):
@@ -69,7 +82,7 @@ class PolicyClient:
     """
 
     url: str  # of the service, such as `http://127.0.0.1:8000`
-    timeout: float = 10.0  # seconds until an attempt to get a response fails
+    timeout: float = 10.0  # seconds without a connection or a further byte: an attempt fails
     api_key: str | None = field(default=None, repr=False)  # if the service requires one
 
     def __post_init__(self) -> None:
@@ -78,7 +91,7 @@ class PolicyClient:
             if not re.fullmatch(r"[\x21-\x7e]+", self.api_key):
                 raise ServiceError("an API key has only visible ASCII characters")
             headers["Authorization"] = f"Bearer {self.api_key}"
-        self._pool = urllib3.PoolManager(headers=headers)
+        self._pool, self._process = urllib3.PoolManager(headers=headers), os.getpid()
         self._starts: dict[ModelVersion, int] = {}
 
     def __enter__(self) -> Self:
@@ -171,12 +184,16 @@ class PolicyClient:
     def policy_card(self, model: str | None = None) -> dict[str, Any]:
         """Get the policy card of a model, or of the default one.
 
-        A ServiceError if it serves no version.
+        Raises:
+            ServiceError: it serves no version.
         """
         name = self.models().models[0].name if model is None else model
         served = self._request(_path_of(name), _WithCard)
         # Not by msgspec, which has no numbers beyond 64 bits.
-        card: dict[str, Any] | None = json.loads(bytes(served.policy))
+        try:
+            card: dict[str, Any] | None = json.loads(bytes(served.policy))
+        except (ValueError, RecursionError) as error:
+            raise ServiceError(f"{self.url}: no policy card: {error}", 200) from error
         if card is None:
             raise ServiceError(f"{self.url} serves no version of {name} yet")
         return card
@@ -186,7 +203,11 @@ class PolicyClient:
         return self._request("/models", ModelsReport)
 
     def wait_until_ready(self, seconds: float) -> None:
-        """Return as soon as the service is ready; a ServiceError says why it was not in time."""
+        """Return as soon as the service is ready.
+
+        Raises:
+            ServiceError: it was not ready within so many seconds; says why.
+        """
         deadline = time.monotonic() + seconds
         while True:
             # Of an attempt; urllib3 takes no 0.
@@ -204,7 +225,7 @@ class PolicyClient:
         deadline = time.monotonic() + self.timeout
         while True:
             served = self._request(_path_of(model.name), _Served)
-            if served.version == model.version and served.policy is not None:
+            if served.policy is not None and served.has_actions_of(model):
                 return served.policy.actions.start
             # Workers follow a change of the version one after another.
             if time.monotonic() >= deadline:
@@ -223,18 +244,23 @@ class PolicyClient:
         timeout: float | None = None,
     ) -> Answer:
         method, url = "GET" if body is None else "POST", self.url.rstrip("/") + path
+        if self._process != os.getpid():
+            # Since a fork: on the same sockets, each process would get answers to the other.
+            self._pool = urllib3.PoolManager(headers=self._pool.headers)
+            self._process = os.getpid()
         try:
             response = self._pool.request(
                 method, url, body=body, retries=retries, timeout=timeout or self.timeout
             )
-        except (urllib3.exceptions.HTTPError, ValueError) as error:  # the latter: a redirect
+        # ValueError and OverflowError: of an invalid Location or Retry-After.
+        except (urllib3.exceptions.HTTPError, ValueError, OverflowError) as error:
             reason = getattr(error, "reason", None) or error
             raise ServiceError(f"{self.url} does not answer: {reason}") from error
         try:
             if response.status in (200, 202):
                 return msgspec.json.decode(response.data, type=answer)
             detail = msgspec.json.decode(response.data, type=Problem).detail
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             detail = f"this is not an answer of the policy service, {path} is not there"
         raise ServiceError(f"{self.url}: {response.status} {detail}", response.status)
 
@@ -245,7 +271,7 @@ def _path_of(model: str) -> str:
 
 
 def _to_builtin(value: Any) -> Any:
-    """NumPy's arrays and numbers, as which observations come."""
+    """Lists and numbers of NumPy's."""
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     raise TypeError(f"observations cannot have a {type(value).__name__}")

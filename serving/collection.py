@@ -1,4 +1,4 @@
-"""Python's garbage collector, which is in the way of large decodes."""
+"""Pauses Python's garbage collector, which slows down large decodes."""
 
 import gc
 import threading
@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 
 class _Collection:
-    """Python's garbage collector, off while any thread decodes much.
+    """Python's garbage collector, off while any thread decodes a large body.
 
-    A collection looks through all the lists that the decoder is making, again and again: 16 MiB
-    of small lists take 7.8 seconds with it and 0.9 without.
+    Each collection traverses all the lists that the decoder has made so far: 16 MiB of small lists
+    take 7.8 seconds with it and 0.9 without.
     """
 
     def __init__(self) -> None:

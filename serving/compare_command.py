@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from serving.record.agreement import Agreement
     from serving.record.compare import Comparison
 
+_VERSION = click.IntRange(min=0)
+
 
 def log_option(*, required: bool) -> Callable[[FC], FC]:
     """The option `--log`, which may be set as that of the service is."""
@@ -27,14 +29,9 @@ def log_option(*, required: bool) -> Callable[[FC], FC]:
     )
 
 
-def version_option(name: str, text: str) -> Callable[[FC], FC]:
-    """A required option of a version's number."""
-    return click.option(f"--{name}", type=click.IntRange(min=0), required=True, help=text)
-
-
 @click.command()
-@version_option("champion", "The version to compare with.")
-@version_option("challenger", "The version in question.")
+@click.option("--champion", type=_VERSION, required=True, help="The version to compare with.")
+@click.option("--challenger", type=_VERSION, required=True, help="The version in question.")
 @log_option(required=True)
 @settings_options("models", "name")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
@@ -82,7 +79,7 @@ def require_better(settings: Settings, version: str | None, log: Path | None) ->
     """Exit with status 1 and the reason unless a version is better than the served one.
 
     Raises:
-        click.UsageError: that cannot be said.
+        click.UsageError: they cannot be compared.
         SelectionError: no version is served.
     """
     from serving.policy.artefact import version_number
@@ -132,29 +129,23 @@ def _report(compared: "Comparison", agreed: "Agreement") -> str:
         )
     lines.append(f"better?        {_answer(compared)}")
     out, faults = compared.left_out, compared.feedback
-    for label, counts in (
-        (
-            "left out",
-            [
-                (out.waiting, "that began with or after one still running"),
-                (out.abandoned, "abandoned"),
-                (out.spanning, "of two versions or selections"),
-                (out.not_canary, "where only one of the two was selected"),
-            ],
-        ),
-        (
-            "feedback",
-            [
-                (faults.late, "late"),
-                (faults.double, "double"),
-                (faults.unknown, "unknown"),
-                (faults.without_episode, "without an episode"),
-            ],
-        ),
-    ):
-        told = ", ".join(f"{count:,} {what}" for count, what in counts if count)
-        if told:
-            lines.append(f"{label:<15}{told}")
+    counts_by_label = {
+        "left out": [
+            (out.waiting, "that began with or after one still running"),
+            (out.abandoned, "abandoned"),
+            (out.spanning, "of two versions or selections"),
+            (out.not_canary, "outside a canary of the two"),
+        ],
+        "feedback": [
+            (faults.late, "late"),
+            (faults.double, "double"),
+            (faults.unknown, "unknown"),
+            (faults.without_episode, "without an episode"),
+        ],
+    }
+    for label, counts in counts_by_label.items():
+        if text := ", ".join(f"{count:,} {what}" for count, what in counts if count):
+            lines.append(f"{label:<15}{text}")
     differ = "no observations on record"
     if agreed.greedy is not None:
         differ = (

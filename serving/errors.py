@@ -2,17 +2,19 @@
 
 from http import HTTPStatus
 
+Headers = tuple[tuple[str, str], ...]
+
 
 def first_line(error: Exception) -> str:
-    """What an error says, in one line: TensorFlow's say more."""
+    """The first line of an error's message: TensorFlow's have many."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 class ProblemError(Exception):
-    """An answer other than the one that was asked for."""
+    """An error that is answered to the client, with its HTTP status and headers."""
 
     status: int = HTTPStatus.INTERNAL_SERVER_ERROR
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: Headers = ()
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -70,7 +72,7 @@ class NotFoundError(ProblemError):
 
 
 class ConflictError(ProblemError):
-    """What is asked for does not go with how the service was set up."""
+    """The request conflicts with how the service is set up."""
 
     status = HTTPStatus.CONFLICT
 
@@ -82,19 +84,19 @@ class TooLargeError(ProblemError):
 
 
 class UnsupportedMediaTypeError(ProblemError):
-    """The body is not declared to be of a kind that is understood here."""
+    """The body is declared to be of a type or coding that the service does not read."""
 
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
 
 class UnsupportedCodingError(UnsupportedMediaTypeError):
-    """The content coding is not one that is understood here (RFC 9110, section 15.5.16)."""
+    """The content coding is not one that the service reads (RFC 9110, section 15.5.16)."""
 
     headers = (("Accept-Encoding", "gzip, deflate"),)
 
 
 class InvalidRequestError(ProblemError):
-    """The body is JSON and means nothing here."""
+    """The body is JSON, and not a valid request."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
 
@@ -103,19 +105,19 @@ class NotReadyError(ProblemError):
     """No policy is loaded; one may be soon."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
-    headers: tuple[tuple[str, str], ...] = (("Retry-After", "1"),)
+    headers: Headers = (("Retry-After", "1"),)
 
 
 class NoDefaultPolicyError(NotReadyError):
     """The default model has no policy: `GET /health/ready` says so too.
 
-    Envoy sends no more requests to a service that answers with this header, until a health check
-    succeeds. Without it, every retry would come back: a service that refuses at once has the fewest
-    requests in flight.
+    Envoy sends no more requests to a service that answers with this header until a health check
+    succeeds. Without it, Envoy would send every retry here: it prefers the service with the fewest
+    requests in flight, which is one that refuses at once.
     https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/health_checking
     """
 
-    headers: tuple[tuple[str, str], ...] = (
+    headers: Headers = (
         *NotReadyError.headers,
         ("X-Envoy-Immediate-Health-Check-Fail", "true"),
     )

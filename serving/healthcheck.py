@@ -1,20 +1,20 @@
-"""Whether a service is ready, asked cheaply enough for a container engine to do it all day."""
+"""Asks a service whether it is ready, cheaply: container engines do it every few seconds."""
 
 import socket
 import sys
 
-# What listens on every address is asked on the loopback interface.
-LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # nothing is bound here
-REQUEST = b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+# A service that listens on every address is asked on the loopback interface.
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # nothing is bound here
+_REQUEST = b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
 def problem(host: str, port: int, timeout: float = 4.0) -> str | None:
     """Say in one line why the service is not ready, or None if it is."""
-    host = LOOPBACK.get(host, host)
+    host = _LOOPBACK.get(host, host)
     try:
         # A plain socket never goes through a proxy, and takes half the time that http.client does.
         with socket.create_connection((host, port), timeout) as connection:
-            connection.sendall(REQUEST)
+            connection.sendall(_REQUEST)
             answer = connection.makefile("rb").read()
     except (OSError, OverflowError, UnicodeError) as error:
         return f"no answer from {host} port {port}: {error}"

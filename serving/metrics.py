@@ -57,7 +57,7 @@ class Metrics:
         self._requests = cache(
             counter("policy_http_requests", "Requests answered.", ["route", "status"]).labels
         )
-        meaning = "Seconds from the parsed request head to the answer's last byte made."
+        meaning = "Seconds from when a worker begins with a request, or its batch, to its answer."
         self._request_seconds = cache(
             histogram("policy_http_request_seconds", meaning, ["route"], buckets=_SECONDS).labels
         )
@@ -105,7 +105,7 @@ class Metrics:
         }
 
     def add_collector(self, collector: Collector) -> None:
-        """Tell what a collector computes of all processes whenever the metrics are asked for."""
+        """Add what a collector computes of all processes, whenever the metrics are asked for."""
         self._registry.register(collector)
         self._collectors.append(collector)
 
@@ -117,8 +117,8 @@ class Metrics:
             counter(model)
 
     def remove_model(self, model: str) -> None:
-        """Tell that there is no such model any more, of which no alert should tell for ever."""
-        # NaN is below nothing. The digests are compared with each other, and NaN is not itself.
+        """Report that the model was deleted, so that alerts about it end."""
+        # NaN is below nothing. Alerts compare digests, and NaN would differ from itself.
         self._served_version(model).set(math.nan)
         self._served_digest(model).set(0)
 
@@ -128,7 +128,7 @@ class Metrics:
             self._shadow[name](model).inc(value)
 
     def serves(self, model: str, version: int, digest: str) -> None:
-        """Tell the version that is served, and the hex digits of its digest: 48 bits at most."""
+        """Report the version that is served, and the hex digits of its digest: 48 bits at most."""
         self._served_version(model).set(version)
         self._served_digest(model).set(int(digest, 16))
 
@@ -136,7 +136,7 @@ class Metrics:
         """Count a request that never reached the application."""
         self._requests("none", int(status)).inc()
 
-    def answered(self, route: str, status: int, seconds: float, requests: int = 1) -> None:
+    def answered(self, route: str, status: int, seconds: float, requests: int) -> None:
         """Count requests that were answered together and in that time."""
         self._requests(route, status).inc(requests)
         observe(self._request_seconds(route), seconds, requests)
@@ -168,7 +168,7 @@ class Metrics:
     def text(self, accept: str = "") -> tuple[bytes, str]:
         """All metrics of all processes, and the content type, which `Accept` chooses.
 
-        It is Prometheus's text format, or OpenMetrics for who asks for that.
+        It is Prometheus's text format, or OpenMetrics where that is asked for.
         """
         registry = self._registry
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
@@ -176,5 +176,8 @@ class Metrics:
             MultiProcessCollector(registry)
             for collector in self._collectors:
                 registry.register(collector)
-        generate, content_type = choose_encoder(accept)
+        try:
+            generate, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # it asks for a version that is not a number
+            generate, content_type = choose_encoder("")
         return generate(registry), content_type

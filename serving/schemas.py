@@ -67,7 +67,10 @@ class FeedbackRequest(msgspec.Struct, forbid_unknown_fields=True):
     ] = msgspec.field(default=UNSET, name="return")
     step: Annotated[
         Seed | WholeFloat | UnsetType,
-        Meta(description="The step in the episode of the first reward; 0 by default."),
+        Meta(
+            description="The step in the episode of the first reward; by default 0, or for a"
+            " request the one that it was asked with."
+        ),
     ] = UNSET
     ended: Annotated[
         bool | UnsetType,
@@ -123,6 +126,7 @@ class VersionReport(msgspec.Struct, frozen=True):
     state: Literal["served", "canary", "shadow", "labelled", "refused", "waiting"]
     reason: Annotated[str, Meta(description="Why it is served, or why not.")]
     digest: Digest = ""
+    share: Annotated[float, Meta(description="The part of all episodes that it answers.")] = 0.0
 
 
 class ModelReport(msgspec.Struct, frozen=True):

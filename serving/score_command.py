@@ -1,6 +1,5 @@
 """`score`: decides about the rows of a file."""
 
-import signal
 import sys
 import time
 from pathlib import Path
@@ -47,8 +46,6 @@ def score(
     require_keys(settings.trusted_keys)
     from serving.score.source import ScoreError
 
-    # The same end as an error has: the unfinished file is removed.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         found = _score(settings, source, target, deterministic, seed)
     except ScoreError as error:

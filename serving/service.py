@@ -66,13 +66,13 @@ class DecisionService:
             results: theirs, in their order.
             times: nanoseconds at which decoding, deciding and encoding began, and the end.
         """
-        of_policy: dict[Policy, Results] = {}
+        by_policy: dict[Policy, Results] = {}
         for request, result in zip(requests, results, strict=True):
-            of_policy.setdefault(request.policy, []).append(result)
+            by_policy.setdefault(request.policy, []).append(result)
         decode, decide, encode = (after - before for before, after in pairwise(times))
-        for policy, of_this in of_policy.items():
-            done = [result for result in of_this if isinstance(result, ActResult)]
-            failures = len(of_this) - len(done)
+        for policy, own_results in by_policy.items():
+            done = [result for result in own_results if isinstance(result, ActResult)]
+            failures = len(own_results) - len(done)
             inferences = Inferences(
                 requests=len(done),
                 rows=sum(result.stop - result.start for result in done),
@@ -84,4 +84,4 @@ class DecisionService:
                 failure_nanoseconds=failures * (times[-1] - times[0]),
                 last_milliseconds=time.time_ns() // 1_000_000,
             )
-            self._metrics.statistics.add(policy.name, policy.version, inferences)
+            self._metrics.statistics.add(policy.name, policy.version, policy.digest, inferences)

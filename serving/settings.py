@@ -61,14 +61,14 @@ SOURCE = Pattern(
 )
 # An empty one would mean every address of the machine.
 ROOT_PATH = Pattern("path", r"(/[A-Za-z0-9._~-]+)+", "a path like /policy")
-ORIGIN = Pattern("origin", r"\*|https?://[^/\s]+", "like https://example.org, or *")
+ORIGIN = Pattern("origin", r"\*|https?://[A-Za-z0-9._:\[\]-]+", "like https://example.org, or *")
 HOST = Pattern("host", r"[A-Za-z0-9._:%-]+", "a host name or an IP address")
-# Longer than a day is a mistake, and from some length on the system calls refuse it.
+# More than a day is a mistake, and system calls refuse much more.
 SECONDS = click.FloatRange(min=0, min_open=True, max=86_400)
 
 
 class Option(click.Option):
-    """An option of which the help shows the first name and variable; the others are older."""
+    """An option of which the help shows only the first name and variable, not its aliases."""
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """Describe it without its aliases."""
@@ -97,15 +97,17 @@ class Settings:
     pin: int | None = _setting(
         None, click.IntRange(0), "Serve this version of the default model, regardless of `promote`."
     )
-    host: str = _setting("127.0.0.1", HOST, "Address to listen on.")
-    port: int = _setting(8000, click.IntRange(0, 65535), "Port to listen on; 0 picks a free one.")
+    host: str = _setting("127.0.0.1", HOST, "Address that the service listens on.")
+    port: int = _setting(
+        8000, click.IntRange(0, 65535), "Port that the service listens on; 0 picks a free one."
+    )
     grpc_port: int | None = _setting(
         None,
         click.IntRange(0, 65535),
         "Port for gRPC, on the same address; 0 picks a free one, which the log says.",
     )
-    workers: int = _setting(2, click.IntRange(1), "Worker processes.")
-    threads: int = _setting(8, click.IntRange(1), "Threads per worker, for large requests.")
+    workers: int = _setting(2, click.IntRange(1, 1024), "Worker processes.")
+    threads: int = _setting(8, click.IntRange(1, 1024), "Threads per worker, for large requests.")
     max_body_bytes: int = _setting(
         16 * 1024 * 1024, click.IntRange(1), "Largest request body that is accepted."
     )

@@ -102,7 +102,7 @@ class SharedArrays:
 
 
 class Statistics:
-    """Inferences by model and version.
+    """Inferences by model, version and digest: a version that is replaced begins anew.
 
     Attributes:
         arrays: in which the processes of a service keep them.
@@ -111,29 +111,30 @@ class Statistics:
     def __init__(self, folder: Path | None = None, slot: int = 0) -> None:
         """Share a folder with other processes; see `SharedArrays`."""
         self.arrays = SharedArrays(folder, slot)
-        self._own: dict[tuple[str, int], npt.NDArray[np.int64]] = {}
+        self._own: dict[tuple[str, int, str], npt.NDArray[np.int64]] = {}
 
-    def add(self, model: str, version: int, inferences: Inferences) -> None:
+    def add(self, model: str, version: int, digest: str, inferences: Inferences) -> None:
         """Add what was decided."""
-        own = self._own.get((model, version))
+        key = model, version, digest
+        own = self._own.get(key)
         if own is None:
-            own = self._own[model, version] = self.arrays.own(_name(model, version), _SIZE)
+            own = self._own[key] = self.arrays.own(_name(*key), _SIZE)
         own[:-1] += inferences[:-1]
         own[-1] = inferences.last_milliseconds
 
-    def total(self, model: str, version: int) -> Inferences:
+    def total(self, model: str, version: int, digest: str) -> Inferences:
         """The sum of all processes."""
-        parts = self.arrays.all(_name(model, version), _SIZE)
+        parts = self.arrays.all(_name(model, version, digest), _SIZE)
         table = np.stack([np.zeros(_SIZE, np.int64), *parts])
         sums = Inferences._make(table.sum(0).tolist())
         return sums._replace(last_milliseconds=table[:, -1].max().item())
 
-    def keep(self, loaded: Iterable[tuple[str, int]]) -> None:
+    def keep(self, loaded: Iterable[tuple[str, int, str]]) -> None:
         """Forget all versions of models but these."""
-        for model, version in self._own.keys() - set(loaded):
-            del self._own[model, version]
-            self.arrays.forget(_name(model, version))
+        for key in self._own.keys() - set(loaded):
+            del self._own[key]
+            self.arrays.forget(_name(*key))
 
 
-def _name(model: str, version: int) -> str:
-    return f"{model}/{version}"
+def _name(model: str, version: int, digest: str) -> str:
+    return f"{model}/{version}-{digest}"

@@ -69,9 +69,7 @@ def test_numbers_are_those_of_the_saved_model(service: Service, trained: Trained
     answer = act(service, observations=[ROW], deterministic=True)
     model = tf.saved_model.load(trained.model_dir)
     outputs = model.signatures["serving_default"](observations=tf.constant([ROW]))
-    assert answer["action_logits"] == outputs["action_logits"].numpy().tolist() or np.allclose(
-        answer["action_logits"], outputs["action_logits"], rtol=1e-6
-    )
+    np.testing.assert_allclose(answer["action_logits"], outputs["action_logits"], rtol=1e-6)
     assert answer["state_values"] == pytest.approx(outputs["state_values"].numpy().tolist())
     assert answer["actions"] == outputs["greedy_actions"].numpy().tolist()
 

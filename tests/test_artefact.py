@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from serving.policy import artefact as module
 from serving.policy.artefact import Artefact, ArtefactError, require_return
 from serving.policy.artefact import read as read_copy
 from serving.registry.store import Store, find_files
@@ -115,6 +116,15 @@ def edit_histograms(**fields: object) -> Callable[[Path], object]:
         (lambda folder: os.mkfifo(folder / "pipe"), "'pipe' is neither a file nor a folder"),
         (lambda folder: shutil.rmtree(folder), "cannot be read: .*No such file"),
         (lambda folder: edit(folder / CARD, dict.clear), "policy.json: .*missing.*environment"),
+        *(
+            (
+                lambda folder, own=own: edit(
+                    folder / CARD, lambda card: card["checksums"].update({CARD: own})
+                ),
+                "policy.json: Expected `str` matching regex",
+            )
+            for own in ("", "a", "0" * 63, "A" * 64)
+        ),
         (lambda folder: edit_card(folder, lambda card: card.pop("solved")), "solved"),
         (
             lambda folder: edit_card(folder, lambda card: card.update(solved="yes")),
@@ -125,6 +135,12 @@ def edit_histograms(**fields: object) -> Callable[[Path], object]:
                 folder, lambda card: card["observations"].update(seen_low=[0.0])
             ),
             "ranges and names of different lengths",
+        ),
+        (
+            lambda folder: edit_card(
+                folder, lambda card: card["observations"].update(names=["a", "a", "b", "c"])
+            ),
+            "its observations have a name twice",
         ),
         (edit_histograms(rows=0), "Expected `int` >= 1 - at `.*histograms.rows`"),
         (edit_histograms(edges=[[0.0]] * 3), "histograms and names have different lengths"),
@@ -156,6 +172,47 @@ def test_damage_is_refused_with_the_reason(
     damage(model_dir)
     with pytest.raises(ArtefactError, match=reason):
         read(model_dir)
+
+
+@pytest.mark.parametrize("name", [CARD, GOLDEN])
+def test_a_card_or_golden_values_of_too_many_bytes_are_refused_undecoded(
+    model_dir: Path, name: str
+) -> None:
+    (model_dir / name).write_bytes(b"[" * (16 * 1024 * 1024 + 1))
+    assert refusal(model_dir) == f"{name} has more than 16777216 bytes"
+
+
+def test_of_large_files_only_the_checksum_is_kept(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = 24 * 1024 * 1024
+    for name in ("episode.gif", "weights"):
+        (model_dir / "assets.extra" / name).write_bytes(bytes(large))
+    reseal(model_dir)
+    monkeypatch.setattr(Path, "read_bytes", read_at_most(module.MAX_KEPT_BYTES))
+    assert set(read(model_dir).pictures) == {"learning_curve.png"}
+
+
+def read_at_most(size: int) -> Callable[[Path], bytes]:
+    """`Path.read_bytes`, for files of at most so many bytes."""
+    original = Path.read_bytes
+
+    def read_bytes(path: Path) -> bytes:
+        assert path.stat().st_size <= size
+        return original(path)
+
+    return read_bytes
+
+
+def test_names_on_the_card_forge_no_line_and_command_no_terminal(model_dir: Path) -> None:
+    name = "\x1b[2J\u202e\nfiles          9, each with its checksum on the card" + "x" * 1_000
+    edit(model_dir / CARD, lambda card: card["checksums"].update({name: "0" * 64}))
+    finished = run("serving", "verify", str(model_dir))
+    assert finished.returncode == 1, finished.stderr
+    line = finished.stdout.removesuffix("\n")
+    assert line.isprintable()
+    assert line.startswith(r"refused: \x1b[2J\u202e\nfiles  ")
+    assert len(line) < 600
 
 
 def test_a_version_that_is_a_symbolic_link_is_refused(model_dir: Path) -> None:

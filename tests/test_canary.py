@@ -105,7 +105,7 @@ def test_each_canary_gets_its_share_of_the_episodes_and_the_served_version_the_r
     expected = [4 if n < 0.1 else 1 if n < 0.35 else 2 for n in map(number_of, EPISODES)]
     assert answered == expected
     assert states(repository)[4] == ("canary", "0.1 of the episodes")
-    assert states(repository)[2] == ("served", "version 2 is pinned")
+    assert states(repository)[2] == ("served", "version 2 is selected")
     assert repository.policy().version == 2  # without an episode
 
 
@@ -188,6 +188,8 @@ def test_a_canary_that_cannot_answer_costs_no_answer_and_is_told(
     expected = [4 if 0.5 <= n < 0.75 else 2 for n in map(number_of, EPISODES)]
     assert versions_of(repository) == expected
     assert ": ".join(states(repository)[version]).startswith(reason)
+    shares = {one.version: one.share for one in repository.report("cartpole").versions}
+    assert {version: share for version, share in shares.items() if share} == {2: 0.75, 4: 0.25}
     loaded = repository.loaded("cartpole")
     repository.refresh()
     assert repository.loaded("cartpole") == loaded  # not loaded again at each look
@@ -211,7 +213,7 @@ def test_what_a_canary_is_can_be_asked_while_it_begins_and_ends(models: Path, lo
             select(models, *([(4, 0.3)] if number % 2 else []))
             repository.refresh()
         ended.set()
-        waiting = ("waiting", "not selected: version 2 is pinned")
+        waiting = ("waiting", "not selected: version 2 is selected")
         assert asked.result() == {("canary", "0.3 of the episodes"), waiting}
 
 

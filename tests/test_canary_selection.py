@@ -4,15 +4,18 @@ import json
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from serving.policy.artefact import Actions, read
+from serving.registry.assignment import difference, shadow_difference
 from serving.registry.selection import (
     Selection,
     SelectionError,
     read_selection,
     write_selection,
 )
-from tests.artefacts import publish
+from tests.artefacts import edit_card, publish
 from tests.conftest import Trained
 from tests.test_canary import rename_observation, select
 from tests.test_promotion import (
@@ -22,6 +25,8 @@ from tests.test_promotion import (
     say,
     selected,
 )
+
+NAMES = ["push_left", "push_right"]
 
 
 @pytest.fixture
@@ -76,6 +81,29 @@ def test_what_cannot_be_a_canary_is_not_selected(
     before = selected(models)
     assert message in mistake(models, "promote", *arguments)
     assert selected(models) == before
+
+
+def test_a_canary_may_be_of_another_environment_with_the_same_observations(
+    models: Path, trained: Trained
+) -> None:
+    def rename(model_dir: Path) -> None:
+        edit_card(model_dir, lambda card: card.update(environment="CartPole-v9"))
+
+    publish(trained.model_dir, models / "cartpole" / "6", rename)
+    printed = say(models, "promote", "6", "--share", "0.1")
+    assert printed == "cartpole: version 6 answers 0.1 of the episodes from now on\n"
+
+
+@pytest.mark.parametrize("actions", [Actions(["push_right", "push_left"]), Actions(NAMES, 1)])
+def test_a_version_with_other_actions_answers_for_no_other(
+    trained: Trained, actions: Actions
+) -> None:
+    card = read(trained.model_dir).card
+    assert card.actions == Actions(NAMES)
+    other = msgspec.structs.replace(card, actions=actions)
+    for compare in (difference, shadow_difference):
+        assert compare(card, card) == ""
+        assert compare(other, card) == "its actions are not those of the served version"
 
 
 @pytest.mark.parametrize(

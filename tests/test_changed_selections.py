@@ -189,11 +189,11 @@ def test_a_label_of_a_deleted_version_is_told_and_counts_once(
         versions = repository.report("cartpole").versions
         return [(one.version, one.state, one.reason) for one in versions]
 
-    served = (1, "served", "version 1 is pinned")
+    served = (1, "served", "version 1 is selected")
     missing = (7, "refused", "it is not there")
     assert told() == [missing, served]
     publish(trained.model_dir, folder / "2")
     repository.refresh()
-    waiting = (2, "waiting", "not selected: version 1 is pinned")
+    waiting = (2, "waiting", "not selected: version 1 is selected")
     assert told() == [missing, waiting, served]
     assert 'policy_refusals_total{model="cartpole"} 1.0' in metrics.text()[0].decode()

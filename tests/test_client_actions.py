@@ -13,6 +13,7 @@ import pytest
 
 from serving.client import PolicyClient, ServiceError
 from serving.policy.artefact import ArtefactError, read
+from serving.registry.selection import Canary, Selection, write_selection
 from serving.schemas import ActResponse, ModelVersion
 from tests.artefacts import edit_card, publish
 from tests.conftest import Trained, running_service, wait_until
@@ -24,9 +25,9 @@ def starting_at(start: int) -> Callable[[Path], None]:
     return lambda model_dir: edit_card(model_dir, lambda card: card["actions"].update(start=start))
 
 
-def response(*actions: int, version: int = 1) -> ActResponse:
+def response(*actions: int, version: int = 1, digest: str = "") -> ActResponse:
     outputs = [[0.0]] * len(actions)
-    model = ModelVersion("shifted", version)
+    model = ModelVersion("shifted", version, digest)
     return ActResponse(list(actions), outputs, outputs, [0.0], [0.0], 1, model, [])
 
 
@@ -35,6 +36,8 @@ def test_actions_are_the_environments_own_for_every_model(trained: Trained, tmp_
     for name, change in (("cartpole", lambda _: None), ("shifted", starting_at(-3))):
         (models / name).mkdir(parents=True)
         publish(trained.model_dir, models / name / "1", change)
+    publish(trained.model_dir, models / "shifted" / "2", starting_at(-3))
+    write_selection(models / "shifted", Selection(1, canaries=(Canary(2, 1.0),)))
     options = ("--workers", "1", "--name", "cartpole")
     with (
         running_service(models, tmp_path / "log", *options) as service,
@@ -44,8 +47,14 @@ def test_actions_are_the_environments_own_for_every_model(trained: Trained, tmp_
         wait_until(lambda: all(model.version == 1 for model in client.models().models))
         assert "start" not in client.policy_card()["actions"]
         assert client.policy_card("shifted")["actions"]["start"] == -3
-        for model, start in ((None, 0), ("shifted", -3)):
-            answer = client.act(ROWS, deterministic=True, model=model)
+        wait_until(lambda: client.models().models[1].versions[0].state == "canary")
+        for model, episode, version, start in (
+            (None, None, 1, 0),
+            ("shifted", None, 1, -3),
+            ("shifted", "of-the-canary", 2, -3),
+        ):
+            answer = client.act(ROWS, deterministic=True, model=model, episode=episode)
+            assert answer.model.version == version
             assert answer.actions == [1, 0]  # push the cart under its pole
             actions = client.environment_actions(answer)
             assert actions.dtype == np.int64
@@ -106,6 +115,37 @@ def test_the_card_of_another_version_is_never_used() -> None:
         pytest.raises(ServiceError, match=r"with version 2 of shifted, and serves .* version 3"),
     ):
         PolicyClient(url, timeout=0.2).environment_actions(response(0, version=2))
+
+
+def beside(state: str, share: float, digest: str = "abc") -> dict[str, Any]:
+    """The served version 1, and a version 2."""
+    other = {"version": 2, "state": state, "reason": "", "digest": digest, "share": share}
+    return served(1, 5) | {"versions": [other]}
+
+
+def test_the_actions_of_a_canary_are_those_of_the_served_version() -> None:
+    # The first worker has not loaded the canary yet.
+    answers = beside("waiting", 0.0), beside("canary", 0.1)
+    with answering(*answers) as (url, asked), PolicyClient(url) as client:
+        answer = response(0, 1, version=2, digest="abc")
+        for _ in range(2):
+            assert client.environment_actions(answer).tolist() == [5, 6]
+        assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        beside("canary", 0.0),  # its actions are not those of the served version
+        beside("canary", 0.1, digest="def"),
+        beside("labelled", 0.0),
+    ],
+)
+def test_the_served_card_is_not_used_for_a_version_that_may_have_other_actions(
+    report: dict[str, Any],
+) -> None:
+    with answering(report) as (url, _), pytest.raises(ServiceError, match="card of version 1"):
+        PolicyClient(url, timeout=0.2).environment_actions(response(0, version=2, digest="abc"))
 
 
 @pytest.mark.parametrize("start", ["1", None, 1.5, True, 2**53, -(2**70)])

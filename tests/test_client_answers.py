@@ -73,6 +73,12 @@ def decide(client: PolicyClient) -> object:
         (http("200 OK", b"null"), card_of_x),
         (http("200 OK", b'{"models": []}'), own_card),
         (http("302 Found", b"", "Location: http://[bad"), own_card),
+        (http("200 OK", b'{"policy": {"a": ' + b"1" * 5000 + b"}}"), card_of_x),
+        (http("200 OK", b'{"policy": "\xe9"}'), card_of_x),
+        (http("200 OK", b'{"policy": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"), card_of_x),
+        (http("200 OK", b'{"x":' * 100_000), decide),
+        (http("422 Oops", b'{"x":' * 100_000), decide),
+        (http("503 Busy", b"{}", "Retry-After: Mon, 1 Nov 99999999999 00:00:00 GMT"), decide),
     ],
 )
 def test_what_is_no_answer_of_the_service_is_a_service_error(

@@ -174,3 +174,13 @@ def test_no_estimate_is_given_without_a_difference_or_with_few_episodes() -> Non
     assert difference([], [], BOUNDS).more_episodes is None
     assert difference([True, False] * 5, [400.0, 100.0] * 5, BOUNDS).more_episodes is None
     assert difference([True, False] * 50, [100.0] * 100, BOUNDS).more_episodes is None
+
+
+def test_how_many_more_episodes_are_needed_is_estimated_by_the_best_bet() -> None:
+    # Ten pairs in which the challenger has 100 more of 500: a bet gains a fifth of itself.
+    found = difference([False, True] * 10, [100.0, 200.0] * 10, (0, 500))
+    assert found.answer == "not yet known"
+    bets = [0.9, 0.45, 0.225, 0.1125, 0.05625, 0.028125]
+    capital = sum((1 + 0.2 * bet) ** 10 for bet in bets) / 6
+    more_pairs = math.log(40 / capital) / math.log(1 + 0.2 * 0.9)
+    assert found.more_episodes == math.ceil(2 * more_pairs)

@@ -15,10 +15,11 @@ import urllib3
 
 from serving.metrics import Metrics
 from serving.record import log as decision_log
-from serving.record.files import Stream, delete_old, recover
+from serving.record.files import Stream, recover
 from serving.record.lines import Block, Decision, Feedback, Head, Lost
 from serving.record.log import DecisionLog
 from serving.record.reader import LogError, read_lines, read_sections
+from serving.record.retention import delete_old
 from serving.schemas import FeedbackRequest
 from serving.settings import Settings
 from tests.conftest import ROOT, Service, Trained, run, wait_until
@@ -229,7 +230,9 @@ def test_what_a_killed_worker_left_is_completed_and_what_another_begins_is_left_
     content = path.read_bytes() + numbered(3, 1)[0] + numbered(4, 1)[0][:20]
     left = path.with_name(path.name.replace("-000001", "0-000001"))
     left.write_bytes(content)
-    new_file, forgotten = (folder / f"1-{name}-000001.jsonl.open" for name in ("ab", "cd"))
+    new_file, forgotten = (
+        folder / f"20261129T112832Z-{stream_name}-000001.jsonl.open" for stream_name in ("ab", "cd")
+    )
     new_file.touch()
     forgotten.touch()
     os.utime(forgotten, (0, 0))

@@ -143,6 +143,12 @@ def test_a_request_that_fails_leaves_those_beside_it_alone(api: Api) -> None:
         assert first[0] == status
 
 
+def test_a_request_without_rows_is_refused_beside_others_of_its_kind(api: Api) -> None:
+    rows: list[list[list[float]]] = [[ROW], [], [ROW] * 2]
+    calls = [call(api, "/act", {"observations": one, "seed": 1}) for one in rows]
+    assert [status for status, _ in bodies(api, *calls)] == [200, 422, 200]
+
+
 def test_requests_are_counted_once_each_though_one_of_them_fails(repository: Repository) -> None:
     metrics = Metrics()
     api = create_api(Settings(), repository, metrics, Keys([]))

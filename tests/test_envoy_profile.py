@@ -5,7 +5,8 @@ import re
 import subprocess
 from typing import Any
 
-from serving.server.worker import INLINE_BYTES, KEEP_ALIVE_SECONDS
+from serving.api.body import INLINE_BYTES
+from serving.server.worker import KEEP_ALIVE_SECONDS
 from serving.settings import Settings
 from tests.conftest import ENVIRONMENT, ROOT
 from tests.test_monitoring import composes

@@ -80,6 +80,7 @@ from tests.test_act import NAMES, ROW, act, post
             422,
             "the key 'seed' comes 2 times",
         ),
+        ({"observation": {'a"b': 1.0}}, 422, "'a\"b' is unknown"),
         ({"observations": [ROW] * 65_537}, 422, "65537 rows, expected 1 to 65536"),
     ],
 )
@@ -131,7 +132,9 @@ def test_another_charset_is_refused(service: Service, charset: str) -> None:
 
 def post_encoded(service: Service, body: bytes, encoding: str) -> urllib3.BaseHTTPResponse:
     headers = {"Content-Type": "application/json", "Content-Encoding": encoding}
-    return urllib3.request("POST", f"{service.url}/act", body=body, headers=headers, retries=False)
+    return urllib3.request(
+        "POST", f"{service.url}/act", body=body, headers=headers, retries=False, timeout=60
+    )
 
 
 def test_a_packed_body_is_unpacked(service: Service) -> None:

@@ -23,6 +23,7 @@ from tensorflow_serving.apis import (
 from tritonclient.grpc import service_pb2
 
 from serving.policy.sampling import uniforms_of
+from serving.rpc.call import address
 from tests.conftest import Trained, run, wait_until
 from tests.rpc import (
     INFER,
@@ -110,6 +111,34 @@ def test_grpc_gives_the_numbers_and_the_actions_of_http(
         assert outputs.keys() == expected.keys() | {"greedy_actions"}
         for name, want in expected.items():
             np.testing.assert_array_equal(outputs[name], want, strict=True, err_msg=name)
+
+
+def test_a_tensor_proto_is_read_as_tensorflow_does(channel: grpc.Channel) -> None:
+    rows = np.zeros((3, 4), np.float32)
+    # Sampled, the first would be action 0 and the second 1, as the third is.
+    uniforms: Array = np.array([0, 1 - 2**-24, 1 - 2**-24], np.float32)
+    inputs = {"observations": rows, "uniforms": uniforms, "deterministic": [True, True, False]}
+    whole, short = (predict_request("act", **inputs) for _ in range(2))
+    # The last number repeats to the end of the shape; any byte but 0 is true.
+    short.inputs["uniforms"].ClearField("tensor_content")
+    short.inputs["uniforms"].float_val[:] = uniforms[:2]
+    short.inputs["deterministic"].ClearField("bool_val")
+    short.inputs["deterministic"].tensor_content = bytes([2, 2, 0])
+    expected, found = (
+        arrays_of(prediction_stub(channel).Predict(request)) for request in (whole, short)
+    )
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("peer", "expected"),
+    [("ipv4:192.0.2.7:50051", "192.0.2.7"), ("ipv6:%5B2001:db8::7%5D:50051", "2001:db8::7")],
+)
+def test_the_address_of_a_client_is_read_from_the_name_of_its_peer(
+    peer: str, expected: str
+) -> None:
+    assert address(peer) == expected
 
 
 def test_many_calls_at_once_give_what_each_gives_alone(channel: grpc.Channel, triton: Any) -> None:

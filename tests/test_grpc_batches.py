@@ -27,7 +27,7 @@ def test_the_call_that_decides_for_others_is_answered_while_more_of_them_come() 
             clients.append(threading.Thread(target=method, args=[b"other", CONTEXT]))
             clients[-1].start()
         time.sleep(0.01)
-        return [waiting.call.message for waiting in ready]
+        return [call.message for call in ready]
 
     api: Any = SimpleNamespace(
         budget=SimpleNamespace(take=lambda _size: True, give_back=lambda _size: None),

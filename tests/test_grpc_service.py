@@ -207,22 +207,7 @@ def test_at_the_end_health_says_so_and_calls_in_flight_are_answered(
         assert error.value.status() == "StatusCode.UNAVAILABLE"
 
 
-def test_a_reload_loses_no_call(trained: Trained, tmp_path: Path) -> None:
-    with running_rpc(trained.models, tmp_path / "log") as rpc:
-        before = {one for one in workers(rpc.http) if has_grpc(one)}
-        triton = client(rpc)
-        rpc.http.process.send_signal(signal.SIGHUP)
-        until = time.monotonic() + 12
-        while time.monotonic() < until:
-            triton.infer("cartpole", [infer_input(ROWS)], parameters={"seed": 1})
-            time.sleep(0.02)
-            if not before & workers(rpc.http):
-                break
-        wait_until(lambda: not before & workers(rpc.http))
-        triton.infer("cartpole", [infer_input(ROWS)])
-
-
-def test_a_reload_loses_no_call_of_many_clients_that_repeat_as_documented(
+def test_a_reload_loses_no_call_of_clients_that_repeat_as_documented(
     trained: Trained, tmp_path: Path
 ) -> None:
     documented = (ROOT / "docs" / "protocols.md").read_text()

@@ -149,3 +149,21 @@ def test_what_only_triton_does_is_refused_and_not_ignored(
     refused = post(pool, INFER, body)
     assert refused.status == 400
     assert reason in refused.json()["error"]
+
+
+def test_each_output_is_sent_as_it_asks_for_and_else_as_the_request_does(
+    pool: urllib3.HTTPConnectionPool,
+) -> None:
+    body = infer_request(np.array([ROW], np.float32), 0, False, data=ROW)
+    body["parameters"]["binary_data_output"] = True
+    body["outputs"] = [
+        {"name": "actions", "parameters": {"binary_data": False}},
+        {"name": "state_values", "parameters": {"binary_data": True}},
+        {"name": "log_probabilities"},
+    ]
+    response = post(pool, INFER, body)
+    head = json.loads(response.data[: int(response.headers[HEADER])])
+    sent = {one["name"]: one.get("parameters", one.get("data")) for one in head["outputs"]}
+    assert sent.pop("actions") in ([0], [1])
+    size = {"binary_data_size": 4}
+    assert sent == {"state_values": size, "log_probabilities": size}

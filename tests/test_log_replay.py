@@ -165,6 +165,16 @@ def test_the_first_line_that_is_not_as_it_was_is_named(
     assert "\n" not in found
 
 
+def test_a_wrong_line_is_named_before_a_file_that_is_cut_off(
+    recorded: Recorded, tmp_path: Path
+) -> None:
+    log = recorded.copy(tmp_path / "log")
+    forge(log.file, lambda line: line.update(state_values=[50.0]))
+    content = log.file.read_bytes()
+    log.file.write_bytes(content[: content.rfind(b"\n", 0, -1) + 1])
+    assert "was recorded with the state_values [50.0]" in str(log.replay())
+
+
 def forge(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     """Change a decision, and compute every hash again."""
     lines = path.read_bytes().splitlines(keepends=True)

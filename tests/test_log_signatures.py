@@ -164,6 +164,16 @@ def test_the_file_of_a_killed_worker_is_signed_where_its_own_key_signed_all_of_i
     assert proved(folder, key) == [1, 2, 3, 4]
 
 
+def test_of_what_a_killed_worker_was_writing_nothing_is_left_however_long_it_was(
+    folder: Path,
+) -> None:
+    path = killed(folder, None)
+    path.write_bytes(path.read_bytes() + b'{"type":"decision","id":"' + b"x" * 5_000)
+    recover(folder, None)
+    assert isinstance(lines_of(path.with_suffix(""))[-1], Block)
+    assert [line.number for line in read_lines(folder)] == [1, 2, 3, 4]
+
+
 @pytest.mark.parametrize("change", [forge, add_a_line, unsign, of_another_key, spoil])
 def test_what_others_wrote_is_never_signed_and_no_line_is_lost(
     folder: Path, key: Key, other_key: Key, change: Callable[[Path, Key], Any]

@@ -194,7 +194,7 @@ def test_an_exception_cannot_forge_a_line_either() -> None:
     first, *others = text.split("\n")
     assert LINE.fullmatch(first)
     assert [line[:4] for line in others] == ["    "] * 2
-    assert text.isprintable() or set(filter(lambda c: not c.isprintable(), text)) == {"\n"}
+    assert {character for character in text if not character.isprintable()} == {"\n"}
     line = json.loads(JsonFormatter().format(record("it failed", ValueError("a\nb"))))
     assert line["exception"] == "ValueError: a\nb"
 

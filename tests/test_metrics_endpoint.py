@@ -340,5 +340,6 @@ def test_openmetrics_is_for_who_asks_for_it(service: Service) -> None:
     assert answer.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
     families = {family.name: family for family in parse_openmetrics(answer.data.decode())}
     assert families["policy_worker_starts"].type == "counter"
-    plain = urllib3.request("GET", f"{service.url}/metrics")
-    assert plain.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    for asked in ("", "application/openmetrics-text; version=abc"):
+        plain = urllib3.request("GET", f"{service.url}/metrics", headers={"Accept": asked})
+        assert plain.headers["Content-Type"].startswith("text/plain; version=0.0.4")

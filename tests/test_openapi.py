@@ -138,6 +138,21 @@ def test_models_of_any_name_are_described_by_the_same_routes(trained: Trained) -
     assert openapi({"new": None}, 8, keys_are_set=False)["paths"].keys() == one["paths"].keys()
 
 
+@pytest.mark.parametrize(("low", "high", "shown"), [(0.0, 1 / 3, 0.17), (0.001, 0.004, 0.0025)])
+def test_an_example_row_is_in_the_range_that_training_saw(
+    trained: Trained, low: float, high: float, shown: float
+) -> None:
+    card = read(trained.model_dir).card
+    observations = replace(card.observations, seen_low=[low] * 4, seen_high=[high] * 4)
+    api = openapi({"cartpole": replace(card, observations=observations)}, 8, keys_are_set=False)
+    assert f'"observations": [[{shown}, {shown}' in json.dumps(api)
+
+
+def test_rewards_of_an_episode_have_no_limit_that_the_service_has_not(api: dict[str, Any]) -> None:
+    rewards = api["components"]["schemas"]["EpisodeRewardsFeedback"]["properties"]["rewards"]
+    assert "maxItems" not in rewards
+
+
 def test_rows_of_models_that_differ_are_all_valid(trained: Trained) -> None:
     card = read(trained.model_dir).card
     named = ["cart_position", "height"]

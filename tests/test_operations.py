@@ -95,5 +95,5 @@ def test_the_limits_that_are_no_settings_are_documented() -> None:
     limits = dict(rows("| limit | answer |"))
     config = Config()
     line, field = config.limit_request_line, config.limit_request_field_size
-    assert f"{line:,} bytes of a request line, {field:,} of a header" in limits
+    assert f"{line:,} bytes of a request line, {field:,} of a header with its line end" in limits
     assert f"{MAX_CONNECTIONS} connections of a worker" in limits

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from serving.record.lines import Decision, Feedback, Line
-from serving.record.outcomes import Outcomes, OutcomesError, join
+from serving.record.outcomes import FeedbackFaults, Outcomes, OutcomesError, join
 from serving.schemas import ModelVersion
 
 Lines = list[Decision | Feedback]
@@ -120,10 +120,10 @@ def test_feedback_that_comes_twice_counts_once() -> None:
     ]
     outcomes = join(lines)
     assert returns(outcomes) == {"a": 15}
-    assert (outcomes.double, outcomes.late, outcomes.unknown) == (2, 0, 0)
+    assert outcomes.feedback == FeedbackFaults(late=0, double=2, unknown=0, without_episode=0)
     outcomes = join([decided(0, "a"), fed(1, "a", whole=5.0), fed(2, "a", whole=6.0)])
     assert returns(outcomes) == {"a": 5}
-    assert (outcomes.double, outcomes.late) == (1, 0)
+    assert (outcomes.feedback.double, outcomes.feedback.late) == (1, 0)
 
 
 def test_feedback_behind_the_end_is_late() -> None:
@@ -137,7 +137,7 @@ def test_feedback_behind_the_end_is_late() -> None:
     ]
     outcomes = join(lines)
     assert returns(outcomes) == {"a": 1, "b": None}
-    assert (outcomes.double, outcomes.late) == (0, 2)
+    assert (outcomes.feedback.double, outcomes.feedback.late) == (0, 2)
 
 
 @pytest.mark.parametrize("step", [None, 0, 100, 212])
@@ -172,8 +172,8 @@ def test_feedback_on_what_was_not_decided_is_unknown() -> None:
         fed(1, request="same", rewards=[1.0]),
     ]
     outcomes = join(lines)
-    assert outcomes.unknown == 3
-    again: Lines = [decided(0, "a", request="same"), decided(1, "a", request="same")]
+    assert outcomes.feedback.unknown == 3
+    again: Lines = [decided(at, "a", step=0, request="same") for at in (0, 1)]
     assert returns(join([*again, fed(2, request="same", rewards=[1.0], ended=True)])) == {"a": 1}
     assert returns(outcomes) == {"a": None, "b": None}
 
@@ -189,7 +189,45 @@ def test_feedback_on_a_request_is_about_its_step_of_its_episode() -> None:
     ]
     outcomes = join(lines)
     assert returns(outcomes) == {"a": 7}
-    assert (outcomes.without_episode, outcomes.unknown) == (1, 0)
+    assert (outcomes.feedback.without_episode, outcomes.feedback.unknown) == (1, 0)
+
+
+def test_an_id_that_two_decisions_have_is_unknown_though_both_steps_are_known() -> None:
+    lines: Lines = [decided(0, name, step=0, request="same") for name in ("a", "b")]
+    outcomes = join([*lines, fed(1, request="same", rewards=[1.0], ended=True)])
+    assert returns(outcomes) == {"a": None, "b": None}
+    assert outcomes.feedback.unknown == 1
+
+
+def test_the_step_that_a_decision_was_given_goes_before_that_of_its_feedback() -> None:
+    lines: Lines = [decided(0, "a", step=0, request="first")]
+    outcomes = join([*lines, fed(1, request="first", rewards=[2.0], step=7, ended=True)])
+    assert returns(outcomes) == {"a": 2}
+
+
+def test_feedback_by_a_clock_that_is_behind_the_decisions_finishes_its_episode() -> None:
+    outcomes = join([decided(2, "a"), fed(1, "a", whole=5.0, ended=True)])
+    assert returns(outcomes) == {"a": 5}
+    assert [episode.began for episode in outcomes.episodes] == [
+        episode.began for episode in join([decided(2, "a")]).episodes
+    ]
+
+
+def test_a_reward_of_a_request_whose_step_nobody_gave_is_unknown() -> None:
+    lines: Lines = [
+        *(decided(at, "a", request=f"r{at}") for at in range(3)),
+        fed(4, request="r0", rewards=[1.0]),
+        fed(5, request="r1", whole=1.0),
+        fed(6, request="r2", rewards=[1.0], ended=True),
+    ]
+    outcomes = join(lines)
+    assert returns(outcomes) == {"a": None}
+    assert (outcomes.feedback.unknown, outcomes.feedback.double) == (3, 0)
+    # Its feedback may give it.
+    steps: Lines = [fed(7 + at, request=f"r{at}", whole=1.0, step=at) for at in range(3)]
+    outcomes = join([*lines[:3], *steps, fed(10, request="r2", rewards=[], ended=True)])
+    assert returns(outcomes) == {"a": 3}
+    assert (outcomes.feedback.unknown, outcomes.feedback.double) == (0, 0)
 
 
 def test_an_episode_of_two_versions_or_selections_has_no_return() -> None:
@@ -219,9 +257,11 @@ def test_an_hour_without_a_line_abandons_an_episode() -> None:
     # What comes after that is late: earlier answers without the episode stay true.
     outcomes = join([*started, fed(3611, "a", [1.0], step=1, ended=True)])
     assert states(outcomes) == {"a": "abandoned"}
-    assert outcomes.late == 1
+    assert outcomes.feedback.late == 1
     in_time = join([*started, decided(3609, "a"), fed(7000, "a", [1.0], step=1, ended=True)])
     assert returns(in_time) == {"a": 2}
+    at_last = join([*started, fed(3610, "a", [1.0], step=1, ended=True)])
+    assert returns(at_last) == {"a": 2}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

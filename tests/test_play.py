@@ -275,6 +275,14 @@ def test_a_recording_that_cannot_be_written_is_reported_at_once(
     assert finished.stdout == ""
 
 
+def test_an_episode_is_told_even_if_its_recording_cannot_be_saved(service: Service) -> None:
+    finished = run("serving", "play", "--url", service.url, "--record", "/dev/full")
+    assert finished.returncode == 2
+    assert finished.stderr == "Error: --record: /dev/full: No space left on device\n"
+    _, row = finished.stdout.splitlines()
+    assert row.split()[0] == "1"
+
+
 @pytest.mark.parametrize(("package", "named"), [("PIL", "pillow"), ("pygame", "pygame")])
 def test_a_recording_without_its_packages_is_one_clear_line(
     package: str, named: str, service: Service, tmp_path: Path

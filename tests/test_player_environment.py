@@ -227,6 +227,15 @@ def test_an_environment_that_cannot_be_closed_was_played_all_the_same() -> None:
 
 
 @pytest.mark.usefixtures("packages")
+def test_an_environment_that_ends_the_program_when_it_is_closed_is_refused_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("somebodys.envs.Grid.close", lambda _: sys.exit(0))
+    with pytest.raises(UnplayableError, match="it has 2 actions from 1, the policy card"):
+        made(card_with("actions", start=0))
+
+
+@pytest.mark.usefixtures("packages")
 def test_what_third_party_code_prints_is_not_among_the_results(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

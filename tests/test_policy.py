@@ -121,8 +121,8 @@ def test_a_graph_that_tensorflow_cannot_read_is_refused_in_one_line(model_dir: P
 
 def test_a_card_about_other_observations_is_refused(model_dir: Path) -> None:
     def add_one(card: dict[str, Any]) -> None:
-        for name in ("names", "seen_low", "seen_high"):
-            card["observations"][name].append(card["observations"][name][0])
+        for name, value in (("names", "another"), ("seen_low", 0.0), ("seen_high", 1.0)):
+            card["observations"][name].append(value)
         card["observations"].pop("histograms")
 
     edit_card(model_dir, add_one)
@@ -184,6 +184,16 @@ def act_of(meta_graph: Any) -> Any:
         for function in meta_graph.graph_def.library.function
         if re.fullmatch(r"__inference_decide_\d+", function.signature.name)
     )
+
+
+def test_weights_outside_of_the_version_are_not_read(model_dir: Path, tmp_path: Path) -> None:
+    outside = (model_dir / "variables").rename(tmp_path / "outside")
+    folder = model_dir / "variables" / "variables"
+    folder.mkdir(parents=True)
+    (folder / "checkpoint").write_text(f'model_checkpoint_path: "{outside}/variables"\n')
+    reseal(model_dir)
+    with pytest.raises(ArtefactError, match="TensorFlow cannot load it: "):
+        load(model_dir)
 
 
 def add_file_operation(nodes: Any, operation: str, path: Path) -> str:

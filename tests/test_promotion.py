@@ -126,6 +126,13 @@ def test_an_invalid_selection_file_is_reported_and_promote_mends_it(models: Path
     assert selected(models) == {"serve": 2, "labels": {}}
 
 
+def test_the_label_of_the_served_version_is_nobody_elses_in_a_selection_file(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "serve.json").write_text('{"serve": 1, "labels": {"stable": 2, "next": 3}}')
+    assert read_selection(tmp_path) == Selection(1, labels={"next": 3})
+
+
 def test_a_reader_never_sees_a_half_written_selection(tmp_path: Path) -> None:
     selections = [Selection(serve=version, labels={"a" * 200: version}) for version in (1, 2)]
     write_selection(tmp_path, selections[0])
@@ -171,6 +178,11 @@ def test_the_selection_is_complete_and_synced_to_disk_before_it_is_renamed(
     assert calls == [f"fsync {content}", f"replace serve.json {content}"]
 
 
+def test_the_selection_can_be_read_by_a_service_of_another_user(tmp_path: Path) -> None:
+    write_selection(tmp_path, Selection(serve=3))
+    assert (tmp_path / "serve.json").stat().st_mode & 0o777 == 0o644
+
+
 class Followed(Running):
     """A running service and its models folder, to check which version it serves."""
 
@@ -203,8 +215,8 @@ def test_every_worker_follows_without_a_restart(followed: Followed) -> None:
     workers = followed.scrape()[("policy_worker_starts_total",)]
     say(followed.models, "rollback")
     followed.follows(2)
-    assert followed.reasons()[4] == ("waiting", "not selected: version 2 is pinned")
-    assert followed.reasons()[2] == ("served", "version 2 is pinned")
+    assert followed.reasons()[4] == ("waiting", "not selected: version 2 is selected")
+    assert followed.reasons()[2] == ("served", "version 2 is selected")
     say(followed.models, "promote", "1")
     followed.follows(1)
     say(followed.models, "promote")
@@ -277,5 +289,5 @@ def test_the_selection_survives_a_restart_and_a_pin_overrides_it(
     pinned = Repository(Settings(models=models, pin=1), Metrics(), trials)
     pinned.refresh()
     assert pinned.policy().version == 1
-    assert pinned.report("cartpole").versions[-1].reason == "version 1 is pinned"
+    assert pinned.report("cartpole").versions[-1].reason == "version 1 is selected"
     assert selected(models)["serve"] == 2

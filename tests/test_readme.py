@@ -88,6 +88,7 @@ def test_every_command_is_known_to_these_tests() -> None:
         ["python", "-m", "serving", "replay"],
         ["python", "-m", "serving", "compare"],
         ["python", "-m", "serving", "score"],
+        ["python", "-m", "serving", "health"],
         ["python", "-m", "training", "train"],  # --resume: tests/test_run.py
         [".venv/bin/python", "-m", "serving", "verify"],
         [".venv/bin/saved_model_cli", "show", "--dir", "models/cartpole/1"],

@@ -112,3 +112,38 @@ def test_a_gif_never_has_more_than_25_pictures_per_second(
     with Image.open(path) as image:
         assert image.n_frames == pictures  # type: ignore[attr-defined]  # of PIL's GIF images
         assert image.info["duration"] == milliseconds >= 40
+
+
+def recorded(path: Path, rate: float, *pictures: np.ndarray) -> list[int]:
+    """Record an episode of these pictures; the milliseconds of each in the file."""
+    shown = iter(pictures)
+    record = GifRecorder(path, lambda: next(shown), rate)
+    for steps in range(len(pictures)):
+        record(moment(0.0, 0.0)._replace(steps=steps, ended=steps == len(pictures) - 1))
+    with Image.open(path) as image:
+        durations = []
+        for index in range(image.n_frames):  # type: ignore[attr-defined]  # of PIL's GIF images
+            image.seek(index)
+            durations.append(image.info.get("duration", 0))
+    return durations
+
+
+def test_a_picture_that_stands_still_is_shown_as_long_as_a_gif_can(tmp_path: Path) -> None:
+    dark, light = (np.full((20, 30, 3), grey, np.uint8) for grey in (20, 200))
+    path = tmp_path / "episode.gif"
+    assert recorded(path, 0.1, *[dark] * 70) == [655_350]
+    assert recorded(path, 0.1, *[dark] * 2, *[light] * 70, dark) == [20_000, 655_350, 10_000]
+    assert recorded(path, 10.0, *[dark] * 3, light) == [300, 100]
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size"),
+    [(400, 600, (300, 200)), (4000, 15, (4, 1200)), (9000, 1, (1, 1200)), (1, 9000, (300, 1))],
+)
+def test_a_picture_of_any_shape_fits_into_a_gif(
+    height: int, width: int, size: tuple[int, int], tmp_path: Path
+) -> None:
+    path = tmp_path / "episode.gif"
+    recorded(path, 25.0, *(np.full((height, width, 3), grey, np.uint8) for grey in (20, 200)))
+    with Image.open(path) as image:
+        assert image.size == size

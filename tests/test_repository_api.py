@@ -2,13 +2,25 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import urllib3
+from flask import Flask
 
+from serving.api.oip.models import InferenceModels
+from serving.api.reports import models_blueprint
+from serving.errors import NotFoundError
+from serving.metrics import Metrics
+from serving.record.shadow import Shadows
+from serving.registry.repository import Repository
+from serving.registry.trial import Trials
+from serving.settings import Settings
 from tests.artefacts import publish
 from tests.conformance.conftest import expect_error
 from tests.conftest import Service, Trained, running_service, wait_until
@@ -196,6 +208,42 @@ def test_without_keys_nobody_loads_or_unloads(service: Service, verb: str) -> No
     answer = Client(service.url).ask("POST", f"/v2/repository/models/cartpole/{verb}")
     expect_error(answer, 403, "only where API keys are set")
     assert ("cartpole", "1", "READY") in Client(service.url).index()
+
+
+def test_models_may_come_and_go_while_requests_are_answered(tmp_path: Path, trials: Trials) -> None:
+    for number in range(20):
+        (tmp_path / "full" / f"model_{number}").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    settings, metrics = Settings(models=tmp_path / "models"), Metrics()
+    settings.models.symlink_to("empty")
+    repository = Repository(settings, metrics, trials)
+    models = InferenceModels(repository, settings, metrics.statistics)
+    app = Flask(__name__)
+    app.register_blueprint(models_blueprint(repository, Shadows(repository, metrics)))
+
+    def come_and_go() -> None:
+        for name in ("full", "empty"):
+            (tmp_path / "link").symlink_to(name)
+            (tmp_path / "link").replace(settings.models)
+            time.sleep(0.002)
+
+    def ask_for_another() -> None:
+        with pytest.raises(NotFoundError):
+            repository.policy("another")
+
+    def list_models() -> None:
+        assert app.test_client().get("/models").status_code == 200
+
+    def repeat(call: Callable[[], object]) -> None:
+        while time.monotonic() < end:
+            call()
+
+    end = time.monotonic() + 3
+    listings = (list_models, partial(models.index, only_ready=False), models.all_statistics)
+    calls = (come_and_go, repository.refresh, ask_for_another, *listings)
+    with ThreadPoolExecutor(len(calls)) as threads:
+        failures = [one.exception() for one in [threads.submit(repeat, call) for call in calls]]
+    assert failures == [None] * len(calls)
 
 
 def test_a_model_that_is_not_loaded_yet_is_not_ready(tmp_path: Path, trained: Trained) -> None:

@@ -42,6 +42,23 @@ def test_a_file_that_is_replaced_keeps_its_mode(tmp_path: Path, mode: int) -> No
     assert stat.S_IMODE(target.stat().st_mode) == mode
 
 
+def test_results_are_synced_to_disk_before_they_take_the_place_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "out.csv"
+    target.write_text("before")
+    synced: list[str] = []
+
+    def fsync(_: int) -> None:
+        assert target.read_text() == "before"
+        (written,) = tmp_path.glob(".writing-*")
+        synced.append(written.read_text())
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_nothing(target)
+    assert synced == [target.read_text()] == [HEAD]
+
+
 def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
     source, pipe, device = (tmp_path / name for name in ("in.csv", "pipe.csv", "device.csv"))
     source.touch()

@@ -12,11 +12,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import click
 import msgspec
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.serving_comparison import Plan, main
+from benchmarks import recording, scale_serving, serving_comparison, shadow_load
+from benchmarks.serving_comparison import Plan, main, trained_models
 from benchmarks.serving_load import (
     BODIES,
     Body,
@@ -238,3 +240,39 @@ def test_a_contender_that_is_not_to_be_found_is_left_out_with_one_line(
     # The list of rows is wrong, so that nothing is started.
     result = CliRunner().invoke(main, ["--contenders", "ours,bun", "--rows", "x"])
     assert "without Bun: BUN_SERVER does not say where it is\n" in result.output
+
+
+def test_where_every_contender_is_left_out_one_line_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("BUN", raising=False)
+    result = CliRunner().invoke(main, ["--contenders", "bun"])
+    assert result.exit_code == 2
+    assert result.output.endswith("Error: no contender is left\n")
+
+
+def test_a_training_that_was_ended_is_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = tmp_path / "models" / "cartpole" / "1"
+    version.parent.mkdir(parents=True)
+
+    def train(*_: Any, **__: Any) -> None:
+        version.mkdir()
+        (version / "saved_model.pb").touch()
+
+    monkeypatch.setattr(serving_comparison, "RESULTS", tmp_path)
+    monkeypatch.setattr("subprocess.run", train)
+    assert trained_models() == tmp_path / "models"
+    assert version.exists()
+    assert trained_models() == tmp_path / "models"  # a second training would fail
+
+
+@pytest.mark.parametrize("command", [recording.main, scale_serving.main, shadow_load.main])
+def test_without_wrk_one_line_says_what_to_install(
+    command: click.Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    result = CliRunner().invoke(command, ["--models", str(tmp_path)])
+    assert result.exit_code == 1
+    assert result.output == "Error: wrk is missing; on Debian: apt-get install wrk\n"

@@ -1,5 +1,7 @@
 """The serving command line: mistakes, settings, the address, and how it ends."""
 
+import errno
+import os
 import re
 import signal
 import socket
@@ -10,6 +12,7 @@ import time
 from contextlib import AbstractContextManager
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import pytest
@@ -17,8 +20,8 @@ import urllib3
 
 from serving.cli import commands
 from serving.client import PolicyClient
-from serving.server.master import bind
-from serving.settings import Settings
+from serving.server.master import address, bind
+from serving.settings import ORIGIN, Settings
 from tests.conftest import ENVIRONMENT, ROOT, Trained, run, running_service, started, wait_until
 
 
@@ -29,6 +32,10 @@ from tests.conftest import ENVIRONMENT, ROOT, Trained, run, running_service, sta
         (["run", "--models", "no/such/folder"], "no/such/folder"),
         (["run", "--models", "tests", "--port", "65536"], "--port"),
         (["run", "--models", "tests", "--workers", "0"], "--workers"),
+        (["run", "--models", "tests", "--workers", "1025"], "--workers"),
+        (["run", "--models", "tests", "--threads", "100000000000"], "--threads"),
+        (["run", "--models", "tests", "--cors-origin", "https://\u4f8b.jp"], "--cors-origin"),
+        (["run", "--models", "tests", "--cors-origin", "https://a.example?x"], "--cors-origin"),
         (["run", "--models", "tests", "--poll-seconds", "0"], "--poll-seconds"),
         (["run", "--models", "tests", "--host", "192.0.2.1"], "cannot listen on 192.0.2.1"),
         (["run", "--models", "tests", "--host", "no.such.host.invalid"], "cannot listen on"),
@@ -60,6 +67,23 @@ def test_a_mistake_is_one_line_and_exit_status_2(arguments: list[str], message: 
     assert finished.stderr.startswith("Error: ")
     assert finished.stderr.count("\n") == 1
     assert message in finished.stderr
+
+
+def test_a_command_that_is_ended_leaves_no_copy_of_a_version(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ENVIRONMENT, "TMPDIR", str(tmp_path))
+    command = [sys.executable, "-m", "serving", "verify", str(trained.model_dir)]
+    with started(tmp_path / "log", *command) as process:
+        wait_until(lambda: any(tmp_path.glob("serving-*/*")))
+        process.terminate()
+        assert process.wait(60) == 143
+    assert list(tmp_path.glob("serving-*")) == []
+
+
+@pytest.mark.parametrize("origin", ["*", "https://a.example", "http://my_app:3000", "http://[::1]"])
+def test_an_origin_is_taken_as_browsers_send_it(origin: str) -> None:
+    assert ORIGIN.convert(origin, None, None) == origin
 
 
 def test_a_port_in_use_is_one_line_and_exit_status_2() -> None:
@@ -129,6 +153,15 @@ def test_it_serves_with_closed_streams(trained: Trained, tmp_path: Path, closed:
             assert not stat.S_ISSOCK(kind)
 
 
+def test_variables_of_gunicorn_change_nothing(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ENVIRONMENT, "WEB_CONCURRENCY", "many")
+    monkeypatch.setitem(ENVIRONMENT, "GUNICORN_PID", str(os.getpid()))
+    with running_service(trained.models, tmp_path / "log") as service:
+        PolicyClient(service.url).wait_until_ready(60)
+
+
 def test_it_serves_without_standard_output(trained: Trained, tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -150,6 +183,13 @@ def test_every_setting_is_an_option_with_help_and_a_variable() -> None:
         assert f"--{setting.name.replace('_', '-')} " in shown
         assert f"SERVING_{setting.name.upper()}" in shown
         assert setting.metadata["help"] in shown
+
+
+def test_a_link_local_address_has_its_zone() -> None:
+    with pytest.raises(OSError, match=os.strerror(errno.EADDRNOTAVAIL)):
+        bind("fe80::1%lo", 0)  # nobody's address; without its zone it would be invalid
+    bound = SimpleNamespace(getsockname=lambda: ("fe80::1", 80, 0, socket.if_nametoindex("lo")))
+    assert address(bound) == "[fe80::1%lo]:80"  # type: ignore[arg-type]  # as if it were bound
 
 
 def test_the_socket_is_without_delay_before_anyone_can_connect() -> None:

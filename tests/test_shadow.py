@@ -1,21 +1,15 @@
 """The shadow: compared with the served version, at no cost that a client can see."""
 
-import json
-import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
-import urllib3
 
-from serving.client import PolicyClient
 from serving.metrics import Metrics
 from serving.policy.decide import DecisionRequest, SamplingSpec, decide_many
 from serving.policy.outputs import PolicyOutputs
-from serving.record.comparison import BINS
 from serving.record.shadow import MAX_ROWS, PUT_OFF_SECONDS, Shadows
 from serving.registry.repository import Repository
 from serving.registry.selection import Selection, write_selection
@@ -23,9 +17,7 @@ from serving.registry.trial import Trials
 from serving.schemas import Comparison
 from serving.settings import Settings
 from tests.artefacts import edit_card, publish
-from tests.conftest import Trained, run, running_service, wait_until
-from tests.test_act import ROW
-from tests.test_metrics_endpoint import Running
+from tests.conftest import Trained
 from tests.test_promotion import (
     _trials_of_the_session,  # noqa: F401  # a fixture
     lay_out,
@@ -88,6 +80,37 @@ def test_what_has_no_room_and_what_comes_while_busy_is_skipped_and_counted(
     found = decided.comparison()
     assert (found.decisions, found.skipped, found.agreement) == (MAX_ROWS, 4, 1.0)
     assert [sum(one.decisions) for one in found.observations] == [MAX_ROWS] * 4
+
+
+def test_what_was_compared_makes_room_for_as_much_again(decided: Decided) -> None:
+    for _ in range(2):
+        decided.decide(MAX_ROWS)
+        decided.shadows.run(is_busy=False)
+    found = decided.comparison()
+    assert (found.decisions, found.skipped) == (2 * MAX_ROWS, 0)
+
+
+def test_a_shadow_takes_a_two_hundredth_of_the_time(
+    decided: Decided, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shadow = decided.repository.shadow(decided.repository.policy())
+    assert shadow is not None
+    act, now = shadow.act, 1_000.0
+
+    def take_a_second(*arguments: Any) -> PolicyOutputs:
+        nonlocal now
+        now += 1
+        return act(*arguments)
+
+    monkeypatch.setattr("serving.record.shadow.time.monotonic", lambda: now)
+    monkeypatch.setattr(shadow, "act", take_a_second)
+    decided.decide(2)
+    assert decided.shadows.is_due()
+    decided.shadows.run(is_busy=False)
+    now = 1_001 + 199.0
+    assert not decided.shadows.is_due()
+    now = 1_001 + 200.0
+    assert decided.shadows.is_due()
 
 
 def test_what_clients_ask_of_a_version_that_they_name_is_not_compared(decided: Decided) -> None:
@@ -203,107 +226,3 @@ def test_a_shadow_that_is_missing_is_told_and_costs_nothing(models: Path, trials
     assert not decided.shadows.is_due()
     reports = {one.version: one for one in decided.repository.report("cartpole").versions}
     assert (reports[77].state, reports[77].reason[:15]) == ("refused", "it is not there")
-
-
-@pytest.fixture(scope="module")
-def other_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A policy that was trained from another seed, and decides differently."""
-    folder = tmp_path_factory.mktemp("other")
-    where = ("--models", str(folder / "models"), "--run-dir", str(folder / "run"))
-    finished = run("training", "train", "--seed", "7", *where)
-    assert finished.returncode == 0, finished.stderr
-    return folder / "models" / "cartpole" / "1"
-
-
-@pytest.fixture(scope="module")
-def running(
-    trained: Trained, other_policy: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("shadow")
-    models = shutil.copytree(trained.models, folder / "models")
-    publish(other_policy, models / "cartpole" / "2")
-    write_selection(models / "cartpole", Selection(1, shadow=2))
-    with running_service(models, folder / "log", "--poll-seconds", "0.1") as service:
-        PolicyClient(service.url).wait_until_ready(60)
-        running = Running(service, models)
-        loaded = "shadow of cartpole: version 2"
-        wait_until(lambda: service.log.read_text().count(loaded) == 2)  # of both workers
-        assert states_of_2(running) == {"shadow"}
-        yield running
-
-
-def states_of_2(running: Running) -> set[str]:
-    """The state of version 2 in every worker."""
-    reports = [running.send("GET", "/models/cartpole").json()["versions"] for _ in range(10)]
-    return {one["state"] for versions in reports for one in versions if one["version"] == 2}
-
-
-def comparison(running: Running) -> dict[str, Any]:
-    answer = running.send("GET", "/models/cartpole/comparison")
-    assert answer.status == 200
-    found: dict[str, Any] = answer.json()
-    msgspec.convert(found, Comparison)
-    return found
-
-
-@pytest.mark.long
-def test_both_workers_compare_what_they_decided_and_any_of_them_tells_the_sum(
-    running: Running, trained: Trained
-) -> None:
-    generator = np.random.default_rng(0)
-    card = json.loads((trained.model_dir / "assets.extra" / "policy.json").read_text())
-    low, high = (np.array(card["observations"][name]) for name in ("seen_low", "seen_high"))
-    rows = generator.uniform(low, high, (400, 4)).tolist()
-    before = running.scrape()
-    for row in rows:
-        answer = running.act([row])  # over new connections, so that both workers decide
-        assert answer["model"]["version"] == 1
-    wait_until(lambda: comparison(running)["decisions"] + comparison(running)["skipped"] == 400)
-    found = comparison(running)
-    assert found["decisions"] >= 200
-    assert 0.3 < found["agreement"] < 1
-    assert found["kl_divergence"] > 0
-    assert (found["served"]["version"], found["shadow"]["version"]) == (1, 2)
-    assert found["absolute_value_difference"] >= abs(found["value_difference"])
-    disagreements = round((1 - found["agreement"]) * found["decisions"])
-    for one, lowest, highest in zip(found["observations"], low, high, strict=True):
-        assert (sum(one["decisions"]), sum(one["disagreements"])) == (
-            found["decisions"],
-            disagreements,
-        )
-        assert one["edges"][0] == pytest.approx(lowest)
-        assert one["edges"][-1] == pytest.approx(highest)
-        assert len(one["edges"]) == BINS + 1
-    after = running.scrape()
-    key = ("policy_shadow_decisions_total", "model=cartpole")
-    assert after[key] - before.get(key, 0) == found["decisions"]
-
-
-@pytest.mark.long
-def test_the_comparison_is_described_in_openapi(running: Running) -> None:
-    import jsonschema_rs
-
-    api = running.send("GET", "/openapi.json").json()
-    schema = {"$ref": "#/components/schemas/Comparison", "components": api["components"]}
-    jsonschema_rs.validate(schema, comparison(running))
-
-
-@pytest.mark.long
-def test_without_a_shadow_there_is_no_comparison(running: Running) -> None:
-    assert running.send("GET", "/models/none/comparison").status == 404
-    states = {
-        one["version"]: one for one in running.send("GET", "/models/cartpole").json()["versions"]
-    }
-    assert states[2]["state"] == "shadow"
-    assert states[2]["reason"] == "decides about what the served version decides"
-    say(running.models, "promote", "2", "--no-shadow")
-
-    def statuses() -> set[int]:
-        path = "/models/cartpole/comparison"
-        return {running.send("GET", path).status for _ in range(10)}
-
-    wait_until(lambda: statuses() == {404})
-    assert (
-        urllib3.request("POST", f"{running.service.url}/act", json={"observation": ROW}).status
-        == 200
-    )

@@ -13,11 +13,13 @@ from serving.api.app import create_api
 from serving.api.decisions import Call
 from serving.api.keys import Keys
 from serving.api.messages import Request
+from serving.api.oip.models import InferenceModels
 from serving.metrics import Metrics
 from serving.registry.repository import Repository
 from serving.registry.trial import Trials
 from serving.settings import Settings
 from serving.statistics import Inferences, Statistics
+from tests.artefacts import edit_card
 from tests.conftest import Service, Trained, running_with_key, wait_until
 
 ROW = [0.0] * 4
@@ -31,40 +33,40 @@ SUM = Inferences(4, 35, 3, 110, 220, 330, 1, 50, 1_000)
 
 def test_counts_are_summed_and_the_last_time_is_the_latest(tmp_path: Path) -> None:
     workers = [Statistics(tmp_path, slot) for slot in range(2)]
-    workers[0].add("cartpole", 7, FIRST)
-    workers[1].add("cartpole", 7, SECOND)
-    workers[1].add("cartpole", 8, SECOND)
+    workers[0].add("cartpole", 7, "a", FIRST)
+    workers[1].add("cartpole", 7, "a", SECOND)
+    workers[1].add("cartpole", 8, "a", SECOND)
     for worker in workers:
-        assert worker.total("cartpole", 7) == SUM
-        assert worker.total("cartpole", 8) == SECOND
-        assert worker.total("cartpole", 9) == worker.total("other", 7) == Inferences()
+        assert worker.total("cartpole", 7, "a") == SUM
+        assert worker.total("cartpole", 8, "a") == SECOND
+        assert worker.total("cartpole", 9, "a") == worker.total("other", 7, "a") == Inferences()
 
 
 def test_a_successor_counts_on(tmp_path: Path) -> None:
-    Statistics(tmp_path, 1).add("cartpole", 7, FIRST)
+    Statistics(tmp_path, 1).add("cartpole", 7, "a", FIRST)
     successor = Statistics(tmp_path, 1)
-    assert successor.total("cartpole", 7) == FIRST
-    successor.add("cartpole", 7, SECOND._replace(last_milliseconds=2_000))
-    assert successor.total("cartpole", 7) == SUM._replace(last_milliseconds=2_000)
+    assert successor.total("cartpole", 7, "a") == FIRST
+    successor.add("cartpole", 7, "a", SECOND._replace(last_milliseconds=2_000))
+    assert successor.total("cartpole", 7, "a") == SUM._replace(last_milliseconds=2_000)
 
 
 def test_a_version_that_is_unloaded_is_forgotten_by_each_process_for_itself(tmp_path: Path) -> None:
     workers = [Statistics(tmp_path, slot) for slot in range(2)]
     for worker in workers:
-        worker.add("cartpole", 7, FIRST)
-    workers[0].keep([("cartpole", 8)])
-    assert workers[0].total("cartpole", 7) == workers[1].total("cartpole", 7) == FIRST
+        worker.add("cartpole", 7, "a", FIRST)
+    workers[0].keep([("cartpole", 8, "a")])
+    assert workers[0].total("cartpole", 7, "a") == workers[1].total("cartpole", 7, "a") == FIRST
     workers[1].keep([])
-    assert workers[0].total("cartpole", 7) == Inferences()
+    assert workers[0].total("cartpole", 7, "a") == Inferences()
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_without_a_folder_that_can_be_written_a_process_counts_for_itself(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for statistics in (Statistics(), Statistics(tmp_path / "file")):
-        statistics.add("cartpole", 7, FIRST)
-        statistics.add("cartpole", 7, SECOND._replace(last_milliseconds=1_000))
-        assert statistics.total("cartpole", 7) == SUM
+        statistics.add("cartpole", 7, "a", FIRST)
+        statistics.add("cartpole", 7, "a", SECOND._replace(last_milliseconds=1_000))
+        assert statistics.total("cartpole", 7, "a") == SUM
 
 
 @pytest.fixture(scope="module")
@@ -125,12 +127,13 @@ def test_requests_that_are_decided_together_are_one_execution(
         Call(*found, Request("POST", "/act", JSON, body, "127.0.0.1"), "id") for body in bodies
     ]
     assert [answer.status for answer in decisions.answer(calls)] == [200, 422, 400, 200]
-    total = metrics.statistics.total("cartpole", repository.policy().version)
+    served = "cartpole", repository.policy().version, repository.policy().digest
+    total = metrics.statistics.total(*served)
     assert (total.requests, total.failures, total.rows, total.executions) == (2, 1, 4, 1)
     # Both wait for the step of both.
     assert total.decide_nanoseconds % 2 == 0
     decisions.answer(calls[:1])
-    assert metrics.statistics.total("cartpole", repository.policy().version).executions == 2
+    assert metrics.statistics.total(*served).executions == 2
 
 
 def test_what_is_unloaded_is_forgotten(trained: Trained, tmp_path: Path, trials: Trials) -> None:
@@ -138,15 +141,37 @@ def test_what_is_unloaded_is_forgotten(trained: Trained, tmp_path: Path, trials:
     shutil.copytree(trained.models, models)
     repository = Repository(Settings(models=models), metrics, trials)
     repository.refresh()
-    version = repository.policy().version
-    metrics.statistics.add("cartpole", version, FIRST)
+    served = "cartpole", repository.policy().version, repository.policy().digest
+    metrics.statistics.add(*served, FIRST)
     repository.refresh()
-    assert metrics.statistics.total("cartpole", version) == FIRST
+    assert metrics.statistics.total(*served) == FIRST
     repository.select("cartpole", "nothing")
     repository.refresh()
     repository.select("cartpole", "newest")
-    assert repository.policy().version == version
-    assert metrics.statistics.total("cartpole", version) == Inferences()
+    assert repository.policy().digest == served[-1]
+    assert metrics.statistics.total(*served) == Inferences()
+
+
+def test_what_is_replaced_under_its_number_begins_anew(
+    trained: Trained, tmp_path: Path, trials: Trials
+) -> None:
+    models, metrics = shutil.copytree(trained.models, tmp_path / "models"), Metrics()
+    settings = Settings(models=models)
+    repository = Repository(settings, metrics, trials)
+    repository.refresh()
+    decisions = create_api(settings, repository, metrics, Keys([])).decisions
+    found = decisions.match("POST", "/act")
+    assert found is not None
+
+    def rows_after_a_request() -> int:
+        decisions.answer([Call(*found, Request("POST", "/act", JSON, MANY, "127.0.0.1"), "id")])
+        told = InferenceModels(repository, settings, metrics.statistics).statistics("cartpole")
+        return told.model_stats[0].inference_count
+
+    assert [rows_after_a_request() for _ in range(2)] == [3, 6]
+    edit_card(models / "cartpole" / "1", lambda card: card.update(created="another day"))
+    repository.refresh()
+    assert rows_after_a_request() == 3
 
 
 def test_what_is_not_loaded_has_no_statistics(two_workers: str) -> None:

@@ -58,6 +58,19 @@ def test_whole_numbers_are_rounded_as_json_numbers_are(datatype: str) -> None:
         np.testing.assert_array_equal(to_array(numbers, NAMES, 1), expected, strict=True)
 
 
+@pytest.mark.parametrize(
+    ("datatype", "least", "greatest"),
+    [("INT64", -(2**63), 2**63 - 1), ("UINT64", 0, 2**64 - 1)],
+)
+def test_whole_numbers_of_64_bits_have_exact_limits(
+    datatype: str, least: int, greatest: int
+) -> None:
+    numbers_from_json([0, least, greatest], datatype, [3])
+    for beyond in (least - 1, greatest + 1, float(greatest)):
+        with pytest.raises(InvalidRequestError, match=rf"data\[1\]: .* is not {datatype}"):
+            numbers_from_json([0, beyond], datatype, [2])
+
+
 @given(
     arrays(np.float64, array_shapes(min_dims=0, max_dims=4, max_side=4), elements=st.floats(-1, 1))
 )

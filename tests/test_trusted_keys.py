@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from serving.cli import commands
 from serving.policy.artefact import ArtefactError
-from serving.policy.signature import read_trusted_keys
+from serving.policy.signature import read_trusted_keys, require_signature
 from tests.artefacts import SIGNATURE, edit, edit_card, publish
 from tests.conftest import ENVIRONMENT, Trained, run, running_service, wait_until
 from tests.signatures import (
@@ -98,14 +98,14 @@ def test_a_signature_that_leaves_files_out_is_refused_and_loosens_no_later_check
     assert their_verdict(model_dir, key.public) == 0
     keys = read_trusted_keys(key.trusted)
     with pytest.raises(ArtefactError, match=r"\.gitattributes"):
-        keys.require_signature(model_dir)
+        require_signature(model_dir, keys)
     (model_dir / ".gitattributes").unlink()
     with pytest.raises(ArtefactError, match=CHANGED):
-        keys.require_signature(partly)
-    keys.require_signature(model_dir)
+        require_signature(partly, keys)
+    require_signature(model_dir, keys)
     replace_byte(model_dir / "assets.extra" / "golden.json")
     with pytest.raises(ArtefactError, match=CHANGED):
-        keys.require_signature(model_dir)
+        require_signature(model_dir, keys)
 
 
 @pytest.mark.long
@@ -287,7 +287,7 @@ def test_keys_are_safe_to_use_from_several_threads(model_dir: Path, key: Key) ->
     def check(path: Path, *, is_good: bool) -> None:
         for _ in range(20):
             try:
-                keys.require_signature(path)
+                require_signature(path, keys)
             except ArtefactError as error:
                 if is_good:
                     wrong.append(str(error))

@@ -1,4 +1,4 @@
-"""Which version is served, and why, over real HTTP."""
+"""Which version is served, and why, mostly over real HTTP."""
 
 import json
 import re
@@ -9,6 +9,10 @@ from typing import Any
 import pytest
 import urllib3
 
+from serving.metrics import Metrics
+from serving.registry.repository import Repository
+from serving.registry.trial import Trials
+from serving.settings import Settings
 from tests.artefacts import edit_card, publish, reseal, unsolve
 from tests.conftest import Service, Trained, running_service, wait_until
 
@@ -53,6 +57,7 @@ def test_health_and_models_of_a_ready_service(service: Service, trained: Trained
         "state": "served",
         "reason": "the newest version that passes every check is served",
         "digest": digest,
+        "share": 1.0,
     }
     report = {"name": "cartpole", "default": True, "version": 1, "versions": [served]}
     report["selection"] = selection = get(service, "/models/cartpole").json()["selection"]
@@ -145,6 +150,20 @@ def test_versions_that_fail_a_check_are_refused_and_named_with_the_reason(
     assert f"refused cartpole version 11: {damaged}" in logged
     assert f"refused cartpole version 12: {unsolved}" in logged
     assert "Traceback" not in logged
+
+
+def test_only_a_change_from_a_served_version_to_another_is_a_swap(
+    models: Path, trained: Trained, trials: Trials
+) -> None:
+    metrics = Metrics()
+    repository = Repository(Settings(models=models), metrics, trials)
+    repository.refresh()
+    repository.select("cartpole", "nothing")
+    repository.select("cartpole", "newest")
+    assert 'policy_swaps_total{model="cartpole"} 0.0' in metrics.text()[0].decode()
+    publish(trained.model_dir, models / "cartpole" / "2")
+    repository.refresh()
+    assert 'policy_swaps_total{model="cartpole"} 1.0' in metrics.text()[0].decode()
 
 
 def test_a_return_below_the_setting_is_not_served(

@@ -210,7 +210,8 @@ def answers(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> dict[
 def test_every_answer_is_that_of_our_own_service(
     answers: dict[str, list[Answer]], name: str
 ) -> None:
-    for asked, own, other in zip(ASKED, answers["ours"], answers[name], strict=False):
+    of_ours, of_other = answers["ours"][:-1], answers[name][:-1]
+    for asked, own, other in zip(ASKED, of_ours, of_other, strict=True):
         assert own == other, asked
 
 
@@ -218,7 +219,7 @@ def test_every_answer_is_that_of_our_own_service(
 @pytest.mark.parametrize("name", ["ours", *SERVERS])
 def test_what_is_asked_is_decided_and_counted(answers: dict[str, list[Answer]], name: str) -> None:
     by_path: dict[str, list[int]] = {}
-    for asked, (status, _, _) in zip(ASKED, answers[name], strict=False):
+    for asked, (status, _, _) in zip(ASKED, answers[name][:-1], strict=True):
         by_path.setdefault(f"{asked.method} {asked.path}", []).append(status)
     assert by_path["POST /act"] == [
         *(200, 200, 200, 200, 200, 400, 415, 415, 422, 400, 400, 401, 401, 503, 200),

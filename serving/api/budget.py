@@ -1,4 +1,4 @@
-"""What the requests and answers of one worker may hold of memory."""
+"""How much memory the requests and answers of one worker may hold."""
 
 import threading
 
@@ -14,22 +14,22 @@ class Budget:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.held = 0
-        self._unpacked = 0
+        self._taken = 0
         self._lock = threading.Lock()
 
     def is_exceeded(self) -> bool:
-        """Whether a connection has to give way."""
-        return self.held + self._unpacked > self.limit
+        """Whether more is held than the limit, so that a connection must be dropped."""
+        return self.held + self._taken > self.limit
 
     def take(self, size: int) -> bool:
-        """Count bytes of an unpacked body, from any thread; False if there is no room."""
+        """Count an unpacked body or a gRPC message, from any thread; False if there is no room."""
         with self._lock:
-            if self.held + self._unpacked + size > self.limit:
+            if self.held + self._taken + size > self.limit:
                 return False
-            self._unpacked += size
+            self._taken += size
             return True
 
     def give_back(self, size: int) -> None:
-        """Stop counting bytes of an unpacked body."""
+        """Stop counting bytes that were taken."""
         with self._lock:
-            self._unpacked -= size
+            self._taken -= size

@@ -19,8 +19,8 @@ from serving.api.messages import Answer, Request, from_flask, to_flask
 from serving.api.problems import from_error
 from serving.errors import ProblemError
 
-# What a part of a path may be, by the name of Flask's converter.
-_PARTS = {"": "[^/]+", "tfname": "[^/:]+", "tfnumber": "[0-9]+"}
+# What a part of a path may be, by the name of its converter; "" is Flask's default.
+PARTS = {"": "[^/]+", "tfname": "[^/:]+", "tfnumber": "[0-9]+"}
 
 Decoded = Decoding[Answer]
 # Decodes a `Request`, with the parts of its path by their names in the rule; raises `ProblemError`
@@ -124,7 +124,7 @@ class DecisionRoutes:
         ]
 
     def _decode(self, call: Call) -> Decoded:
-        # Flask has asked for the key before; the worker comes here first.
+        # For the worker; where Flask answers, it has checked the key before.
         route, parts, request, _ = call
         self._exchange.admit(request.path, request.headers.get("authorization"))
         return route.decode(request, **parts)
@@ -134,5 +134,5 @@ def _pattern(rule: str) -> re.Pattern[str]:
     parts = re.split(r"<(?:(\w+):)?(\w+)>", rule)
     pattern = re.escape(parts[0])
     for converter, name, literal in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
-        pattern += f"(?P<{name}>{_PARTS[converter or '']})" + re.escape(literal)
+        pattern += f"(?P<{name}>{PARTS[converter or '']})" + re.escape(literal)
     return re.compile(pattern)

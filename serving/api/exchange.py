@@ -1,4 +1,4 @@
-"""What every request goes through whichever way it takes: keys, id, counts, log and headers."""
+"""What is done for every request, with Flask or without: keys, id, counts, log and headers."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ from serving.api.forwarding import client_address, traceparent
 from serving.api.keys import Key, Keys
 from serving.api.messages import Answer, is_plain_word
 from serving.api.pages import page_without_key
-from serving.errors import InsufficientRightError, MissingKeyError, NotReadyError
+from serving.errors import Headers, InsufficientRightError, MissingKeyError, NotReadyError
 from serving.metrics import Metrics
 from serving.settings import Settings
 
@@ -21,13 +21,11 @@ logger = logging.getLogger("serving.requests")
 
 _READINESS = frozenset({"/health/ready", "/v2/health/ready"})
 HEALTH = _READINESS | {"/health/live", "/v2/health/live"}
-# Health is for who looks after the process. The pages are files without any data: they ask
-# the API, with the key that is entered there.
+# Like health, these need no key. The pages are files without any data: they ask the API, with
+# the key that is entered there.
 _PUBLIC = re.compile(r"/|/web/[^/]+")
-# What changes what is served.
+# Requests that change what is served.
 _OPERATED = re.compile(r"/v2/repository/models/[^/]+/(un)?load")
-HEADERS = (("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store"))
-
 
 # What pages of another origin may send, and may read of an answer (Fetch standard, CORS protocol).
 _SENT = "authorization, content-encoding, content-type, inference-header-content-length"
@@ -78,7 +76,10 @@ class Exchange:
         self._keys = keys
         self._trusted_proxies = settings.trusted_proxies
         self._allows_origin = settings.cors_origin is not None
-        self.headers: tuple[tuple[str, str], ...] = HEADERS
+        self.headers: Headers = (
+            ("X-Content-Type-Options", "nosniff"),
+            ("Cache-Control", "no-store"),
+        )
         if settings.cors_origin is not None:
             self.headers += (
                 ("Access-Control-Allow-Origin", settings.cors_origin),
@@ -92,7 +93,7 @@ class Exchange:
         return client_address(peer, forwarded_for, self._trusted_proxies)
 
     def admit(self, path: str, authorization: str | None) -> Key | None:
-        """Let a request in that needs no key, or has a valid one that may do this.
+        """Accept a request that needs no key, or has a valid one that may do this.
 
         Returns:
             The key that it needed.

@@ -1,4 +1,4 @@
-"""What a request says of its way here: the proxies that it passed, and the trace it belongs to."""
+"""What a request's headers say of its way here: the proxies, and the trace (W3C)."""
 
 import os
 import re
@@ -18,11 +18,11 @@ def client_address(peer: str, forwarded_for: str | None, trusted: Sequence[Netwo
 
     Args:
         peer: the other end of the connection.
-        forwarded_for: `X-Forwarded-For`, to which each proxy appends the address it was asked from.
+        forwarded_for: `X-Forwarded-For`, to which each proxy appends the address of its client.
         trusted: the networks of proxies that are believed.
 
     Returns:
-        The last address that is none of a trusted proxy, or the first where all are.
+        The last address that is not a trusted proxy's, or the first if all are.
     """
     address = _plain(peer)
     for before in reversed((forwarded_for or "").split(",")):
@@ -30,7 +30,7 @@ def client_address(peer: str, forwarded_for: str | None, trusted: Sequence[Netwo
             if not any(ip_address(address) in network for network in trusted):
                 break
             address = _plain(str(ip_address(before.strip())))
-        except ValueError:  # not an address: who wrote it is the last that is known
+        except ValueError:  # not an address: the proxy that wrote it is the last known one
             break
     return address
 

@@ -1,4 +1,4 @@
-"""API keys: who may ask, and for what."""
+"""API keys, and what each may do."""
 
 import hashlib
 import hmac
@@ -8,10 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from serving.errors import InvalidKeyError, MissingKeyError
-
-# What a key may do: ask for decisions and look, or change what is served as well.
-RIGHTS = ("decide", "operate")
-_NAME = r"[A-Za-z0-9._-]{1,64}"
 
 
 class KeysError(Exception):
@@ -33,7 +29,7 @@ class Key(NamedTuple):
 
 
 class Keys:
-    """The keys that are valid, several at a time so that they can be exchanged one by one."""
+    """The keys that are valid: several, so that they can be rotated."""
 
     def __init__(self, keys: list[Key]) -> None:
         self._keys = keys
@@ -44,7 +40,7 @@ class Keys:
     def find(self, authorization: str | None) -> Key:
         """The key in the header `Authorization: Bearer <key>` (RFC 6750).
 
-        Every key is compared, in a time that tells nothing.
+        Every key is compared, each in constant time.
 
         Raises:
             InvalidKeyError: it is not one of these.
@@ -85,13 +81,17 @@ def read_keys(path: Path | None) -> Keys:
 
 
 def _key(number: int, entry: str) -> Key:
-    """Parse `<key>` or `<key> <name> <right>`."""
+    """Parse `<key>` or `<key> <name> <right>`.
+
+    The right is `decide`, to ask for decisions and reports, or `operate`, to change what is served
+    as well.
+    """
     secret, *rest = entry.split() or [""]
     if not re.fullmatch(r"[\x21-\x7e]{16,}", secret):
         raise KeysError(f"API key {number} is not at least 16 visible ASCII characters")
     digest = _hash(secret)
     name, right = rest if len(rest) == 2 else (digest.hex()[:8], "" if rest else "operate")
-    if not re.fullmatch(_NAME, name) or right not in RIGHTS:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name) or right not in ("decide", "operate"):
         raise KeysError(f"API key {number} is not followed by a name and 'decide' or 'operate'")
     return Key(digest, name, right == "operate")
 

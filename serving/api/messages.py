@@ -1,4 +1,4 @@
-"""A request and an answer, whatever read the one and sends the other."""
+"""A request and an answer, the same for the worker and for Flask."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from flask import Request as FlaskRequest
 from flask.blueprints import BlueprintSetupState
 from werkzeug.routing import Rule
 
-from serving.errors import InvalidRequestError
+from serving.errors import Headers, InvalidRequestError
 from serving.policy.columns import encode
 from serving.schemas import PLAIN_WORD
 
@@ -35,7 +35,7 @@ class Answer(NamedTuple):
     status: int
     body: bytes
     content_type: str
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: Headers = ()
 
 
 def episode_id(headers: Mapping[str, str], given: str | None = None) -> str | None:
@@ -51,7 +51,7 @@ def episode_id(headers: Mapping[str, str], given: str | None = None) -> str | No
 
 
 def require_plain_word(what: str, name: str | None) -> None:
-    """Raise `InvalidRequestError` if a client calls something by what is not a plain word."""
+    """Raise `InvalidRequestError` if the name of an episode or a request is no plain word."""
     if name is not None and not is_plain_word(name):
         raise InvalidRequestError(f"{what}: expected 1 to 128 letters, digits, '.', '_' and '-'")
 
@@ -81,10 +81,10 @@ def json_response(content: object) -> Response:
 
 
 def add_catch_all(blueprint: Blueprint, rules: Sequence[str], view: Callable[..., Any]) -> None:
-    """Have a view answer every request below some paths that no other route takes.
+    """Have a view answer all requests by some rules that no other route takes.
 
-    A rule of Werkzeug without methods takes any, TRACE and unknown ones included; one of Flask has
-    some, which a 405 for another method would then name as allowed.
+    A Werkzeug rule without methods takes any, TRACE and unknown ones included. A Flask rule always
+    has some, which a 405 for another method would then name as allowed.
     """
     endpoint = f"{blueprint.name}.other"
     blueprint.endpoint(endpoint)(view)

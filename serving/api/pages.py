@@ -50,7 +50,7 @@ def page_blueprint() -> Blueprint:
 
 
 def asks_for_page() -> bool:
-    """Whether the request prefers a page to JSON; JSON is for who takes anything."""
+    """Whether the request prefers a page to JSON; one that accepts anything gets JSON."""
     kinds = ["application/json", "text/html"]
     return request.accept_mimetypes.best_match(kinds) == "text/html"
 
@@ -58,7 +58,7 @@ def asks_for_page() -> bool:
 def page_without_key(endpoint: str | None) -> Response | None:
     """The page that asks a browser for the key that this route wants, if there is one.
 
-    It is the same for every model: it tells nobody which models there are.
+    It is the same for every name, so it does not reveal which models there are.
     """
     if endpoint not in ("models.model", "docs.docs") or not asks_for_page():
         return None
@@ -75,9 +75,9 @@ def docs_page(content: dict[str, Any]) -> Response:
 
 
 def card_page(status: HTTPStatus = HTTPStatus.OK) -> Response:
-    """The page that shows the policy card at its own address, asked for there with `text/html`.
+    """The page of a policy card, with which `GET /models/<name>` answers a browser.
 
-    It says by itself what it is that there is no card of; the status is for other programs.
+    Its script asks for the card, and says so if there is none; the status is for other programs.
     """
     response = _page("card.html", status, root="../", page="card")
     response.vary.add("Accept")
@@ -96,7 +96,7 @@ def _answer(content: bytes, content_type: str, status: HTTPStatus = HTTPStatus.O
     response = Response(content, status, content_type=content_type)
     response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
     response.headers["Referrer-Policy"] = "no-referrer"
-    # Kept, but asked about each time: a page never runs with parts of another release.
+    # Browsers keep it and revalidate it each time: a page never mixes files of two releases.
     response.cache_control.no_cache = True
     response.add_etag()
     if status == HTTPStatus.OK:  # an error must not become 304

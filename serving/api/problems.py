@@ -8,15 +8,13 @@ from flask import Flask, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException
 
 from serving.api.messages import Answer, to_flask
-from serving.errors import ProblemError, UnexpectedError
+from serving.errors import Headers, ProblemError, UnexpectedError
 
 # TensorFlow Serving and the Open Inference Protocol write {"error": "..."}.
 _ERROR_OBJECTS = re.compile(r"/[vV]1/.*|/v2(/.*)?", re.DOTALL)
 
 
-def problem(
-    path: str, status: int, detail: str, headers: tuple[tuple[str, str], ...] = ()
-) -> Answer:
+def _problem(path: str, status: int, detail: str, headers: Headers) -> Answer:
     """Answer with an error in the shape that belongs to a path."""
     # What it quotes of a request may have half a surrogate pair, which UTF-8 cannot hold.
     detail = detail.encode(errors="replace").decode()
@@ -32,7 +30,7 @@ def problem(
 
 def from_error(path: str, error: ProblemError) -> Answer:
     """Answer with an error of the hierarchy."""
-    return problem(path, error.status, error.detail, error.headers)
+    return _problem(path, error.status, error.detail, error.headers)
 
 
 def register_error_handlers(app: Flask) -> None:
@@ -47,7 +45,7 @@ def register_error_handlers(app: Flask) -> None:
         # Werkzeug knows headers that belong to the status: Allow with 405, for one.
         headers = tuple(pair for pair in error.get_headers() if pair[0] != "Content-Type")
         status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
-        return to_flask(problem(request.path, status, error.description or error.name, headers))
+        return to_flask(_problem(request.path, status, error.description or error.name, headers))
 
     @app.errorhandler(Exception)
     def handle_unexpected(error: Exception) -> Response:

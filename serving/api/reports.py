@@ -41,8 +41,7 @@ def models_blueprint(repository: Repository, shadows: Shadows) -> Blueprint:
 
     @blueprint.get("")
     def models() -> Response:
-        reports = [repository.report(name) for name in repository.names()]
-        return json_response(ModelsReport(reports))
+        return json_response(ModelsReport(repository.reports()))
 
     @blueprint.get("/<name>")
     def model(name: str) -> Response:

@@ -81,10 +81,13 @@ def numbers_from_json(data: list[Any], datatype: str, shape: Sequence[int]) -> A
     dtype = DATATYPES[datatype]
     if dtype.kind != "f":
         limits = np.iinfo(dtype)
-        fits = (numbers == np.rint(numbers)) & (numbers >= limits.min) & (numbers <= limits.max)
+        low, high = limits.min, limits.max
+        fits = (numbers == np.rint(numbers)) & (numbers >= low) & (numbers <= high)
+        if dtype.itemsize == 8:  # float64 rounds these limits, and numbers just beyond them
+            fits &= [low <= element <= high for element in elements]
         if not fits.all():
             place = int(np.argmin(fits))
-            raise InvalidRequestError(f"data[{place}]: {numbers[place].item()!r} is not {datatype}")
+            raise InvalidRequestError(f"data[{place}]: {elements[place]!r} is not {datatype}")
     elif datatype == "FP16":
         with np.errstate(over="ignore"):
             numbers = numbers.astype(dtype)

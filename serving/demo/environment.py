@@ -71,13 +71,7 @@ class Environment:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # By now everything was played, or something else has failed before.
-        with contextlib.suppress(UnplayableError):
-            self._close()
-
-    def _close(self) -> None:
-        with _blaming(f"{self.id} cannot be closed"):
-            self.env.close()
+        _close(self.env)
 
     def reset(self, seed: int | None) -> npt.NDArray[np.float32]:
         """Start an episode, and return its first observation `[O]`."""
@@ -151,13 +145,12 @@ def make(policy_card: object, allowed: Iterable[str], *, rendered: bool) -> Envi
             env = _wrap(env, module_name, attribute)
         return _fitting(env, card, rendered)
     except UnplayableError:
-        with contextlib.suppress(Exception):
-            env.close()
+        _close(env)
         raise
 
 
 def printable(text: str) -> str:
-    """One line of a text, without what a terminal would obey."""
+    """A text as one line, without characters that could control a terminal."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
@@ -250,6 +243,12 @@ def _renders(metadata: object) -> bool:
 
 def _unrenderable(environment: str) -> UnplayableError:
     return UnplayableError(f"{environment} cannot be rendered as pictures, so not recorded either")
+
+
+def _close(env: gym.Env[Any, Any]) -> None:
+    # Its errors are ignored: everything was played, or something else has failed before.
+    with contextlib.suppress(UnplayableError), _blaming("it cannot be closed"):
+        env.close()
 
 
 @contextlib.contextmanager

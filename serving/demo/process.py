@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -26,21 +26,16 @@ EXIT_STATUS = {
 }
 
 
-def exit_status(error: ServiceError) -> int:
-    """What the service answered, as the exit status of the player."""
-    return EXIT_STATUS.get(error.status, 1)
-
-
-def connect(url: str, environ: Mapping[str, str]) -> PolicyClient:
+def _connect(url: str) -> PolicyClient:
     """Make a client with the key in SERVING_API_KEY, or else the first in SERVING_API_KEYS, if any.
 
     Raises:
-        click.UsageError: the key is none.
+        click.UsageError: the key is invalid.
     """
     # Behind a key may stand its name and rights.
-    first, *_ = [*environ.get("SERVING_API_KEYS", "").partition(",")[0].split(), None]
+    first, *_ = [*os.environ.get("SERVING_API_KEYS", "").partition(",")[0].split(), None]
     try:
-        return PolicyClient(url, api_key=environ.get("SERVING_API_KEY") or first)
+        return PolicyClient(url, api_key=os.environ.get("SERVING_API_KEY") or first)
     except ServiceError as error:
         raise click.UsageError(str(error)) from error
 
@@ -64,9 +59,9 @@ def play(
     The arguments are the options of `play`, which ends the process if it fails.
 
     Raises:
-        click.UsageError: the key is none, or the environment cannot be played or shown.
+        click.UsageError: the key is invalid, or the environment cannot be played or shown.
     """
-    client = connect(url, os.environ)
+    client = _connect(url)
     rows = []
     try:
         client.wait_until_ready(wait)
@@ -85,17 +80,18 @@ def play(
                 seed=seed,
                 feedback=feedback,
             ):
-                for watch in watchers:
-                    watch(moment)
-                if not moment.ended:
-                    continue
-                row = {name: getattr(moment, name) for name in RESULT}
-                rows.append(row)
-                if not as_json:
-                    click.echo(RESULT_LINE.format_map(row))
+                try:
+                    for watch in watchers:
+                        watch(moment)
+                finally:  # even if the recording cannot be saved
+                    if moment.ended:
+                        row = {name: getattr(moment, name) for name in RESULT}
+                        rows.append(row)
+                        if not as_json:
+                            click.echo(RESULT_LINE.format_map(row))
     except ServiceError as error:
         click.echo(f"Error: {error}", err=True)
-        sys.exit(exit_status(error))
+        sys.exit(EXIT_STATUS.get(error.status, 1))
     except (rendering.RenderError, environment.UnplayableError) as error:
         raise click.UsageError(str(error)) from error
     if as_json:

@@ -23,7 +23,8 @@ PLAIN_LINE_SECONDS = 0.5  # of the environment's time
 TRACK_HALF_WIDTH = 2.4  # metres; beyond it CartPole's episode ends
 POLE_LENGTH = 1.0  # metres
 
-GIF_WIDTH = 300
+GIF_WIDTH, GIF_HEIGHT = 300, 1200  # at most; a picture keeps its shape
+GIF_LONGEST_MS = 655_350  # of a picture: the format has 16 bits for hundredths of a second
 GIF_FRAMES_PER_SECOND = 25  # at most: many programs show a faster GIF much slower
 # What an environment may say of its steps per second; a GIF cannot hold a picture much longer.
 SLOWEST, FASTEST = 0.1, 10_000.0
@@ -156,6 +157,7 @@ class GifRecorder:
         self._every = math.ceil(frames_per_second / GIF_FRAMES_PER_SECOND)
         self._frame_ms = 1000 * self._every / frames_per_second
         self._frames: list[Image] = []
+        self._durations_ms: list[float] = []
 
     def __call__(self, moment: Moment) -> None:
         """Keep the current frame, and save the GIF at the end of the episode.
@@ -169,9 +171,7 @@ class GifRecorder:
         if moment.episode > 1:
             return
         if moment.ended or moment.steps % self._every == 0:
-            frame = Image.fromarray(self._render())
-            height = max(1, round(frame.height * GIF_WIDTH / frame.width))
-            self._frames.append(frame.resize((GIF_WIDTH, height)).quantize(16))
+            self._keep(Image.fromarray(self._render()))
         if not moment.ended:
             return
         first, *others = self._frames
@@ -181,8 +181,20 @@ class GifRecorder:
                 "GIF",
                 save_all=True,
                 append_images=others,
-                duration=self._frame_ms,
+                duration=self._durations_ms,
                 loop=0,
             )
         except OSError as error:
             raise RenderError(f"--record: {self._path}: {error.strerror}") from error
+
+    def _keep(self, frame: "Image") -> None:
+        scale = min(GIF_WIDTH / frame.width, GIF_HEIGHT / frame.height)
+        size = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
+        frame = frame.resize(size).quantize(16)
+        # Pillow would join equal pictures too, and fail where they are shown for too long.
+        if self._frames and frame.convert("RGB") == self._frames[-1].convert("RGB"):
+            longer = self._durations_ms[-1] + self._frame_ms
+            self._durations_ms[-1] = min(longer, GIF_LONGEST_MS)
+        else:
+            self._frames.append(frame)
+            self._durations_ms.append(self._frame_ms)

@@ -16,7 +16,11 @@ CARD = "assets.extra/policy.json"
 GOLDEN = "assets.extra/golden.json"
 SIGNATURE = "model.sig"  # the one file that the card does not list: it covers the card
 PICTURES = {name: f"assets.extra/{name}" for name in ("learning_curve.png", "episode.gif")}
-MAX_SIGNATURE_BYTES = 1024 * 1024  # a file adds some 300 bytes to it
+# Of a file that is kept in memory. Decoding JSON can take 25 times its bytes.
+MAX_KEPT_BYTES = 16 * 1024 * 1024
+# Of a file that is read whole; a file adds some 300 bytes to the signature.
+MAX_FILE_BYTES = {SIGNATURE: 1024 * 1024, CARD: MAX_KEPT_BYTES, GOLDEN: MAX_KEPT_BYTES}
+MAX_REASON = 500  # characters
 MAX_VERSION = 2**63 - 1  # of TensorFlow Serving, and of JSON in many languages
 # The card's own checksum is computed with this in its place.
 NO_CHECKSUM = b"0" * 64
@@ -25,17 +29,22 @@ T = TypeVar("T")
 
 
 class ArtefactError(Exception):
-    """A version cannot be served; the message says why."""
+    """A version cannot be served; the message says why, in one line."""
+
+    def __init__(self, reason: str) -> None:
+        # Names in it can be the version's own: they must not forge a line or control a terminal.
+        shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in reason[:MAX_REASON])
+        super().__init__(shown[:MAX_REASON])
 
 
 class Histograms(msgspec.Struct):
-    """How often each number of the sampled evaluation's observations had which values.
+    """A histogram of each feature of the observations, from the sampled evaluation.
 
     A value is in the bin after the last edge that is not larger than it.
     """
 
     rows: Annotated[int, msgspec.Meta(ge=1, le=2**53)]  # of the evaluation
-    edges: list[list[float]]  # of each number, between the bins, increasing
+    edges: list[list[float]]  # of each feature, between the bins, increasing
     shares: list[list[float]]  # of the rows, by bin; one more than edges
 
 
@@ -77,7 +86,8 @@ class Card(msgspec.Struct):
     actions: Actions
     solved: bool
     evaluation: Evaluations
-    checksums: dict[str, str]  # SHA-256 of every file, by path
+    # SHA-256 of every file, by path
+    checksums: dict[str, Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]]
     # The lowest and the highest possible return of an episode, where they are known.
     return_bounds: tuple[float, float] | None = None
 
@@ -98,7 +108,7 @@ class Artefact(NamedTuple):
     card: Card
     card_json: bytes  # the whole card
     golden: Golden
-    pictures: dict[str, bytes]  # of the training run, by name; those that were exported
+    pictures: dict[str, bytes]  # of the training run, by name; those that can be shown
 
 
 def version_number(name: str) -> int | None:
@@ -136,20 +146,29 @@ def read(model_dir: Path) -> Artefact:
     Raises:
         ArtefactError: a file is missing, changed, unknown, invalid or too large.
     """
-    paths = {path.relative_to(model_dir).as_posix(): path for path in sorted(model_dir.rglob("*"))}
-    files = {name: path.read_bytes() for name, path in paths.items() if path.is_file()}
-    if len(files.pop(SIGNATURE, b"")) > MAX_SIGNATURE_BYTES:
-        raise ArtefactError(f"{SIGNATURE} has more than {MAX_SIGNATURE_BYTES} bytes")
-    card = _decode(files, CARD, Card)
-    _check(files, card.checksums)
-    golden = _decode(files, GOLDEN, Golden)
+    found = (path for path in model_dir.rglob("*") if path.is_file())
+    files = {path.relative_to(model_dir).as_posix(): path for path in found}
+    sizes = {name: path.stat().st_size for name, path in files.items()}
+    for name, most in MAX_FILE_BYTES.items():
+        if sizes.get(name, 0) > most:
+            raise ArtefactError(f"{name} has more than {most} bytes")
+    files.pop(SIGNATURE, None)
+    card_json, card = _decode(files, CARD, Card)
+    _check_checksums(files, card_json, card.checksums)
+    _, golden = _decode(files, GOLDEN, Golden)
     known = card.observations
     if not len(known.names) == len(known.seen_low) == len(known.seen_high):
         raise ArtefactError(f"{CARD}: its observations have ranges and names of different lengths")
+    if len(set(known.names)) < len(known.names):
+        raise ArtefactError(f"{CARD}: its observations have a name twice")
     if known.histograms is not None:
         _check_histograms(known.histograms, known.names)
-    pictures = {name: files[path] for name, path in PICTURES.items() if path in files}
-    return Artefact(card, files[CARD], golden, pictures)
+    pictures = {
+        name: files[path].read_bytes()
+        for name, path in PICTURES.items()
+        if path in files and sizes[path] <= MAX_KEPT_BYTES
+    }
+    return Artefact(card, card_json, golden, pictures)
 
 
 def require_return(card: Card, min_return: float | None) -> None:
@@ -162,16 +181,19 @@ def require_return(card: Card, min_return: float | None) -> None:
             raise ArtefactError(f"its {kind} mean return {mean:g} is below {min_return:g}")
 
 
-def _check(files: dict[str, bytes], checksums: dict[str, str]) -> None:
+def _check_checksums(files: dict[str, Path], card_json: bytes, checksums: dict[str, str]) -> None:
     for path in sorted(files.keys() | checksums.keys()):
         if path not in files:
             raise ArtefactError(f"{path} is missing")
         if path not in checksums:
             raise ArtefactError(f"{path} is not on the card")
-        content = files[path]
         if path == CARD:
-            content = content.replace(checksums[path].encode(), NO_CHECKSUM)
-        if hashlib.sha256(content).hexdigest() != checksums[path]:
+            content = card_json.replace(checksums[path].encode(), NO_CHECKSUM)
+            digest = hashlib.sha256(content)
+        else:
+            with files[path].open("rb") as file:  # of any size: it is read piece by piece
+                digest = hashlib.file_digest(file, "sha256")
+        if digest.hexdigest() != checksums[path]:
             raise ArtefactError(f"{path} is not the file whose checksum is on the card")
 
 
@@ -190,11 +212,13 @@ def _check_histograms(histograms: Histograms, names: list[str]) -> None:
             raise ArtefactError(f"{what} has shares that do not add up to 1")
 
 
-def _decode(files: dict[str, bytes], path: str, kind: type[T]) -> T:
+def _decode(files: dict[str, Path], path: str, kind: type[T]) -> tuple[bytes, T]:
+    """A JSON file's content, and what it says."""
     if path not in files:
         raise ArtefactError(f"{path} is missing")
+    content = files[path].read_bytes()
     try:
-        files[path].decode()  # all of it goes into answers
-        return msgspec.json.decode(files[path], type=kind)
+        content.decode()  # all of it goes into answers
+        return content, msgspec.json.decode(content, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ArtefactError(f"{path}: {error}") from error

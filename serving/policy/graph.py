@@ -39,14 +39,18 @@ PURE = frozenset(
 def load(meta_graph: Any, signatures: Sequence[str], checkpoint: Path) -> Any:
     """A session with the pure part of a graph, and its weights as they are in a checkpoint.
 
-    A session calls a graph in a third of the time that eager TensorFlow takes.
+    A session calls a graph in a third of the time that eager TensorFlow takes. It computes in the
+    calling thread alone: TensorFlow's own threads round subnormal numbers to zero and this one
+    does not, so a row's numbers would depend on how many rows are in a call. Idle threads would
+    also take time from busy ones: docs/performance.md.
 
     Raises:
         ArtefactError: a part of the graph is not pure or missing, or a weight is.
     """
-    part = pure_part(meta_graph, signatures)
-    keys = checkpoint_keys(meta_graph)
-    weights = tf.train.load_checkpoint(str(checkpoint))
+    part = _pure_part(meta_graph, signatures)
+    keys = _checkpoint_keys(meta_graph)
+    # Unlike `load_checkpoint`, it does not look in a folder for a path that leads elsewhere.
+    weights = tf.compat.v1.train.NewCheckpointReader(str(checkpoint))
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(part, name="")
         assigned = {}
@@ -58,7 +62,10 @@ def load(meta_graph: Any, signatures: Sequence[str], checkpoint: Path) -> Any:
                 handle = graph.get_tensor_by_name(f"{node.name}:0")
                 assign = tf.raw_ops.AssignVariableOp(resource=handle, value=value)
                 assigned[value] = assign, weights.get_tensor(keys[node.name])
-        session = tf.compat.v1.Session(graph=graph)
+        config = tf.compat.v1.ConfigProto(
+            intra_op_parallelism_threads=1, inter_op_parallelism_threads=1
+        )
+        session = tf.compat.v1.Session(graph=graph, config=config)
         for value, (assign, weight) in assigned.items():
             session.run(assign, {value: weight})
     return session
@@ -81,7 +88,7 @@ def read_meta_graph(model_dir: Path) -> Any:
     return found[0]
 
 
-def pure_part(meta_graph: Any, signatures: Sequence[str]) -> Any:
+def _pure_part(meta_graph: Any, signatures: Sequence[str]) -> Any:
     """The part of a graph that signatures reach, through all functions that they call.
 
     Args:
@@ -98,15 +105,10 @@ def pure_part(meta_graph: Any, signatures: Sequence[str]) -> Any:
     functions = {one.signature.name: one for one in meta_graph.graph_def.library.function}
     wanted = [
         tensor.name
-        for name in signatures
-        for tensors in (
-            meta_graph.signature_def[name].inputs,
-            meta_graph.signature_def[name].outputs,
-        )
-        for tensor in tensors.values()
+        for signature in (meta_graph.signature_def[name] for name in signatures)
+        for tensor in (*signature.inputs.values(), *signature.outputs.values())
     ]
     reached: dict[str, Any] = {}
-    called: dict[str, Any] = {}
     while wanted:
         name = wanted.pop().lstrip("^").partition(":")[0]
         if name in reached:
@@ -115,16 +117,17 @@ def pure_part(meta_graph: Any, signatures: Sequence[str]) -> Any:
             raise ArtefactError(f"its graph has no node {name!r}")
         reached[name] = nodes[name]
         wanted += nodes[name].input
-        to_call = list(_called_by(nodes[name], functions))
-        while to_call:
-            function = to_call.pop()
-            if function in called:
-                continue
-            if function not in functions:
-                raise ArtefactError(f"its graph has no function {function!r}")
-            called[function] = functions[function]
-            for node in functions[function].node_def:
-                to_call += _called_by(node, functions)
+    called: dict[str, Any] = {}
+    to_call = [name for node in reached.values() for name in _called_by(node, functions)]
+    while to_call:
+        name = to_call.pop()
+        if name in called:
+            continue
+        if name not in functions:
+            raise ArtefactError(f"its graph has no function {name!r}")
+        called[name] = functions[name]
+        for node in functions[name].node_def:
+            to_call += _called_by(node, functions)
     part = tf.compat.v1.GraphDef(versions=meta_graph.graph_def.versions)
     part.node.extend(reached.values())
     part.library.function.extend(called.values())
@@ -147,7 +150,7 @@ def _called_by(node: Any, functions: dict[str, Any]) -> Iterator[str]:
                 yield function.name
 
 
-def checkpoint_keys(meta_graph: Any) -> dict[str, str]:
+def _checkpoint_keys(meta_graph: Any) -> dict[str, str]:
     """Where the weights are: keys in the checkpoint by the name of their `VarHandleOp`.
 
     They are read out of the file's function that would restore them, which is never run.
@@ -169,8 +172,9 @@ def checkpoint_keys(meta_graph: Any) -> dict[str, str]:
             if node.op == "AssignVariableOp":
                 # handle, value; through an Identity, the value is an output of RestoreV2
                 handle, value = node.input[:2]
-                if body[value.partition(":")[0]].op == "Identity":
-                    value = body[value.partition(":")[0]].input[0]
+                producer = body[value.partition(":")[0]]
+                if producer.op == "Identity":
+                    value = producer.input[0]
                 restored, _, output = value.split(":")
                 names = body[body[restored].input[1].partition(":")[0]].attr["value"].tensor
                 keys[handles[handle]] = tf.make_ndarray(names)[int(output)].decode()

@@ -13,13 +13,12 @@ from google.protobuf.json_format import MessageToDict  # no stubs
 
 from serving.errors import first_line
 from serving.policy import graph, tensorflow_adapter
-from serving.policy.artefact import GOLDEN, Artefact, ArtefactError, Golden
+from serving.policy.artefact import GOLDEN, Artefact, ArtefactError
 from serving.policy.observations import ROW_BLOCK, FloatArray, Ranges
 from serving.policy.outputs import PolicyOutputs
 
-SIGNATURE = "act"
-SIGNATURES = ("serving_default", SIGNATURE)
-INPUTS = ("observations", "uniforms", "deterministic")
+_SIGNATURES = ("serving_default", "act")
+_INPUTS = ("observations", "uniforms", "deterministic")  # of `act`
 _SMALL_CALL_ROWS = 16  # exported graphs pad fewer to as many
 
 
@@ -63,19 +62,19 @@ class Policy:
             )
             for name, signature in sorted(meta_graph.signature_def.items())
         }
-        signature = meta_graph.signature_def[SIGNATURE]
+        act = meta_graph.signature_def["act"]
         try:
             self._call = tensorflow_adapter.make_callable(
-                graph.load(meta_graph, SIGNATURES, model_dir / "variables" / "variables"),
-                feed=[signature.inputs[name].name for name in INPUTS],
-                fetch=[signature.outputs[name].name for name in PolicyOutputs._fields],
+                graph.load(meta_graph, _SIGNATURES, model_dir / "variables" / "variables"),
+                feed=[act.inputs[name].name for name in _INPUTS],
+                fetch=[act.outputs[name].name for name in PolicyOutputs._fields],
             )
         except ArtefactError:
             raise
         # TensorFlow raises whatever it likes; the service stays up and says what it was.
         except Exception as error:
             raise ArtefactError(f"TensorFlow cannot load it: {first_line(error)}") from error
-        self._require_golden(self.golden)
+        self._require_golden()
 
     def act(
         self, observations: FloatArray, uniforms: FloatArray, deterministic: npt.NDArray[np.bool_]
@@ -99,14 +98,20 @@ class Policy:
         """The name, version and digest, as every answer gives them."""
         return {"name": self.name, "version": self.version, "digest": self.digest}
 
-    def _require_golden(self, golden: Golden) -> None:
+    def _require_golden(self) -> None:
         """Recompute the golden values, which warms the function up besides."""
+        golden = self.golden
         try:
             observations = np.array(golden.observations, np.float32)
-            rows = len(observations)
-            decision = self.act(observations, np.zeros(rows, np.float32), np.ones(rows, np.bool_))
+            # In whole blocks, of which `act` returns all that the graph computes.
+            missing = -len(observations) % ROW_BLOCK
+            blocks = np.pad(observations, ((0, missing), (0, 0)), "edge")
+            rows = len(blocks)
+            outputs = self.act(blocks, np.zeros(rows, np.float32), np.ones(rows, np.bool_))
+            _require_outputs(outputs, rows, len(self.card.actions.names))
             for name in ("action_logits", "state_values"):
-                computed, expected = getattr(decision, name), getattr(golden, name)
+                computed = getattr(outputs, name)[: len(observations)]
+                expected = getattr(golden, name)
                 # Other shapes may be broadcast, and then nothing would be compared.
                 is_same = np.shape(expected) == computed.shape and np.allclose(
                     computed, expected, golden.tolerance, golden.tolerance
@@ -123,30 +128,12 @@ def _padded(array: npt.NDArray[Any], missing: int) -> npt.NDArray[Any]:
     return np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
 
 
-def limit_threads(count: int) -> None:
-    """Have TensorFlow compute in `count` threads, here and in processes that are forked later.
-
-    By default every process has a thread for each core. In several busy processes, idle threads
-    then look for work and take time from the others: docs/performance.md, "Optimizations".
-    """
-    tf.config.threading.set_intra_op_parallelism_threads(count)
-    tf.config.threading.set_inter_op_parallelism_threads(1)  # calls run in the calling thread
-
-
 def _require_signatures(signatures: Mapping[str, Any], features: int, actions: int) -> None:
     """Raise `ArtefactError` where one of the two is missing or other than in the design."""
-    rows, logits = ("float32", [None, features]), ("float32", [None, actions])
-    numbers, whole_numbers = ("float32", [None]), ("int64", [None])
-    outputs = {
-        "action_logits": logits,
-        "action_probabilities": logits,
-        "actions": whole_numbers,
-        "greedy_actions": whole_numbers,
-        "log_probabilities": numbers,
-        "state_values": numbers,
-    }
+    rows, numbers = ("float32", [None, features]), ("float32", [None])
+    outputs = _designed_outputs(None, actions)
     act_inputs = {"observations": rows, "uniforms": numbers, "deterministic": ("bool", [None])}
-    for name, inputs in [("serving_default", {"observations": rows}), (SIGNATURE, act_inputs)]:
+    for name, inputs in [("serving_default", {"observations": rows}), ("act", act_inputs)]:
         if name not in signatures:
             raise ArtefactError(f"it has no signature {name!r}")
         for what, wanted in [("inputs", inputs), ("outputs", outputs)]:
@@ -154,6 +141,34 @@ def _require_signatures(signatures: Mapping[str, Any], features: int, actions: i
             seen = {key: _type_and_shape(tensor) for key, tensor in tensors.items()}
             if seen != wanted:
                 raise ArtefactError(f"signature {name!r} has the {what} {seen}, expected {wanted}")
+
+
+def _require_outputs(outputs: PolicyOutputs, rows: int, actions: int) -> None:
+    """Raise `ArtefactError` where an output is none to answer with, whatever the file declares."""
+    for name, wanted in _designed_outputs(rows, actions).items():
+        output = getattr(outputs, name)
+        seen = output.dtype.name, list(output.shape)
+        if seen != wanted:
+            raise ArtefactError(f"its {name} are computed as {seen}, expected {wanted}")
+        if not np.isfinite(output).all():
+            raise ArtefactError(f"its {name} are not finite")
+        if seen[0] == "int64" and not ((output >= 0) & (output < actions)).all():
+            raise ArtefactError(f"its {name} are not all from 0 to {actions - 1}")
+
+
+def _designed_outputs(rows: int | None, actions: int) -> dict[str, tuple[str, list[int | None]]]:
+    """The type and shape of every output."""
+    logits: tuple[str, list[int | None]] = ("float32", [rows, actions])
+    numbers: tuple[str, list[int | None]] = ("float32", [rows])
+    whole_numbers: tuple[str, list[int | None]] = ("int64", [rows])
+    return {
+        "action_logits": logits,
+        "action_probabilities": logits,
+        "actions": whole_numbers,
+        "greedy_actions": whole_numbers,
+        "log_probabilities": numbers,
+        "state_values": numbers,
+    }
 
 
 def _type_and_shape(tensor: Any) -> tuple[str, list[int | None] | None]:

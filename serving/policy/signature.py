@@ -5,6 +5,7 @@ Imported only where keys are set: the library is in the extra `sign`, not in `se
 
 import functools
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from serving.policy.artefact import SIGNATURE, ArtefactError
 
 _MAX_DETAIL = 200  # of the characters that the library says, which grow with the files
 
+# What checks with each public key, by the hint with which a signature names the key.
+TrustedKeys = Mapping[str, verifying.Config]
+
 
 class TrustedKeysError(Exception):
     """The trusted keys cannot be used; the message says why."""
@@ -36,7 +40,7 @@ class _VerificationMaterial(msgspec.Struct, rename="camel", frozen=True):
 
 
 class _Bundle(msgspec.Struct, rename="camel", frozen=True):
-    """What of a signature, a Sigstore bundle, says which key it is to be checked with."""
+    """The part of a signature, a Sigstore bundle, that names the key to check it with."""
 
     verification_material: _VerificationMaterial
 
@@ -44,46 +48,39 @@ class _Bundle(msgspec.Struct, rename="camel", frozen=True):
 class _Hashing(hashing.Config):
     """Hashes files that a signature wants to have ignored, so that none can be left out of it.
 
-    The library's own would ignore them, and those of one version in all that are checked later.
+    The library's own ignores them, and goes on to ignore them in versions that it checks later.
     """
 
     def add_ignored_paths(self, **_: Any) -> None:
         """Ignore nothing more."""
 
 
-class TrustedKeys:
-    """Public keys; a version is good if any of them has signed it."""
+def require_signature(model_dir: Path, keys: TrustedKeys) -> None:
+    """Check that one of the keys has signed every file of a version's copy.
 
-    def __init__(self, verifiers: dict[str, verifying.Config]) -> None:
-        """Take what checks with each key, by the hint with which a signature names the key."""
-        self._verifiers = verifiers
+    The files must have been read already: a signature that is too large is refused there.
 
-    def require_signature(self, model_dir: Path) -> None:
-        """Check that one of the keys has signed every file of a version's copy.
-
-        The files must have been read already: a signature that is too large is refused there.
-
-        Raises:
-            ArtefactError: it is not signed, not by one of these keys, or changed since.
-        """
-        path = model_dir / SIGNATURE
-        if not path.is_file():
-            raise ArtefactError(f"it is not signed: there is no {SIGNATURE}")
-        try:
-            bundle = msgspec.json.decode(path.read_bytes(), type=_Bundle)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise ArtefactError(f"{SIGNATURE} is not a signature: {error}") from error
-        # Anyone can write any hint; what it decides is only which key has to have signed.
-        verifier = self._verifiers.get(bundle.verification_material.public_key.hint)
-        if verifier is None:
-            raise ArtefactError("it is signed by a key that is not trusted")
-        try:
-            verifier.verify(model_dir, path)
-        except InvalidSignature as error:
-            raise ArtefactError(f"{SIGNATURE} is not by the key that it names") from error
-        except Exception as error:  # of many kinds, as any part of the bundle may be missing
-            detail = first_line(error)[:_MAX_DETAIL]
-            raise ArtefactError(f"it or {SIGNATURE} was changed after signing: {detail}") from error
+    Raises:
+        ArtefactError: it is not signed, not by one of these keys, or changed since.
+    """
+    path = model_dir / SIGNATURE
+    if not path.is_file():
+        raise ArtefactError(f"it is not signed: there is no {SIGNATURE}")
+    try:
+        bundle = msgspec.json.decode(path.read_bytes(), type=_Bundle)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ArtefactError(f"{SIGNATURE} is not a signature: {error}") from error
+    # Anyone can write any hint; what it decides is only which key has to have signed.
+    verifier = keys.get(bundle.verification_material.public_key.hint)
+    if verifier is None:
+        raise ArtefactError("it is signed by a key that is not trusted")
+    try:
+        verifier.verify(model_dir, path)
+    except InvalidSignature as error:
+        raise ArtefactError(f"{SIGNATURE} is not by the key that it names") from error
+    except Exception as error:  # of many kinds, as any part of the bundle may be missing
+        detail = first_line(error)[:_MAX_DETAIL]
+        raise ArtefactError(f"it or {SIGNATURE} was changed after signing: {detail}") from error
 
 
 @functools.cache  # so that a service, all its workers included, has the keys of its start
@@ -112,7 +109,7 @@ def read_trusted_keys(folder: Path) -> TrustedKeys:
         raise TrustedKeysError(f"{path} is not {needed}") from error
     if not verifiers:
         raise TrustedKeysError(f"{folder} has no *.pem, so no version could be served")
-    return TrustedKeys(verifiers)
+    return verifiers
 
 
 def _hint(path: Path) -> str:

@@ -31,7 +31,7 @@ class Agreement(NamedTuple):
 
 
 class NewestRows:
-    """Keeps the newest decisions that have observations, up to `MAX_ROWS` rows."""
+    """Keeps the newest decisions with observations: up to `MAX_ROWS` rows, or a single decision."""
 
     def __init__(self) -> None:
         self._decisions: list[Decision] = []
@@ -52,12 +52,14 @@ class NewestRows:
         return self._decisions
 
     def _drop_old(self) -> None:
+        if not self._decisions:
+            return
         # RFC 3339 in UTC, always with as many digits: the order of texts is that of times.
         self._decisions.sort(key=lambda decision: decision.time)
         behind = np.cumsum([len(decision.actions) for decision in reversed(self._decisions)])
-        kept = int(np.searchsorted(behind, MAX_ROWS, side="right"))
-        self._decisions = self._decisions[len(self._decisions) - kept :]
-        self._rows = int(behind[kept - 1]) if kept else 0
+        kept = max(1, int(np.searchsorted(behind, MAX_ROWS, side="right")))
+        self._decisions = self._decisions[-kept:]
+        self._rows = int(behind[kept - 1])
 
 
 def agreement(decisions: list[Decision], first: "Policy", second: "Policy") -> Agreement:

@@ -11,7 +11,7 @@ from serving.policy.artefact import Artefact, ArtefactError, read
 from serving.record.agreement import NewestRows
 from serving.record.confidence import CONFIDENCE, Answer, difference
 from serving.record.lines import Decision, Feedback
-from serving.record.outcomes import Episode, Outcomes, OutcomesError, join
+from serving.record.outcomes import Episode, FeedbackFaults, Outcomes, OutcomesError, join
 from serving.record.reader import LogError, read_lines
 from serving.registry.store import SHOWN_DIGITS, Store, find_files
 
@@ -46,7 +46,8 @@ class LeftOut(msgspec.Struct, frozen=True):
         abandoned: an hour passed in them without a decision or feedback.
         waiting: they began with or after the first one that is still running.
         spanning: two versions or selections decided in them, of whichever versions.
-        not_canary: under their selection only one of the two versions decided.
+        not_canary: the client named their version, or under their selection only one of the two
+            versions decided.
     """
 
     abandoned: int
@@ -55,21 +56,12 @@ class LeftOut(msgspec.Struct, frozen=True):
     not_canary: int
 
 
-class FeedbackFaults(msgspec.Struct, frozen=True):
-    """Pieces of feedback that did not count, as in `Outcomes`."""
-
-    late: int
-    double: int
-    unknown: int
-    without_episode: int
-
-
 class Comparison(msgspec.Struct, frozen=True):
     """The challenger against the champion.
 
     Attributes:
         difference: of the mean returns; None unless both have episodes.
-        confidence_interval: of the difference; it covers it at all times together.
+        confidence_interval: of the difference, which it covers at all times at once.
         more_episodes: a rough estimate of how many would bring an answer, where there is none yet
             and one is in sight.
     """
@@ -132,12 +124,13 @@ def compare_returns(
         for episode in outcomes.episodes
         if episode.model.name == name and episode.model.version in numbers
     ]
-    # Where clients or times chose the version, more than the version can differ.
+    # Where clients or times chose the version, more than the version can differ. The selection is
+    # "" where a client named it.
     deciders = {(episode.selection, episode.model.version) for episode in ours}
     canary = [
         episode
         for episode in ours
-        if all((episode.selection, number) in deciders for number in numbers)
+        if episode.selection and all((episode.selection, number) in deciders for number in numbers)
     ]
     counted = [episode for episode in canary if episode.state != "abandoned"]
     running = [index for index, episode in enumerate(counted) if episode.state == "running"]
@@ -170,9 +163,7 @@ def compare_returns(
             spanning=len(outcomes.spanning),
             not_canary=len(ours) - len(canary),
         ),
-        feedback=FeedbackFaults(
-            outcomes.late, outcomes.double, outcomes.unknown, outcomes.without_episode
-        ),
+        feedback=outcomes.feedback,
     )
 
 

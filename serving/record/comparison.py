@@ -42,7 +42,7 @@ class Table(NamedTuple):
 
     @classmethod
     def from_array(cls, array: npt.NDArray[np.float64]) -> Self:
-        """The contrary of `to_array`."""
+        """The inverse of `to_array`."""
         sums, counts = np.split(array, [len(Sums._fields)])
         decisions, disagreements = counts.reshape(2, -1, BINS)
         return cls(Sums._make(sums.tolist()), decisions, disagreements)
@@ -88,11 +88,11 @@ def compare(
         value_difference=float(difference.sum()),
         absolute_value_difference=float(np.abs(difference).sum()),
     )
-    counts, parted = (
+    decisions, disagreements = (
         np.bincount(part.ravel(), minlength=length).astype(np.float64).reshape(shape)
         for part in (flat, flat[differs])
     )
-    return Table(sums, counts, parted)
+    return Table(sums, decisions, disagreements)
 
 
 def report(table: Table, served: ModelVersion, shadow: ModelVersion, ranges: Ranges) -> Comparison:

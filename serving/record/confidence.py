@@ -30,7 +30,6 @@ class Difference(NamedTuple):
     Attributes:
         answer: whether the interval is above, below or around 0.
         low, high: the interval, which only gets narrower.
-        pairs: independent differences that it comes from.
         more_episodes: a rough estimate of how many would bring an answer other than "not yet
             known"; None where there is one, and where none is in sight.
     """
@@ -38,7 +37,6 @@ class Difference(NamedTuple):
     answer: Answer
     low: float
     high: float
-    pairs: int
     more_episodes: int | None
 
 
@@ -64,7 +62,6 @@ def difference(
         answer,
         (high - low) * (2 * below - 1),
         (high - low) * (2 * above - 1),
-        len(unit),
         None if more is None else int(np.ceil(more * len(returns) / len(unit))),
     )
 

@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 Counts = npt.NDArray[np.int64]
 
-# For a bin that is empty on one side; a larger share there is not changed.
+# In the place of smaller shares: with an empty bin the index would be infinite.
 SMALLEST_SHARE = 1e-4
 # Clients that begin their episodes at one moment are all in one phase of them. With no more rows
 # of each call than this, the window spans many calls, and so all phases.
 MAX_ROWS_PER_CALL = 64
 BLOCKS = 16  # of the window, which moves by one of them; one more is being filled
-ROWS_AT_ONCE = 512  # that are counted
+ROWS_AT_ONCE = 512  # counted in one call
 
 
 def stability_index(expected: npt.ArrayLike, live: npt.ArrayLike) -> float:
@@ -193,4 +193,4 @@ class Drift(Collector):
 
 
 def _name(policy: "Policy") -> str:
-    return f"{policy.name}/drift-{policy.digest}"
+    return f"{policy.name}/drift-{policy.version}-{policy.digest}"  # two may have equal content

@@ -9,7 +9,6 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal, Protocol
@@ -17,7 +16,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from serving.record.encoding import Clock
-from serving.record.lines import COMPLETE, OPEN, Block, Head
+from serving.record.lines import FILE_NAME, OPEN, Block, Head, completed, encode_line
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +143,7 @@ class _File:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-            self.append(msgspec.json.encode(head) + b"\n")
+            self.append(encode_line(head))
         except OSError:
             self.remove()
             raise
@@ -152,7 +151,7 @@ class _File:
     def append(self, lines: bytes, end: Literal["rotated", "stopped"] | None = None) -> None:
         """Write a block."""
         block = chain(self.sha256, lines, end, self._sign)
-        data = lines + msgspec.json.encode(block) + b"\n"
+        data = lines + encode_line(block)
         _write_at(self._descriptor, self.bytes, data)
         self.sha256 = block.sha256
         self.bytes += len(data)
@@ -198,17 +197,24 @@ def signed_text(block: Block) -> str:
     return msgspec.json.encode(Block(sha256=block.sha256, end=block.end)).decode()
 
 
-def recover(folder: Path, sign: Sign | None) -> None:
+def list_files(folder: Path, ending: str) -> list[tuple[str, int, Path]]:
+    """Stream, part and path of the log's files, and of nobody else's, in this order."""
+    named = ((FILE_NAME.fullmatch(path.name), path) for path in folder.glob(f"*{ending}"))
+    return sorted((name["stream"], int(name["part"]), path) for name, path in named if name)
+
+
+def recover(folder: Path, sign: Sign | None) -> list[str]:
     """Complete the files of workers that were killed, each up to its last whole line.
 
     The end of a file is signed only if the last line is a block that the same key has signed:
     anyone who can write in the folder may have left anything else.
 
-    Raises:
-        OSError: the folder cannot be read, or a file in it cannot be written.
+    Returns:
+        Which files cannot be completed, and why.
     """
-    for path in sorted(folder.glob(f"*{OPEN}")):
-        with suppress(FileNotFoundError, BlockingIOError):  # completed since, or still written
+    failures = []
+    for _, _, path in list_files(folder, OPEN):
+        try:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -216,6 +222,11 @@ def recover(folder: Path, sign: Sign | None) -> None:
                     _recover(descriptor, path, sign)
             finally:
                 os.close(descriptor)
+        except (FileNotFoundError, BlockingIOError):
+            pass  # completed since, or still written
+        except OSError as error:
+            failures.append(f"{path} cannot be completed: {error.strerror}")
+    return failures
 
 
 def _recover(descriptor: int, path: Path, sign: Sign | None) -> None:
@@ -241,38 +252,9 @@ def _recover(descriptor: int, path: Path, sign: Sign | None) -> None:
             what += ", without a signature: its last lines have none by this key"
             sign = None
         block = chain(last.sha256, content[behind:], "recovered", sign)
-        _write_at(descriptor, len(content), msgspec.json.encode(block) + b"\n")
+        _write_at(descriptor, len(content), encode_line(block))
     _complete(descriptor, path)
     logger.warning("%s was left by a worker that was killed, and %s", path.name, what)
-
-
-def delete_old(folder: Path, *, days: float, total_bytes: int, file_bytes: int) -> None:
-    """Delete complete files that are too old, and the oldest while all take too much.
-
-    Args:
-        folder: of the log.
-        days: after which a file is deleted.
-        total_bytes: that all files may take.
-        file_bytes: to count for each file that is still written.
-
-    Raises:
-        OSError: the folder cannot be read, or a file in it cannot be deleted.
-    """
-    files = sorted(_complete_files(folder))
-    room = total_bytes - file_bytes * len(list(folder.glob(f"*{OPEN}")))
-    room -= sum(size for _, _, size in files)
-    for written, path, size in files:
-        if room < 0 or written < time.time() - 86_400 * days:
-            path.unlink(missing_ok=True)
-            room += size
-
-
-def _complete_files(folder: Path) -> Iterator[tuple[float, Path, int]]:
-    """When each was written, where it is, and its bytes."""
-    for path in folder.glob(f"*{COMPLETE}"):
-        with suppress(FileNotFoundError):  # another worker has deleted it
-            status = path.stat()
-            yield status.st_mtime, path, status.st_size
 
 
 def _write_at(descriptor: int, offset: int, data: bytes) -> None:
@@ -291,4 +273,4 @@ def _write_at(descriptor: int, offset: int, data: bytes) -> None:
 
 def _complete(descriptor: int, path: Path) -> None:
     os.fsync(descriptor)
-    path.rename(path.with_name(path.name.removesuffix(OPEN) + COMPLETE))
+    path.rename(completed(path))

@@ -4,6 +4,8 @@
 `Block` that says why it ends; every block chains the lines before it to all earlier ones.
 """
 
+import re
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
@@ -12,6 +14,13 @@ from serving.schemas import ModelVersion, Seed
 
 # Of a file that its worker still writes, and of one that is complete.
 OPEN, COMPLETE = ".jsonl.open", ".jsonl"
+FILE_NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-(?P<stream>[0-9a-f]+)-(?P<part>[0-9]+)\.jsonl(\.open)?")
+
+
+def completed(path: Path) -> Path:
+    """What a file is called once it is complete."""
+    return path.with_suffix("") if path.name.endswith(OPEN) else path
+
 
 _Action = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 
@@ -87,3 +96,8 @@ class Block(msgspec.Struct, tag="block", kw_only=True, frozen=True, omit_default
 
 
 Line = Head | Decision | Feedback | Lost | Block
+
+
+def encode_line(line: Line) -> bytes:
+    """A line as it stands in a file."""
+    return msgspec.json.encode(line) + b"\n"

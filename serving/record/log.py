@@ -7,19 +7,19 @@ import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import msgspec
 from msgspec import UNSET
 
 from serving.metrics import Metrics
 from serving.record.encoding import Clock, Decided, decision_lines
-from serving.record.files import MAX_FILE_BYTES, Sign, Stream, delete_old, recover
-from serving.record.lines import Feedback, Lost
+from serving.record.files import MAX_FILE_BYTES, Sign, Stream, recover
+from serving.record.lines import Feedback, Lost, encode_line
+from serving.record.retention import delete_old
 from serving.schemas import FeedbackRequest
 from serving.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-BLOCK_SECONDS = 0.05  # what a worker that is killed loses, and a few milliseconds
+BLOCK_SECONDS = 0.05  # a killed worker loses as much, and a few milliseconds more
 MAX_PENDING_BYTES = 16 * 1024 * 1024  # lines that wait for a slow or full disk
 _CLEAN_UP_SECONDS = 60.0
 _CLOSE_SECONDS = 2.0  # that a disk has when the worker ends
@@ -67,6 +67,7 @@ class DecisionLog:
         self._lost = 0  # lines, before the next one that is taken
         self._unwritten: _Block | None = None  # what the disk did not take yet
         self._ends = threading.Event()
+        self._failures: list[str] = []  # already logged
         self._thread = threading.Thread(target=self._run, name="decision-log", daemon=True)
         self._thread.start()
 
@@ -96,7 +97,7 @@ class DecisionLog:
                     return_=None if given.return_ is UNSET else given.return_,
                     ended=given.request is UNSET if given.ended is UNSET else given.ended,
                 )
-                self._take([msgspec.json.encode(line) + b"\n"])
+                self._take([encode_line(line)])
 
     def close(self) -> None:
         """Write what was taken and complete the file, unless the disk is too slow for that."""
@@ -119,21 +120,24 @@ class DecisionLog:
     def _lost_line(self, number: int) -> bytes:
         lost = Lost(first=number - self._lost, lines=self._lost, reason="the disk is slow or full")
         self._lost = 0
-        return msgspec.json.encode(lost) + b"\n"
+        return encode_line(lost)
 
     def _run(self) -> None:
         clean_up_at, is_failing, ends = 0.0, False, False
         while not ends:
             ends = self._ends.wait(BLOCK_SECONDS)
             try:
+                if not ends and time.monotonic() >= clean_up_at:
+                    # First: it may make room on a disk that is too full to write on.
+                    clean_up_at = time.monotonic() + _CLEAN_UP_SECONDS
+                    self._clean_up()
                 part = self._stream.part
                 self._metrics.decision_log_lost.inc(self._stream.leave_removed())
                 while self._write() and ends:
                     pass  # until nothing is left
                 if not ends:
                     self._stream.rotate()
-                if self._stream.part > part or time.monotonic() >= clean_up_at:
-                    clean_up_at = time.monotonic() + _CLEAN_UP_SECONDS
+                if self._stream.part > part:
                     self._clean_up()
                 if ends:
                     self._stream.close()
@@ -159,13 +163,17 @@ class DecisionLog:
         return bool(lines)
 
     def _clean_up(self) -> None:
-        recover(self._folder, self._sign)
-        delete_old(
+        failures = delete_old(
             self._folder,
             days=self._settings.decision_log_days,
             total_bytes=self._settings.decision_log_bytes,
             file_bytes=self._file_bytes,
         )
+        failures += recover(self._folder, self._sign)  # which needs room
+        for failure in failures:
+            if failure not in self._failures:
+                logger.error("%s", failure)
+        self._failures = failures
 
 
 def _sampled(key: str, sample: float) -> bool:

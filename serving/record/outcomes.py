@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Literal, NamedTuple
 
+import msgspec
+
 from serving.record.lines import Decision, Feedback
 from serving.schemas import ModelVersion
 
@@ -36,26 +38,36 @@ class Episode(NamedTuple):
     return_: float | None
 
 
+class FeedbackFaults(msgspec.Struct, frozen=True):
+    """Pieces of feedback that did not count.
+
+    Attributes:
+        late: feedback about an episode that was finished or abandoned before.
+        double: feedback with a reward of a step that has one already, or with a second return; the
+            first one counts.
+        unknown: feedback about an episode or request without a decision on record, about a request
+            id that requests of different episodes or steps share, or with the reward of a request
+            whose step neither the request nor the feedback gives.
+        without_episode: feedback about requests that name no episode.
+    """
+
+    late: int
+    double: int
+    unknown: int
+    without_episode: int
+
+
 class Outcomes(NamedTuple):
     """The episodes of a log, and what its feedback was worth.
 
     Attributes:
         episodes: in the order in which they began.
         spanning: names of episodes in which two versions, or two selections, decided.
-        late: feedback about an episode that was finished or abandoned before.
-        double: feedback with a reward of a step that has one already, or with a second return; the
-            first one counts.
-        unknown: feedback about an episode or request of which no decision is on record, and about
-            a request whose id one of another episode or step has too.
-        without_episode: feedback about requests that name no episode.
     """
 
     episodes: list[Episode]
     spanning: list[str]
-    late: int
-    double: int
-    unknown: int
-    without_episode: int
+    feedback: FeedbackFaults
 
 
 class _Decider(NamedTuple):
@@ -79,8 +91,7 @@ class _Target(NamedTuple):
     step: int | None
 
 
-# By time; decisions stand before feedback of the same time.
-_Event = tuple[float, int, _Decider | _Part]
+_Event = tuple[float, _Decider | _Part]  # with its time
 
 
 def join(lines: Iterable[Decision | Feedback]) -> Outcomes:
@@ -93,7 +104,7 @@ def join(lines: Iterable[Decision | Feedback]) -> Outcomes:
     after an episode is finished or abandoned no longer belongs to it.
 
     Raises:
-        OutcomesError: a reward, return or sum of rewards is not finite, or a time is none.
+        OutcomesError: a reward, return or sum of rewards is not finite, or a time is not one.
     """
     events: dict[str, list[_Event]] = {}
     targets: dict[str, _Target | None] = {}
@@ -110,7 +121,7 @@ def join(lines: Iterable[Decision | Feedback]) -> Outcomes:
         decider = _Decider(line.model, line.selection)
         decider = deciders.setdefault(decider, decider)
         if line.episode is not None:
-            events.setdefault(line.episode, []).append((time, 0, decider))
+            events.setdefault(line.episode, []).append((time, decider))
         target: _Target | None = _Target(line.episode, line.step)
         # A client that asks again after an error may give the same id.
         targets[line.id] = target if targets.get(line.id, target) == target else None
@@ -124,17 +135,24 @@ def join(lines: Iterable[Decision | Feedback]) -> Outcomes:
             unknown += 1
         elif target.episode is None:
             without_episode += 1
+        elif (part := _part(line, target)) is None:
+            unknown += 1
         else:
-            events[target.episode].append((time, 1, _part(line, target)))
-    histories = [_History(name, sorted(found, key=_order)) for name, found in events.items()]
+            events[target.episode].append((time, part))
+    # Of one time, decisions stay before feedback.
+    histories = [
+        _History(name, sorted(found, key=lambda event: event[0])) for name, found in events.items()
+    ]
     episodes = [history.episode(newest) for history in histories if len(history.deciders) == 1]
     return Outcomes(
         sorted(episodes, key=lambda episode: (episode.began, episode.name)),
         sorted(history.name for history in histories if len(history.deciders) > 1),
-        sum(history.late for history in histories),
-        sum(history.double for history in histories),
-        unknown,
-        without_episode,
+        FeedbackFaults(
+            sum(history.late for history in histories),
+            sum(history.double for history in histories),
+            unknown,
+            without_episode,
+        ),
     )
 
 
@@ -151,7 +169,7 @@ class _History:
         self._steps: int | None = None  # of the whole episode, once that is known
         self._return: float | None = None
         self._is_abandoned = False
-        for time, _, event in events:
+        for time, event in events:
             if self._return is None and time - self._last > ABANDONED_SECONDS:
                 self._is_abandoned = True
             self._last = time
@@ -193,32 +211,23 @@ class _History:
         for step, reward in rewards.items():
             self._rewards.setdefault(step, reward)
         if part.ended and self._steps is None:
-            # Rewards that are known say that it ended no earlier, and one without a step is none.
+            # It ended no earlier than its last known reward; an episode has at least one step.
             known = 1 + max(self._rewards, default=-1)
             self._steps = max(first + len(rewards), known) or None
-        if self._steps is not None and len(self._rewards) >= self._steps:
-            # In the order of steps, whichever part came first: a sum of floats depends on it.
-            steps = sorted(step for step in self._rewards if step < self._steps)
-            if len(steps) == self._steps:
-                self._return = self._sum([self._rewards[step] for step in steps])
-
-    def _sum(self, rewards: list[float]) -> float:
-        try:
-            return math.fsum(rewards)
-        except OverflowError as error:
-            raise OutcomesError(f"episode {self.name}: its return is not finite") from error
+        if len(self._rewards) == self._steps:
+            try:
+                self._return = math.fsum(self._rewards.values())
+            except OverflowError as error:
+                raise OutcomesError(f"episode {self.name}: its return is not finite") from error
 
 
-def _order(event: _Event) -> tuple[float, int]:
-    return event[:2]
-
-
-def _part(line: Feedback, target: _Target) -> _Part:
+def _part(line: Feedback, target: _Target) -> _Part | None:
+    """What feedback says of an episode; None if nobody knows the step of its reward."""
     if line.request is None:
         return _Part(line.rewards, line.return_, line.step, line.ended)
     rewards = line.rewards if line.return_ is None else [line.return_]
     step = target.step if target.step is not None else line.step
-    return _Part(rewards, None, step, line.ended)
+    return None if rewards and step is None else _Part(rewards, None, step, line.ended)
 
 
 def _require_finite(line: Feedback) -> None:

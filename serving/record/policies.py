@@ -19,7 +19,7 @@ class Policies:
     """Loads each version once, as a service does; to be used in a `with` statement."""
 
     def __init__(self, models: Path, trusted_keys: Path | None, trials: Trials) -> None:
-        """Take the models folder, and the keys that have signed every version, if they have to."""
+        """Load from a models folder; with trusted keys, only versions that one of them signed."""
         self._models = models
         self._settings = Settings(trusted_keys=trusted_keys)
         self._trials = trials

@@ -6,7 +6,6 @@ signed.
 A service may be writing the log: files are completed, rotated and deleted by their age meanwhile.
 """
 
-import re
 from collections.abc import Callable, Iterator, Sized
 from itertools import groupby
 from pathlib import Path
@@ -16,12 +15,22 @@ import msgspec
 
 from serving.errors import first_line
 from serving.record.files import chain, signed_text
-from serving.record.lines import COMPLETE, OPEN, Block, Decision, Feedback, Head, Line, Lost
+from serving.record.lines import (
+    COMPLETE,
+    FILE_NAME,
+    OPEN,
+    Block,
+    Decision,
+    Feedback,
+    Head,
+    Line,
+    Lost,
+    completed,
+)
 
 IsSigned = Callable[[str, str], bool]  # whether a trusted key made a signature of a text
 
 _DECODER = msgspec.json.Decoder(Line)
-_NAME = re.compile(r"(?P<began>\w+)-(?P<stream>[0-9a-f]+)-(?P<part>[0-9]+)\.jsonl(\.open)?")
 
 
 class LogError(Exception):
@@ -99,23 +108,14 @@ def _paths(log: Path) -> list[Path]:
     still_open = list(log.glob(f"*{OPEN}"))
     complete = set(log.glob(f"*{COMPLETE}"))
     return [
-        *(path for path in still_open if _completed(path) not in complete or path.exists()),
+        *(path for path in still_open if completed(path) not in complete or path.exists()),
         *sorted(complete),
     ]
 
 
-def _completed(path: Path) -> Path:
-    """What a file is called once it is complete."""
-    return path.with_name(path.name.removesuffix(OPEN) + COMPLETE) if _is_open(path) else path
-
-
-def _is_open(path: Path) -> bool:
-    return path.name.endswith(OPEN)
-
-
 def _read(listed: Path) -> tuple[Path, bytes] | None:
     """A file's name and content by now; None if it has been deleted since it was listed."""
-    for path in (listed, _completed(listed)):
+    for path in (listed, completed(listed)):
         try:
             return path, path.read_bytes()
         except FileNotFoundError:
@@ -126,7 +126,7 @@ def _read(listed: Path) -> tuple[Path, bytes] | None:
 
 
 def _is_whole(line: Decision) -> bool:
-    """Whether all that a decision has for each of its rows is there."""
+    """Whether a decision has one entry per row in each list, and either a seed or uniforms."""
     of_rows: list[Sized] = [line.actions, line.log_probabilities, line.state_values]
     of_rows += [one for one in (line.observations, line.uniforms) if one is not None]
     if isinstance(line.deterministic, list):
@@ -136,7 +136,7 @@ def _is_whole(line: Decision) -> bool:
 
 def _order(path: Path) -> tuple[str, int]:
     """The stream and the part that a file's name says."""
-    found = _NAME.fullmatch(path.name)
+    found = FILE_NAME.fullmatch(path.name)
     if found is None:
         raise LogError(f"{path} is not named as a file of a decision log")
     return found["stream"], int(found["part"])
@@ -162,26 +162,26 @@ class _Part:
         """Read the file up to its last block."""
         lines = self._content.splitlines(keepends=True)
         self._content = b""
-        is_open = _is_open(self.path)
+        is_open = self.path.name.endswith(OPEN)
         if is_open and lines and not lines[-1].endswith(b"\n"):
             lines.pop()  # it is being written
         if is_open and not lines:
             return  # it is being made
-        last: tuple[int, Block] | None = None
+        last: Block | None = None
         self._begin(lines)
         found: list[Located] = []
-        first = start = 0
+        start = 0  # index of the first line behind the last block
         for self._index, text in enumerate(lines[1:], 2):
             line = self._decode(text)
             if isinstance(line, Block):
                 written = chain(self.sha256, b"".join(lines[start : self._index - 1]))
-                damage = "" if written.sha256 == line.sha256 else self._damage(first + 1)
-                yield Section(found, damage)
-                if damage:
+                if written.sha256 != line.sha256:
+                    what = f"lines {start + 1} to {self._index} are not what was written"
+                    yield Section(found, f"{self.path.name}: {what}")
                     return
+                yield Section(found, "")
                 self.sha256, self.end = line.sha256, line.end
-                found, start, first = [], self._index, self._index
-                last = self._index, line
+                found, start, last = [], self._index, line
                 if line.end is not None and self._index != len(lines):
                     what = f"goes on behind its end, line {self._index}"
                     raise LogError(f"{self.path.name} {what}")
@@ -195,15 +195,15 @@ class _Part:
         if not is_open and self.end is None:
             raise LogError(f"{self.path.name} is cut off: its last line does not say that it ends")
         if last is not None:
-            self._index, block = last
-            self._require_signature(block)
+            self._index = start
+            self._require_signature(last)
         if self.end is None:
             # What its end will have, to which the next part may be chained already.
             self.sha256 = chain(self.sha256, b"").sha256
 
     def is_there(self) -> bool:
         """Whether the file has not been deleted, as by its age, since it was read."""
-        return self.path.exists() or _completed(self.path).exists()
+        return self.path.exists() or completed(self.path).exists()
 
     def _begin(self, lines: list[bytes]) -> None:
         self._index = 1
@@ -245,9 +245,6 @@ class _Part:
             block.signature and self._is_signed(text, block.signature)
         ):
             raise self._error("is the last block, without the signature of a trusted key")
-
-    def _damage(self, first: int) -> str:
-        return f"{self.path.name}: lines {first} to {self._index} are not what was written"
 
     def _error(self, what: str) -> LogError:
         return LogError(f"{self.path.name}, line {self._index}: {what}")

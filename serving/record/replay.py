@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from serving.policy.savedmodel import Policy  # imports TensorFlow
 
 BATCH_LINES = 4096
-_MAX_ROWS = 2**31 - 1  # the service has refused what was too large for it
+_MAX_ROWS = 2**31 - 1  # no limit: the service has refused what was too large
 
 Find = Callable[[ModelVersion], "Policy"]
 Numbered = Decision | Feedback | Lost
@@ -28,7 +28,7 @@ class Replayed(NamedTuple):
     """What became of the lines of a log."""
 
     exact: int = 0  # decisions recomputed bit for bit
-    close: int = 0  # but for their last bits, as on another machine
+    close: int = 0  # equal but for their last bits, as on another machine
     without_rows: int = 0  # decisions whose rows were left out: not replayable
     rows: int = 0  # that were decided about again
     feedback: int = 0
@@ -65,14 +65,18 @@ def replay(sections: Iterable[Section], find: Find) -> Replayed:
 
 
 def _batches(sections: Iterable[Section]) -> Iterator[tuple[list[Located], str]]:
-    """Lines to check together, and why the last of them are damaged, if they are."""
+    """Lines to check together, and what is wrong with the last of them or behind, or ""."""
     batch: list[Located] = []
-    for section in sections:
-        batch += section.lines
-        if section.damage or len(batch) >= BATCH_LINES:
-            yield batch, section.damage
-            batch = []
-    yield batch, ""
+    damage = ""
+    try:
+        for section in sections:
+            batch += section.lines
+            if section.damage or len(batch) >= BATCH_LINES:
+                yield batch, section.damage
+                batch = []
+    except LogError as error:  # reported after any fault in the lines before it
+        damage = str(error)
+    yield batch, damage
 
 
 def _check(lines: Sequence[Numbered], find: Find) -> tuple[Replayed, _Wrong | None]:

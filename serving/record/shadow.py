@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# At most so much of a worker's time: fewer requests than one in 100 meet it, so that the 99th
-# percentile of their latency is what it was.
+# At most this share of a worker's time: fewer than one request in 100 meets it, so the 99th
+# percentile of latency stays the same.
 TIME_SHARE = 0.005
 MAX_ROWS = 512  # that are kept until they are compared, in one call
 PUT_OFF_SECONDS = 60.0  # after a failure
@@ -83,8 +83,7 @@ class Shadows(Collector):
     def offer(self, requests: Sequence[DecisionRequest], results: Results) -> None:
         """Keep what a version has just decided, if it has a shadow.
 
-        What clients asked of a version that they named says nothing of what they ask of the served
-        one.
+        Requests that named a version are left out: they are not what the served version is asked.
 
         Args:
             requests: those that one version decided together.
@@ -182,7 +181,7 @@ class Shadows(Collector):
         yield family
 
     def _decide(self, pair: _Pair, batches: list[_Batch]) -> Table:
-        """The comparison of batches; that nothing but a failure came of them if one is wrong."""
+        """The comparison of batches; if that fails, a table that counts only the failure."""
         observations = np.concatenate([batch.observations for batch in batches])
         served = PolicyOutputs._make(
             map(np.concatenate, zip(*(batch.outputs for batch in batches), strict=True))
@@ -197,8 +196,7 @@ class Shadows(Collector):
         except Exception:  # whatever it is, it is the shadow's and hurts no client
             if not pair.has_failed:
                 which = f"{pair.shadow.name} version {pair.shadow.version}"
-                seconds = PUT_OFF_SECONDS
-                logger.exception("the shadow %s failed, and rests for %g s", which, seconds)
+                logger.exception("the shadow %s failed, and rests for %g s", which, PUT_OFF_SECONDS)
             pair.has_failed = True
             pair.rests_until = time.monotonic() + PUT_OFF_SECONDS
             return _only(pair, Sums(failures=1, skipped=rows))

@@ -55,7 +55,7 @@ def read_signer(path: Path) -> Signer:
 
 
 def read_verifier(folder: Path) -> Callable[[str, str], bool]:
-    """What tells whether one of the public keys in a folder has signed a text.
+    """A function that tells whether one of the public keys in a folder has signed a text.
 
     Raises:
         TrustedKeysError: there is none, or one cannot be used.

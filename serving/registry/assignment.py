@@ -4,20 +4,18 @@ import hashlib
 import math
 from bisect import bisect_right
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from serving.policy.artefact import Card
 from serving.registry.selection import Selection
+from serving.registry.store import SHOWN_DIGITS
 
 if TYPE_CHECKING:
     from serving.policy.savedmodel import Policy  # imports TensorFlow
 
-DIGEST_DIGITS = 12
 _HASH_BYTES = 8
-_NONE_BESIDE = Selection()
 
 
 class Choice(NamedTuple):
@@ -41,6 +39,7 @@ class Assignment:
         selected: what the operator selected when these versions were loaded.
         canaries: the policies of the loaded canaries, by version.
         excluded: why some of these answer no episodes, by version.
+        shares: of the episodes, by the versions that answer any.
         beside: all that are loaded to be canaries or the shadow, by version.
         shadow: decides too about what the served version decides, if it is loaded and can.
         shadow_fault: why not, if the selected shadow is loaded.
@@ -51,9 +50,9 @@ class Assignment:
     def __init__(
         self,
         model: str,
-        served: "Policy | None" = None,
-        selected: Selection = _NONE_BESIDE,
-        loaded: Mapping[int, "Policy"] = MappingProxyType({}),
+        served: "Policy | None",
+        selected: Selection,
+        loaded: Mapping[int, "Policy"],
     ) -> None:
         """Assign shares to the canaries that are `loaded`; the served version has the others'."""
         canaries = selected.canaries
@@ -79,6 +78,10 @@ class Assignment:
         }
         self.excluded = {version: why for version, why in excluded.items() if why}
         answering = {n: policy for n, policy in self.canaries.items() if n not in self.excluded}
+        self.shares = {version: selected.shares[version] for version in answering}
+        if served:
+            self.shares.pop(served.version, None)
+            self.shares[served.version] = round(1 - math.fsum(self.shares.values()), 9)
         self.selection = _digest(model, served, selected, answering) if served else ""
         self._prefix = f"{model}/".encode()
         if served:
@@ -133,14 +136,12 @@ def _digest(
     selected: Selection,
     answering: Mapping[int, "Policy"],
 ) -> str:
+    digests = {version: policy.digest for version, policy in answering.items()}
     content = {
         "model": model,
         "served": [served.version, served.digest],
         "canaries": [
-            [one.version, one.share, answering[one.version].digest]
-            if one.version in answering
-            else [one.version, one.share, None]
-            for one in selected.canaries
+            [one.version, one.share, digests.get(one.version)] for one in selected.canaries
         ],
     }
-    return hashlib.sha256(msgspec.json.encode(content)).hexdigest()[:DIGEST_DIGITS]
+    return hashlib.sha256(msgspec.json.encode(content)).hexdigest()[:SHOWN_DIGITS]

@@ -23,9 +23,10 @@ def examine(copy: Path, settings: Settings, trials: Trials) -> Artefact:
     """
     artefact = read(copy)
     if settings.trusted_keys is not None:
-        from serving.policy.signature import read_trusted_keys  # of the extra `sign`
+        # Of the extra `sign`.
+        from serving.policy.signature import read_trusted_keys, require_signature
 
-        read_trusted_keys(settings.trusted_keys).require_signature(copy)
+        require_signature(copy, read_trusted_keys(settings.trusted_keys))
     require_return(artefact.card, settings.min_return)
     trials.run(copy)
     return artefact

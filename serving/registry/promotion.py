@@ -1,7 +1,7 @@
 """The commands that change a version selection: `promote` and `rollback`."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -26,9 +26,9 @@ def promote(
     settings: Settings,
     text: str | None,
     label: str | None,
-    share: float | None = None,
-    shadow: bool | None = None,
-    require: Callable[[], object] = lambda: None,
+    share: float | None,
+    shadow: bool | None,
+    require: Callable[[], object],
 ) -> str:
     """Select a version of the model, or always the newest; return a report.
 
@@ -57,36 +57,50 @@ def promote(
         selection, mended = Selection(), f"; replaced what was invalid: {error}"
     require()
     version = None if text is None else version_number(text)
-    canaries = [canary.version for canary in selection.canaries]
-    if share == 0 and version not in canaries:
-        listed = ", ".join(map(str, canaries)) or "none"
+    if share == 0 and version not in selection.shares:
+        listed = ", ".join(map(str, selection.shares)) or "none"
         raise SelectionError(f"version {text} is no canary; there are: {listed}")
     if shadow is False and (version is None or version != selection.shadow):
         raise SelectionError(f"version {text} is not the shadow")
     if text is not None and share != 0 and shadow is not False:  # what is refused can be ended
         _require_good(settings, text, selection, "canary" if share else "shadow" if shadow else "")
+    selection, done = _select(selection, version, label, share, shadow)
+    _write(folder, before, selection)
+    return f"{settings.name}: {done}{mended}"
+
+
+def _select(
+    selection: Selection,
+    version: int | None,
+    label: str | None,
+    share: float | None,
+    shadow: bool | None,
+) -> tuple[Selection, str]:
+    """The selection that `promote` makes of another one, and what to report of the change.
+
+    Raises:
+        SelectionError: the shares of the canaries add up to more than 1.
+    """
     if version is None:
-        selection = replace(selection, serve="newest")
-        done = "the newest version is served from now on"
-    elif label is not None:
-        selection = replace(selection, labels={**selection.labels, label: version})
-        done = f"version {version} is labelled {label}"
-    elif shadow is not None:
+        return replace(selection, serve="newest"), "the newest version is served from now on"
+    if label is not None:
+        labels = {**selection.labels, label: version}
+        return replace(selection, labels=labels), f"version {version} is labelled {label}"
+    if shadow is not None:
         selection = replace(selection, shadow=version if shadow else None)
         what = "the shadow from now on" if shadow else "no longer the shadow"
-        done = f"version {version} is {what}"
-    elif share is not None:
-        selection = selection.with_share(version, share)
+        return selection, f"version {version} is {what}"
+    if share is not None:
         answers = f"answers {share:g} of the episodes from now on"
-        done = f"version {version} {answers if share else 'is no longer a canary'}"
-    else:
-        selection = replace(selection, serve=version).with_share(version, 0)
-        ended = ", no longer as a canary" if version in canaries else ""
-        if version == selection.shadow:
-            selection, ended = replace(selection, shadow=None), f"{ended}, no longer as the shadow"
-        done = f"version {version} is served from now on{ended}"
-    _replace(folder, before, selection)
-    return f"{settings.name}: {done}{mended}"
+        what = answers if share else "is no longer a canary"
+        return selection.with_share(version, share), f"version {version} {what}"
+    ended = ""
+    if version in selection.shares:
+        selection, ended = selection.with_share(version, 0), ", no longer as a canary"
+    if version == selection.shadow:
+        selection, ended = replace(selection, shadow=None), f"{ended}, no longer as the shadow"
+    done = f"version {version} is served from now on{ended}"
+    return replace(selection, serve=version), done
 
 
 def rollback(settings: Settings) -> str:
@@ -101,19 +115,21 @@ def rollback(settings: Settings) -> str:
     folder = settings.models / settings.name
     selection = read_selection(folder)
     with Trials() as trials:
-        good = (v for v in _numbers(folder) if not _fault(folder / str(v), settings, trials))
+        numbers = _numbers(folder)
+        good = (number for number, _ in _good(folder, numbers, settings, trials))
         current = selection.serve if isinstance(selection.serve, int) else next(good, None)
-        previous = next((v for v in good if current is not None and v < current), None)
+        older = [number for number in numbers if current is not None and number < current]
+        previous = next((number for number, _ in _good(folder, older, settings, trials)), None)
     if previous is None:
         than = "" if current is None else f" before {current}"
         raise SelectionError(f"{settings.name} has no good version{than}")
-    _replace(folder, selection, replace(selection, serve=previous, canaries=()))
-    ended = ", ".join(str(canary.version) for canary in selection.canaries)
+    _write(folder, selection, replace(selection, serve=previous, canaries=()))
+    ended = ", ".join(map(str, selection.shares))
     ended = ended and f"; no longer a canary: {ended}"
     return f"{settings.name}: version {previous} is served from now on instead of {current}{ended}"
 
 
-def _replace(folder: Path, before: Selection | None, selection: Selection) -> None:
+def _write(folder: Path, before: Selection | None, selection: Selection) -> None:
     """Write a selection that follows from the one of before, None if that was invalid.
 
     Raises:
@@ -163,10 +179,16 @@ def _served(
     if selection.serve == "nothing":
         return None
     numbers = [selection.serve] if isinstance(selection.serve, int) else _numbers(folder)
+    return next(_good(folder, numbers, settings, trials), None)
+
+
+def _good(
+    folder: Path, numbers: list[int], settings: Settings, trials: Trials
+) -> Iterator[tuple[int, Card]]:
+    """Those of the versions that a service would not refuse, with their cards."""
     for number in numbers:
         with contextlib.suppress(ArtefactError):
-            return number, examine_version(folder / str(number), settings, trials).card
-    return None
+            yield number, examine_version(folder / str(number), settings, trials).card
 
 
 def served_version(settings: Settings) -> int:
@@ -189,12 +211,3 @@ def _numbers(folder: Path) -> list[int]:
         return version_numbers(folder)
     except OSError as error:
         raise SelectionError(f"{folder} cannot be read: {error.strerror}") from error
-
-
-def _fault(model_dir: Path, settings: Settings, trials: Trials) -> str | None:
-    """Why the service would refuse a version."""
-    try:
-        examine_version(model_dir, settings, trials)
-    except ArtefactError as error:
-        return str(error)
-    return None

@@ -27,7 +27,7 @@ class Puller:
     """
 
     def __init__(self, url: str, settings: Settings, trials: Trials) -> None:
-        """Configure the source, without connecting; of the settings, the checks have theirs.
+        """Configure the source, without connecting; `settings` have the models folder and checks.
 
         Raises:
             SourceError: it cannot be read, whatever it holds.

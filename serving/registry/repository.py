@@ -46,7 +46,7 @@ class Repository:
         self._metrics = metrics
         self._store = store or Store()
         self._trials = trials
-        self._troubles: set[str] = set()  # of the last look, to tell each once
+        self._troubles: set[str] = set()  # of the last look, to log each once
         self._models: dict[str, Versions] = {}
         self._add(settings.name)
 
@@ -89,13 +89,18 @@ class Repository:
         """List a model's versions, and say which one is served and why."""
         return self._find(name).report(default=name == self.default)
 
-    def loaded(self, name: str) -> list[Policy]:
-        """The policies of a model that can answer, the served one first."""
-        return self._find(name).loaded()
+    def reports(self) -> list[ModelReport]:
+        """As `report`, of all models that there are now, the default's first."""
+        return [one.report(default=name == self.default) for name, one in self._all()]
+
+    def loaded(self, name: str | None = None) -> list[Policy]:
+        """The policies of a model, or of all, that can answer, each model's served one first."""
+        models = [one for _, one in self._all()] if name is None else [self._find(name)]
+        return [policy for versions in models for policy in versions.loaded()]
 
     def names(self) -> list[str]:
         """Names of all models, the default first."""
-        return sorted(self._models, key=lambda name: (name != self.default, name))
+        return [name for name, _ in self._all()]
 
     def widest(self) -> int:
         """The most numbers that an observation of a served policy has.
@@ -122,7 +127,10 @@ class Repository:
     def refresh(self) -> None:
         """Look for new models and new versions, and load what is to be served."""
         while True:
-            troubles = self._discover()
+            troubles, gone = self._discover()
+            for name in gone:
+                self._models.pop(name).refresh()
+                self._metrics.remove_model(name)
             models = self._models.copy().values()
             unexamined = [digest for versions in models if (digest := versions.refresh())]
             if not unexamined:
@@ -133,33 +141,42 @@ class Repository:
             except OSError as error:
                 troubles.add(f"a version cannot be examined: {error}")
                 break
-        self._tell(troubles)
+        for trouble in sorted(troubles - self._troubles):
+            logger.error("%s", trouble)
+        self._troubles = troubles
         self._store.clean_up(set().union(*(versions.digests() for versions in models)))
         loaded = (policy for versions in models for policy in versions.loaded())
-        self._metrics.statistics.keep((policy.name, policy.version) for policy in loaded)
+        self._metrics.statistics.keep((one.name, one.version, one.digest) for one in loaded)
 
     def _examine(self, digest: str) -> None:
         self._store.judge(digest, lambda copy: examine(copy, self._settings, self._trials))
 
+    def _all(self) -> list[tuple[str, Versions]]:
+        models = self._models.copy().items()
+        return sorted(models, key=lambda item: (item[0] != self.default, item[0]))
+
     def _find(self, name: str) -> Versions:
-        if name not in self._models:
+        versions = self._models.get(name)
+        if versions is None:
             # Another worker may have found it already.
             self._discover()
-        if name not in self._models:
+            versions = self._models.get(name)
+        if versions is None:
             raise NotFoundError(f"no model is called {name!r}; there are {', '.join(self.names())}")
-        return self._models[name]
+        return versions
 
-    def _discover(self) -> set[str]:
-        """Add new models and drop those whose folder is gone; nothing while that is unknown.
+    def _discover(self) -> tuple[set[str], set[str]]:
+        """Add new models.
 
         Returns:
-            What is wrong with the folder.
+            What is wrong with the folder, and models whose folder is gone; none while that is
+            unknown.
         """
         try:
             with os.scandir(self._settings.models) as entries:
                 found = {one.name: one.is_dir(follow_symlinks=False) for one in entries}
         except OSError as error:
-            return {f"{self._settings.models} cannot be read: {error.strerror}"}
+            return {f"{self._settings.models} cannot be read: {error.strerror}"}, set()
         troubles = set()
         for name, is_folder in found.items():
             if is_folder and re.fullmatch(MODEL_NAME.pattern, name):
@@ -167,19 +184,13 @@ class Repository:
                     self._add(name)
             elif not name.startswith("."):
                 troubles.add(f"{name!r} in {self._settings.models} is no model and is ignored")
-        for name in self._models.keys() - found.keys() - {self.default}:
-            self._models.pop(name).refresh()
-            self._metrics.remove_model(name)
-        return troubles
+        return troubles, self._models.keys() - found.keys() - {self.default}
 
     def _add(self, name: str) -> None:
+        """Add a model, unless another thread has."""
         folder = self._settings.models / name
-        self._models[name] = Versions(folder, self._settings, self._metrics, self._store)
-
-    def _tell(self, troubles: set[str]) -> None:
-        for trouble in sorted(troubles - self._troubles):
-            logger.error("%s", trouble)
-        self._troubles = troubles
+        versions = Versions(folder, self._settings, self._metrics, self._store)
+        self._models.setdefault(name, versions)
 
     def _watch(self) -> None:
         while True:

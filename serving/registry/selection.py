@@ -91,7 +91,9 @@ def read_selection(folder: Path) -> Selection:
         with open(folder / FILE, "rb", opener=_open_at_once) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise SelectionError(f"{folder / FILE} is not a file")
-            return msgspec.json.decode(file.read(), type=Selection)
+            selection = msgspec.json.decode(file.read(), type=Selection)
+            selection.labels.pop(STABLE, None)  # it is the served version's, whatever it says here
+            return selection
     except FileNotFoundError:
         return Selection()
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -99,7 +101,7 @@ def read_selection(folder: Path) -> Selection:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Open a pipe too without waiting for who writes to it."""
+    """Open without waiting, even a pipe that nobody writes to."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 

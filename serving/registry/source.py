@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from serving.policy.artefact import ArtefactError, version_number
-from serving.registry.store import MAX_BYTES, MAX_FILES
+from serving.registry.store import require_size
 from serving.settings import MODEL_NAME
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _PIECE_BYTES = 1024 * 1024
 
 T = TypeVar("T")
 Listed = list["ObjectMeta"]  # the objects of a version, sorted by their paths in it
-Versions = dict[tuple[str, int], Listed]  # by name and number
+ListedVersions = dict[tuple[str, int], Listed]  # by name and number
 
 
 class SourceError(Exception):
@@ -73,7 +73,7 @@ class Source:
         is_http = isinstance(self._store, HTTPStore)
         self._listed_prefix = f"{unquote(urlsplit(url).path).strip('/')}/" if is_http else ""
 
-    def versions(self) -> Versions:
+    def versions(self) -> ListedVersions:
         """What is listed for each version; everything else is ignored.
 
         Raises:
@@ -94,11 +94,11 @@ class Source:
         """
         _on_a_thread(lambda: self._fetch(version, sizes, folder))
 
-    def _list(self) -> Versions:
+    def _list(self) -> ListedVersions:
         import obstore
 
         deadline, count = time.monotonic() + MAX_SECONDS, 0
-        versions: Versions = {}
+        versions: ListedVersions = {}
         for objects in obstore.list(self._store):
             _require_time(deadline)
             count += len(objects)
@@ -149,10 +149,7 @@ def listed_sizes(listed: Listed) -> dict[str, int]:
     # Some tools upload an empty object for each folder.
     folders = {str(parent) for path in sizes for parent in PurePosixPath(path).parents}
     sizes = {path: size for path, size in sizes.items() if path not in folders}
-    if len(sizes) > MAX_FILES or sum(sizes.values()) > MAX_BYTES:
-        raise ArtefactError(
-            f"it has more than {MAX_FILES} files or {MAX_BYTES} bytes, the most allowed"
-        )
+    require_size(len(sizes), sum(sizes.values()))
     return sizes
 
 

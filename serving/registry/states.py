@@ -42,26 +42,25 @@ def report_version(
         is_examined: whether it is being examined now.
     """
     digest = known.digest[:SHOWN_DIGITS]
-    why = _WHY.get(wanted, f"version {wanted} is pinned")
+    why = _WHY.get(wanted, f"version {wanted} is selected")
     served = assignment.served
     # As they were when these versions were loaded: the operator may have selected others since.
     share = assignment.selected.shares.get(version)
+    answered = assignment.shares.get(version, 0.0)
     if served and version == served.version:
-        return VersionReport(version, "served", why, digest)
+        return VersionReport(version, "served", why, digest, answered)
     if is_examined:
         return VersionReport(version, "waiting", "it is being examined", digest)
     labelled = f"labelled {', '.join(labels)}"
+    also_labelled = f"; {labelled}" if labels else ""
     if version in assignment.canaries:
         excluded = assignment.excluded.get(version)
         reason = f"answers no episodes: {excluded}" if excluded else f"{share:g} of the episodes"
-        reason = f"{reason}; {labelled}" if labels else reason
-        return VersionReport(version, "canary", reason, digest)
+        return VersionReport(version, "canary", reason + also_labelled, digest, answered)
     if version == assignment.selected.shadow and version in assignment.beside:
         reason = assignment.shadow_fault and f"compares nothing: {assignment.shadow_fault}"
         reason = reason or "decides about what the served version decides"
-        return VersionReport(
-            version, "shadow", f"{reason}; {labelled}" if labels else reason, digest
-        )
+        return VersionReport(version, "shadow", reason + also_labelled, digest)
     if labels:
         return VersionReport(version, "labelled", labelled, digest)
     if known.reason:

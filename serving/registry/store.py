@@ -44,7 +44,7 @@ class Found(NamedTuple):
     """The files of a version, as they are listed."""
 
     paths: list[str]  # relative
-    fingerprint: tuple[tuple[object, ...], ...]  # other than before if a file may be
+    fingerprint: tuple[tuple[object, ...], ...]  # differs from before if a file may have changed
 
 
 def find_files(model_dir: Path) -> Found:
@@ -76,10 +76,7 @@ def find_files(model_dir: Path) -> Found:
                     total += found[path].st_size
                 else:
                     raise ArtefactError(f"{path!r} is neither a file nor a folder")
-                if len(found) + len(folders) > MAX_FILES or total > MAX_BYTES:
-                    raise ArtefactError(
-                        f"it has more than {MAX_FILES} files or {MAX_BYTES} bytes, the most allowed"
-                    )
+                require_size(len(found) + len(folders), total)
     return Found(
         sorted(found),
         tuple(
@@ -89,10 +86,18 @@ def find_files(model_dir: Path) -> Found:
     )
 
 
+def require_size(files: int, size: int) -> None:
+    """Raise `ArtefactError` if a version has too many files or too many bytes."""
+    if files > MAX_FILES or size > MAX_BYTES:
+        raise ArtefactError(
+            f"it has more than {MAX_FILES} files or {MAX_BYTES} bytes, the most allowed"
+        )
+
+
 class Store:
     """The private folders: each takes what the ones before it have no room for.
 
-    Where none is given there is one, which ends with the process.
+    Where none is given, there is a temporary one, which is removed when the process ends.
     """
 
     def __init__(self, *folders: Path) -> None:
@@ -142,7 +147,9 @@ class Store:
         try:
             for path in paths:
                 target = writing / path
-                target.parent.mkdir(parents=True, exist_ok=True)
+                # Not `writing` itself: without it, files that were written before are gone.
+                for parent in reversed(Path(path).parents[:-1]):
+                    (writing / parent).mkdir(exist_ok=True)
                 content = hashlib.sha256()
                 # Not followed and not waited for, if it has become a link or a pipe since.
                 flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -155,6 +162,7 @@ class Store:
                             raise OSError(errno.ENOSPC, "no room among the copies of others")
                         content.update(piece)
                         out.write(piece)
+                        os.utime(writing)  # or it looks old while a large file is written
                 digest.update(os.fsencode(path) + b"\0" + content.digest())
             found = digest.hexdigest()
             with contextlib.suppress(OSError):  # another worker was first
@@ -171,7 +179,7 @@ class Store:
         return None
 
     def _verdict_path(self, digest: str) -> Path:
-        """Beside the copy, or where the copy was that it is about."""
+        """Beside the copy, where it stays when the copy of a refused version is removed."""
         paths = [folder / f"{digest}{_VERDICT}" for folder in self._folders]
         there = next((path for path in paths if path.exists()), None)
         return there or self.path(digest).with_suffix(_VERDICT)

@@ -17,15 +17,14 @@ from typing import Self
 import msgspec
 
 from serving.errors import first_line
-from serving.policy.artefact import ArtefactError, read
+from serving.policy.artefact import MAX_REASON, ArtefactError, read
 from serving.policy.tensorflow_import import import_tensorflow
 
 # Of a trial, which takes less than a second for a small policy.
 CPU_SECONDS = 10
 SECONDS = 60.0  # of the clock, on a machine that has other things to do
 MEMORY_BYTES = 1024**3  # and four bytes for each byte of the version's files
-MAX_REASON = 500  # characters
-MAX_FILES = 2**20  # that this process has open; outside Linux the limit can be infinite
+MAX_OPEN_FILES = 2**20  # outside Linux the limit can be infinite
 
 
 class TrialsEndedError(Exception):
@@ -55,7 +54,9 @@ class Trials:
 
     def __exit__(self, *_: object) -> None:
         self._socket.close()
-        os.waitpid(self._server, 0)
+        # Where SIGCHLD is ignored, as a process can inherit it, no child can be waited for.
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self._server, 0)
 
     def run(self, model_dir: Path) -> None:
         """Load a version in a child process, as a service would.
@@ -99,13 +100,14 @@ def _receive(sock: socket.socket) -> str | None:
 def _serve(sock: socket.socket) -> None:
     """Try what is asked for until the other end is closed."""
     signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals():  # what the other process does at a signal is its own
+    for number in signal.valid_signals():  # the other process's handlers are not for this one
         if callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # Otherwise the other process's sockets stay open for as long as this process lives.
     os.closerange(3, sock.fileno())
-    os.closerange(sock.fileno() + 1, min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], MAX_FILES))
+    most = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], MAX_OPEN_FILES)
+    os.closerange(sock.fileno() + 1, most)
     while path := _receive(sock):
         import_tensorflow()
         _send(sock, _run(Path(path), sock))
@@ -158,7 +160,7 @@ def _try(model_dir: Path) -> str:
     from serving.policy.savedmodel import Policy
 
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    for standard in (1, 2):  # TensorFlow's last words are no lines of our log
+    for standard in (1, 2):  # what TensorFlow prints is no line of our log
         os.dup2(nowhere, standard)
     try:
         _limit(sum(path.stat().st_size for path in model_dir.rglob("*")))

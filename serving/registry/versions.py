@@ -12,7 +12,7 @@ from serving.metrics import Metrics
 from serving.policy.artefact import ArtefactError, read, version_numbers
 from serving.policy.savedmodel import Policy
 from serving.registry.assignment import Assignment, Choice
-from serving.registry.selection import STABLE, SelectionError, read_selection
+from serving.registry.selection import STABLE, Selection, SelectionError, read_selection
 from serving.registry.states import Known, report_version, why_none_is_served
 from serving.registry.store import SHOWN_DIGITS, Listing, Store, find_files
 from serving.schemas import ModelReport, VersionReport
@@ -30,20 +30,38 @@ class _UnexaminedError(Exception):
 
 
 class Versions:
-    """Serves the selected version: the newest that passes its checks, or a pinned one.
+    """Serves the selected version: the newest that passes its checks, or a certain one.
 
     What is served follows from the folder and the operator's selection alone, so that all workers
     serve the same. While the folder cannot be read, it follows from what was there before. A
     version is examined and loaded while the one before keeps serving; one assignment swaps them.
     """
 
-    def __init__(self, folder: Path, settings: Settings, metrics: Metrics, store: Store) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings,
+        metrics: Metrics,
+        store: Store,
+        *,
+        only_served: bool = False,
+    ) -> None:
+        """Begin with what other workers remember of the folder.
+
+        Args:
+            folder: of the model.
+            settings: say what to refuse.
+            metrics: count what becomes of versions.
+            store: takes copies of versions.
+            only_served: whether nothing is loaded beside the served version.
+        """
         self.folder = folder
         self._name = folder.name
-        self._assignment = Assignment(self._name)  # of the versions that answer
+        self._assignment = Assignment(self._name, None, Selection(), {})  # nothing answers yet
         self._settings = settings
         self._metrics = metrics
         self._store = store
+        self._only_served = only_served
         self._listing = store.recall(self._name)
         self._numbers = sorted(self._listing.digests, reverse=True)
         self._known = {n: Known(None, digest) for n, digest in self._listing.digests.items()}
@@ -61,7 +79,7 @@ class Versions:
         return self._assignment.served
 
     def shadow(self, policy: Policy) -> Policy | None:
-        """What decides too about what a policy decided, if that is the served one."""
+        """The policy that also decides about what a policy decided, if that is the served one."""
         assignment = self._assignment
         return assignment.shadow if policy is assignment.served else None
 
@@ -160,7 +178,7 @@ class Versions:
     def report(self, *, default: bool) -> ModelReport:
         """The state of every version on disk; `default` is whether `/act` uses this model."""
         if not self._is_settled:
-            # Once one worker tells of its versions, all must; another may have examined one.
+            # All workers must report the same; another may have examined a version.
             self.refresh()
         assignment = self._assignment
         served = assignment.served.version if assignment.served else None
@@ -175,7 +193,8 @@ class Versions:
         trouble = ""
         try:
             self._numbers, self._is_away = version_numbers(self.folder), False
-            self._listing.selection = read_selection(self.folder)
+            selection = read_selection(self.folder)
+            self._listing.selection = Selection(selection.serve) if self._only_served else selection
         except SelectionError as error:
             trouble = f"version selection unchanged: {error}"
         except OSError as error:
@@ -216,8 +235,10 @@ class Versions:
             self._read()
             if self._is_away:
                 return self._load(version, loaded)
+            # Without the path, which may be a temporary file's: the same reason is logged once.
+            reason = f"cannot be read: {error.strerror or error}"
             # The copy that was good is what is served if the folder goes away after all.
-            self._refuse(version, Known(None, known.digest, f"cannot be read: {error}"))
+            self._refuse(version, Known(None, known.digest, reason))
         except Exception as error:  # whatever it is, it is this version's and hurts no other
             self._refuse(version, Known(fingerprint, digest, first_line(error)))
         return None
@@ -252,8 +273,9 @@ class Versions:
         self._metrics.serves(
             self._name, policy.version if policy else -1, policy.digest if policy else "0"
         )
-        if before is not None:
+        if before and policy:
             self._metrics.swaps(self._name).inc()
+        if before:
             before = None
             gc.collect()  # a loaded graph has reference cycles
         which = f"{policy.version}, digest {policy.digest}" if policy else "none"

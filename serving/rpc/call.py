@@ -34,11 +34,14 @@ class Call:
     """One call in flight.
 
     Attributes:
+        method: of HTTP/2, the same for all calls.
         path: `/package.Service/Method`.
         metadata: by names, which are in lower case.
         id: of the request.
         answer: serialized, or the error; None before it is there.
     """
+
+    method = "POST"
 
     def __init__(
         self, path: str, message: bytes, context: Any, on_stuck: Callable[["Call"], None]
@@ -49,8 +52,7 @@ class Call:
         self.context = context
         self.metadata: dict[str, Any] = dict(context.invocation_metadata())
         self.id = request_id(self.metadata.get("x-request-id"))
-        given = self.metadata.get("traceparent")
-        self.traceparent = None if given is None else traceparent(given)
+        self.traceparent = traceparent(self.metadata.get("traceparent"))
         self.answer: bytes | ProblemError | None = None
         self._may_answer = threading.Lock()
         self._is_answered = threading.Lock()

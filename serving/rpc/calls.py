@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError, Message
 
 from serving.api.app import Api
 from serving.api.batch import Decoding
-from serving.api.body import LARGE_BYTES
+from serving.api.body import INLINE_BYTES, LARGE_BYTES
 from serving.api.exchange import Finished
 from serving.api.keys import Key
 from serving.errors import (
@@ -34,9 +34,7 @@ from serving.rpc.call import Call, abort, address
 
 logger = logging.getLogger(__name__)
 
-# Of a message that is decided about in the loop, as over HTTP.
-INLINE_BYTES = 128 * 1024
-# For which a call decides for others, before it leaves them to a thread that has to be woken.
+# How long a call decides for others, before it leaves them to a thread that has to be woken.
 LEAD_SECONDS = 0.01
 Decode = Callable[[bytes, Mapping[str, str]], Decoding[bytes]]
 
@@ -50,10 +48,10 @@ class DeadlineError(ProblemError):
 class Watch(Protocol):
     """What knows which calls are in flight."""
 
-    def begin(self, request: "Call") -> None:
+    def begin(self, request: Call) -> None:
         """A call is handled from now on."""
 
-    def end(self, request: "Call") -> None:
+    def end(self, request: Call) -> None:
         """A call has its answer."""
 
 
@@ -75,28 +73,6 @@ class Method(NamedTuple):
     operates: bool = False
 
 
-class _Waiting(NamedTuple):
-    """A call that is to be decided, and what decodes it."""
-
-    call: Call
-    decode: Decode
-
-    @property
-    def id(self) -> str:
-        """Of the request."""
-        return self.call.id
-
-    @property
-    def method(self) -> str:
-        """Of all calls, as HTTP/2 carries them."""
-        return "POST"
-
-    @property
-    def path(self) -> str:
-        """Of the method that is called."""
-        return self.call.path
-
-
 class Calls:
     """Handles calls within the limits of the service, and counts and logs them."""
 
@@ -107,7 +83,8 @@ class Calls:
         self._large = 0
         self._watch = watch
         self._lock = threading.Lock()
-        self._ready: list[_Waiting] = []
+        self._decoders: dict[str, Decode] = {}  # by the paths of methods that decide
+        self._ready: list[Call] = []
         self._is_deciding = False
         self._is_stuck = False
         self._executor = ThreadPoolExecutor(1, "decisions")
@@ -115,21 +92,12 @@ class Calls:
 
     def decision(self, path: str, decode: Decode) -> Any:
         """The handler of a method that decides."""
-
-        def handle(message: bytes, context: Any) -> bytes:
-            call = Call(path, message, context, self._give_up)
-            return self._handle(call, partial(self._decide, decode))
-
-        return grpc.unary_unary_rpc_method_handler(handle)
+        self._decoders[path] = decode
+        return self._handler(path, self._decide)
 
     def other(self, path: str, method: Method) -> Any:
         """The handler of a method that is no decision."""
-
-        def handle(message: bytes, context: Any) -> bytes:
-            call = Call(path, message, context, self._give_up)
-            return self._handle(call, partial(self._other, method))
-
-        return grpc.unary_unary_rpc_method_handler(handle)
+        return self._handler(path, partial(self._other, method))
 
     def require_key(self, context: Any) -> None:
         """End a call that is handled elsewhere, unless it has a valid key or needs none."""
@@ -139,43 +107,47 @@ class Calls:
         except ProblemError as error:
             abort(context, error, ())
 
-    def _handle(self, call: Call, work: Callable[[Call], None]) -> bytes:
-        """The serialized answer to a call, which `work` resolves or has resolved."""
-        size = len(call.message)
-        has_room = self._api.budget.take(size)
-        self._watch.begin(call)
-        try:
-            if has_room:
-                work(call)
-            else:
-                self._refuse(call, TooBusyError("too many large requests at once"))
-            answer = call.wait()
-        finally:
-            self._watch.end(call)
-            if has_room:
-                self._api.budget.give_back(size)
-        if isinstance(answer, ProblemError):
-            abort(call.context, answer, call.trailing_metadata())
-        call.context.set_trailing_metadata(call.trailing_metadata())
-        return answer
+    def _handler(self, path: str, work: Callable[[Call], None]) -> Any:
+        """The handler of a method whose calls `work` resolves or has resolved."""
+
+        def handle(message: bytes, context: Any) -> bytes:
+            call = Call(path, message, context, self._give_up)
+            has_room = self._api.budget.take(len(message))
+            self._watch.begin(call)
+            try:
+                if has_room:
+                    work(call)
+                else:
+                    self._refuse(call, TooBusyError("too many large requests at once"))
+                answer = call.wait()
+            finally:
+                self._watch.end(call)
+                if has_room:
+                    self._api.budget.give_back(len(message))
+            if isinstance(answer, ProblemError):
+                abort(context, answer, call.trailing_metadata())
+            context.set_trailing_metadata(call.trailing_metadata())
+            return answer
+
+        return grpc.unary_unary_rpc_method_handler(handle)
 
     def _refuse(self, call: Call, error: ProblemError) -> None:
         self._finish([call], [error], 0.0)
         call.resolve(error)
 
-    def _decide(self, decode: Decode, call: Call) -> None:
+    def _decide(self, call: Call) -> None:
         """Decide about a call, with all that wait while others are decided about.
 
         The first that waits decides for all: no thread is woken where there is one call. Where
         more and more come, a thread without a call goes on, so that this one gets its answer.
         """
         if len(call.message) > INLINE_BYTES:
-            self._decide_large(decode, call)
+            self._decide_large(call)
             return
         with self._lock:
             is_stuck = self._is_stuck
             if not is_stuck:
-                self._ready.append(_Waiting(call, decode))
+                self._ready.append(call)
                 if self._is_deciding:
                     return
                 self._is_deciding = True
@@ -185,7 +157,7 @@ class Calls:
         self._lead(LEAD_SECONDS)
 
     def _lead(self, seconds: float) -> None:
-        """Decide about all that wait, and for so long about those that come meanwhile."""
+        """Decide about all that wait, and for `seconds` about those that come meanwhile."""
         until = time.monotonic() + seconds
         while True:
             # Let the threads run that have received a call by now: they join this batch.
@@ -195,8 +167,8 @@ class Calls:
                 if not ready:
                     self._is_deciding = False
                     return
-            for (one, _), answer in zip(ready, self._decide_all(ready), strict=True):
-                one.resolve(answer)
+            for call, answer in zip(ready, self._decide_all(ready), strict=True):
+                call.resolve(answer)
             if time.monotonic() >= until:
                 self._executor.submit(self._lead, math.inf)
                 return
@@ -208,10 +180,10 @@ class Calls:
         with self._lock:
             self._is_stuck = True
             ready, self._ready = self._ready, []
-        for call, _ in ready:
+        for call in ready:
             self._refuse(call, TooBusyError("this worker is stuck"))
 
-    def _decide_large(self, decode: Decode, call: Call) -> None:
+    def _decide_large(self, call: Call) -> None:
         with self._lock:
             is_too_much = self._large >= self._max_large
             self._large += not is_too_much
@@ -219,27 +191,26 @@ class Calls:
             self._refuse(call, TooBusyError("too busy"))
             return
         try:
-            (answer,) = self._decide_all([_Waiting(call, decode)])
+            (answer,) = self._decide_all([call])
         finally:
             with self._lock:
                 self._large -= 1
         call.resolve(answer)
 
-    def _decide_all(self, ready: list[_Waiting]) -> list[bytes | ProblemError]:
+    def _decide_all(self, ready: list[Call]) -> list[bytes | ProblemError]:
         """Decide about calls together, from any thread."""
         started = time.perf_counter()
-        are_large = any(len(call.message) > LARGE_BYTES for call, _ in ready)
+        are_large = any(len(call.message) > LARGE_BYTES for call in ready)
         answers = self._api.batches.decide(ready, self._decode, are_large=are_large)
-        self._finish([call for call, _ in ready], answers, time.perf_counter() - started)
+        self._finish(ready, answers, time.perf_counter() - started)
         return answers
 
-    def _decode(self, waiting: _Waiting) -> Decoding[bytes]:
+    def _decode(self, call: Call) -> Decoding[bytes]:
         """Decode a call whose key is valid and whose client still waits."""
-        call, decode = waiting
         self._api.exchange.require_key(call.metadata.get("authorization"), operates=False)
         if call.is_late():
             raise DeadlineError("the deadline has passed")
-        return decode(call.message, call.metadata)
+        return self._decoders[call.path](call.message, call.metadata)
 
     def _other(self, method: Method, call: Call) -> None:
         started = time.perf_counter()
@@ -256,7 +227,7 @@ class Calls:
         except ProblemError as error:
             answer = error
         except Exception:  # a fault of this program, which is one call's alone
-            logger.exception("POST %s failed", call.path)
+            logger.exception("%s %s failed", call.method, call.path)
             answer = UnexpectedError()
         self._finish([call], [answer], time.perf_counter() - started)
         call.resolve(answer)
@@ -275,7 +246,7 @@ class Calls:
     def _finished(self, call: Call) -> Finished:
         forwarded_for = call.metadata.get("x-forwarded-for")
         remote = self._api.exchange.client(address(call.context.peer()), forwarded_for)
-        return Finished("POST", call.path, remote, call.id, call.traceparent)
+        return Finished(call.method, call.path, remote, call.id, call.traceparent)
 
 
 def parse(kind: type[Message], message: bytes) -> Any:

@@ -31,6 +31,8 @@ _FIELDS = {
     "FP32": "fp32_contents",
     "FP64": "fp64_contents",
 }
+_PUBLIC = {"ServerLive", "ServerReady"}  # methods without a key
+_OPERATED = {"RepositoryModelLoad", "RepositoryModelUnload"}  # that change what is served
 
 
 class ModelInfer:
@@ -175,54 +177,28 @@ def other_methods(models: InferenceModels, is_ready: Callable[[], bool]) -> dict
         models.unload(request.model_name, key)
         return {}
 
-    messages = service_pb2
+    answers: dict[str, Callable[[Any, Key | None], Any]] = {
+        "ServerLive": lambda *_: {"live": True},
+        "ServerReady": lambda *_: {"ready": is_ready()},
+        "ModelReady": model_ready,
+        "ServerMetadata": lambda *_: models.server(),
+        "ModelMetadata": lambda request, _: models.model(request.name, request.version or None),
+        "ModelConfig": lambda request, _: {
+            "config": models.config(request.name, request.version or None)
+        },
+        "ModelStatistics": statistics,
+        "RepositoryIndex": lambda request, _: {"models": models.index(only_ready=request.ready)},
+        "RepositoryModelLoad": load,
+        "RepositoryModelUnload": unload,
+    }
+    # The protocol names its messages by their methods.
     return {
-        "ServerLive": Method(
-            messages.ServerLiveRequest,
-            messages.ServerLiveResponse,
-            lambda *_: {"live": True},
-            is_public=True,
-        ),
-        "ServerReady": Method(
-            messages.ServerReadyRequest,
-            messages.ServerReadyResponse,
-            lambda *_: {"ready": is_ready()},
-            is_public=True,
-        ),
-        "ModelReady": Method(messages.ModelReadyRequest, messages.ModelReadyResponse, model_ready),
-        "ServerMetadata": Method(
-            messages.ServerMetadataRequest,
-            messages.ServerMetadataResponse,
-            lambda *_: models.server(),
-        ),
-        "ModelMetadata": Method(
-            messages.ModelMetadataRequest,
-            messages.ModelMetadataResponse,
-            lambda request, _: models.model(request.name, request.version or None),
-        ),
-        "ModelConfig": Method(
-            messages.ModelConfigRequest,
-            messages.ModelConfigResponse,
-            lambda request, _: {"config": models.config(request.name, request.version or None)},
-        ),
-        "ModelStatistics": Method(
-            messages.ModelStatisticsRequest, messages.ModelStatisticsResponse, statistics
-        ),
-        "RepositoryIndex": Method(
-            messages.RepositoryIndexRequest,
-            messages.RepositoryIndexResponse,
-            lambda request, _: {"models": models.index(only_ready=request.ready)},
-        ),
-        "RepositoryModelLoad": Method(
-            messages.RepositoryModelLoadRequest,
-            messages.RepositoryModelLoadResponse,
-            load,
-            operates=True,
-        ),
-        "RepositoryModelUnload": Method(
-            messages.RepositoryModelUnloadRequest,
-            messages.RepositoryModelUnloadResponse,
-            unload,
-            operates=True,
-        ),
+        name: Method(
+            getattr(service_pb2, f"{name}Request"),
+            getattr(service_pb2, f"{name}Response"),
+            answer,
+            is_public=name in _PUBLIC,
+            operates=name in _OPERATED,
+        )
+        for name, answer in answers.items()
     }

@@ -32,22 +32,20 @@ class RpcServer:
 
     def __init__(self, api: Api, settings: Settings, watch: Watch) -> None:
         self._api = api
-        self._max_rows = settings.max_rows
         self._has_ended: threading.Event | None = None
         options = [
             ("grpc.so_reuseport", 1),
             ("grpc.max_receive_message_length", settings.max_body_bytes),
         ]
-        threads = ThreadPoolExecutor(THREADS, "grpc")
         self._arrival = ArrivalLimit(settings.client_timeout)
         self._server = grpc.server(
-            threads,
+            ThreadPoolExecutor(THREADS, "grpc"),
             interceptors=[self._arrival],
             options=options,
             maximum_concurrent_rpcs=MAX_CALLS,
         )
         calls = Calls(api, settings.max_in_flight, watch)
-        self._add_services(calls)
+        self._add_services(calls, settings.max_rows)
         self._health, self._streams = add_health_and_reflection(
             self._server, SERVICES, self._is_ready, calls
         )
@@ -85,8 +83,8 @@ class RpcServer:
             self._arrival.cancel_overdue()
             time.sleep(_SECONDS)
 
-    def _add_services(self, calls: Calls) -> None:
-        repository, max_rows = self._api.repository, self._max_rows
+    def _add_services(self, calls: Calls, max_rows: int) -> None:
+        repository = self._api.repository
         models = ServingModels(repository)
         infer = oip.ModelInfer(Inference(repository, max_rows))
         predict = tfserving.Predict(repository, max_rows)

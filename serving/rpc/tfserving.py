@@ -128,10 +128,9 @@ def _array(name: str, tensor: Any, dtype: str, most: int) -> Array:
         return padded.reshape(shape)
     if len(tensor.tensor_content) != size * np.dtype(kind).itemsize:
         raise InvalidRequestError(f"tensor parsing error: {name}")
-    if kind is np.bool_:
-        kind = np.uint8  # any byte but 0 is true
-    found = np.frombuffer(tensor.tensor_content, kind).reshape(shape)
-    return found != 0 if dtype == "DT_BOOL" else found
+    if kind is np.bool_:  # any byte but 0 is true
+        return np.frombuffer(tensor.tensor_content, np.uint8).astype(kind).reshape(shape)
+    return np.frombuffer(tensor.tensor_content, kind).reshape(shape)
 
 
 def _chosen(output_filter: Any, outputs: dict[str, Any]) -> list[str]:

@@ -73,7 +73,7 @@ def read_parquet(path: Path, names: list[str]) -> Source:
 
 
 def _unreadable(path: Path, error: Exception) -> Exception:
-    """What a library says of a file, with its name; what the system says remains an `OSError`."""
+    """A library's error with the file's name; an error of the system remains an `OSError`."""
     # Arrow's of damaged files have no number.
     if isinstance(error, OSError) and error.errno is not None:
         return OSError(error.errno, error.strerror, str(path))

@@ -22,7 +22,8 @@ def served_policy(settings: Settings, store: Store, trials: Trials) -> "Policy":
     """
     from serving.registry.versions import Versions  # imports TensorFlow
 
-    versions = Versions(settings.models / settings.name, settings, Metrics(), store)
+    folder = settings.models / settings.name
+    versions = Versions(folder, settings, Metrics(), store, only_served=True)
     try:
         while unexamined := versions.refresh():
             store.judge(unexamined, lambda copy: examine(copy, settings, trials))

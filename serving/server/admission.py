@@ -1,38 +1,36 @@
-"""Who is let in, by a request's head, and the answers to those who get no further."""
+"""Checks requests by their heads, and makes the answers to those that are refused."""
 
 from serving.api.exchange import HEALTH, Exchange, request_id
-from serving.api.problems import from_error, problem
+from serving.api.problems import from_error
 from serving.errors import ProblemError, TooLargeError
 from serving.metrics import Metrics
 from serving.server.parser import Head
 from serving.server.responses import header_lines, serialize
 
+NO_HEALTH_BODY = "health takes no body"
+
 
 class Admission:
-    """Answers for the worker what never reaches the application."""
+    """Checks what the worker receives, and answers what never reaches the application."""
 
     def __init__(self, exchange: Exchange, metrics: Metrics) -> None:
         self._exchange, self._metrics = exchange, metrics
         self._fields = header_lines(exchange.headers)
 
     def admit(self, head: Head) -> None:
-        """Let a request in whose body has not arrived.
+        """Accept a request whose body has not arrived.
 
         Raises:
             InsufficientRightError: its key may not do that.
-            TooLargeError: nobody reads its body.
-            UnauthorizedError: it needs a key and has none.
+            TooLargeError: its route reads no body.
+            UnauthorizedError: it needs a key, and has none or an invalid one.
         """
-        self.require_reader(head)
+        if head.path in HEALTH:
+            raise TooLargeError(NO_HEALTH_BODY)
         self._exchange.admit(head.path, head.headers.get("authorization"))
 
-    def require_reader(self, head: Head) -> None:
-        """Raise `TooLargeError` if nobody reads the body of a request."""
-        if head.path in HEALTH:
-            raise TooLargeError("health takes no body")
-
     def refusal(self, error: ProblemError, head: Head | None, peer: str) -> bytes:
-        """The answer to a request of that address: counted, and logged if it has a head."""
+        """The answer to a refused request from `peer`: counted, and logged if it has a head."""
         if head is None:
             return self.problem(error)
         own_id = request_id(head.headers.get("x-request-id"))
@@ -45,12 +43,15 @@ class Admission:
     def problem(
         self, error: ProblemError, head: Head | None = None, *, keep: bool = False
     ) -> bytes:
-        """The answer to a request of which nothing is known, or one of too many to log each."""
+        """The answer to a request that is counted and not logged.
+
+        Nothing is known of it, or too many are rejected to log each.
+        """
         self._metrics.answered_by_worker(error.status)
         path, is_head = ("", False) if head is None else (head.path, head.method == "HEAD")
-        answer = problem(path, error.status, error.detail, error.headers)
+        answer = from_error(path, error)
         return serialize(answer, keep=keep, fields=self._fields, is_head=is_head)
 
     def fields(self, own_id: str) -> str:
-        """Lines of headers that every answer has, with the id of its request."""
+        """The header lines that every answer has, with the id of its request."""
         return f"X-Request-ID: {own_id}\r\n{self._fields}"

@@ -24,7 +24,7 @@ class ConnectionBalancer:
         for slot in range(slots):
             self.withdraw(slot)
         self._least = 0
-        self._again = self._delay_until = -math.inf
+        self._retry_at = self._delay_until = -math.inf
 
     def report(self, slot: int, connections: int) -> None:
         """Publish how many connections the worker in a slot has."""
@@ -43,16 +43,16 @@ class ConnectionBalancer:
         """Seconds to leave a new connection to workers that have fewer; 0 to accept it now.
 
         Args:
-            connections: of the worker that asks.
-            now: seconds, by any clock that goes on.
+            connections: of this worker.
+            now: seconds of a monotonic clock.
         """
         least = min(self._counts)
         if connections <= least + least // 8:
             return 0.0
-        # Another connection than the last time, or the others are at it.
-        if now > self._again + 4 * MAX_DELAY_SECONDS or least != self._least:
+        # Not the connection that was delayed last, or other workers are accepting.
+        if now > self._retry_at + 4 * MAX_DELAY_SECONDS or least != self._least:
             self._least, self._delay_until = least, now + MAX_DELAY_SECONDS
         if now >= self._delay_until:
             return 0.0
-        self._again = now + DELAY_SECONDS
+        self._retry_at = now + DELAY_SECONDS
         return DELAY_SECONDS

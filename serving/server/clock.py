@@ -2,12 +2,12 @@
 
 import time
 
-# Longer between two ticks, and the process was paused, or too busy to serve anybody.
+# After a longer step the process was paused, or too busy to serve anybody.
 _MAX_STEP_SECONDS = 2.0
 
 
 class Clock:
-    """Seconds that a loop had: what it did not have is not counted against those who wait for it.
+    """Seconds that a loop could run: a pause of its process does not count against clients.
 
     Attributes:
         now: seconds since it was made, as of the last tick.
@@ -18,6 +18,6 @@ class Clock:
         self._last = time.monotonic()
 
     def tick(self) -> None:
-        """Go on by what has passed since the last tick, 2 seconds at most."""
+        """Advance by the time since the last tick, 2 seconds at most."""
         last, self._last = self._last, time.monotonic()
         self.now += min(self._last - last, _MAX_STEP_SECONDS)

@@ -1,5 +1,6 @@
 """One client connection: a state machine over a socket that never blocks."""
 
+import contextlib
 import selectors
 import socket
 from collections.abc import Callable
@@ -62,10 +63,10 @@ class Owner(Protocol):
     """What a connection needs of the worker that owns it."""
 
     def admit(self, head: Head) -> None:
-        """Let a request in whose body has not arrived, or raise a `ProblemError`."""
+        """Accept a request whose body has not arrived, or raise a `ProblemError`."""
 
     def refusal(self, error: ProblemError, head: Head | None, peer: str) -> bytes:
-        """The answer to a request of that address that is not whole; the request is counted."""
+        """The answer to a refused request from `peer`, which is counted."""
 
 
 class Connection:
@@ -90,10 +91,11 @@ class Connection:
         self._limits = limits
         self._parser = RequestParser(limits.max_body_bytes, limits.root_path)
         self._request: Received | None = None
+        self._head: Head | None = None  # of the request that is whole and has no answer yet
         self._unsent = _NOTHING
         self._keep = True
         self._was_answered = False
-        self._wait(State.IDLE, limits.client_timeout)
+        self._enter(State.IDLE, limits.client_timeout)
 
     def is_ready(self) -> bool:
         """Whether a whole request waits to be taken."""
@@ -108,7 +110,7 @@ class Connection:
 
         The last number is when it began to wait. None for those that do not wait for a request.
         """
-        if self.events() != _READ:
+        if self._state not in (State.IDLE, State.RECEIVING):
             return None
         return self._state is State.RECEIVING, self._was_answered, self._since
 
@@ -148,10 +150,11 @@ class Connection:
         """Send an answer, as far as its client takes it now."""
         if self._state is State.CLOSED or self._state is State.LINGERING:
             return  # the watchdog has answered
+        self._head = None
         self._keep, self._unsent = keep, memoryview(data)
         self.send()
         if self._unsent and self._state is not State.SENDING:
-            self._wait(State.SENDING, self._limits.client_timeout)
+            self._enter(State.SENDING, self._limits.client_timeout)
             self._hold(len(data) + self._parser.held_bytes)
 
     def send(self) -> None:
@@ -169,13 +172,13 @@ class Connection:
         self._unsent = _NOTHING  # a memoryview of nothing keeps what it is a view of
         self._was_answered = True
         if self._keep:
-            self._wait(State.IDLE, self._limits.keep_alive)
+            self._enter(State.IDLE, self._limits.keep_alive)
             self._hold(0)
             if self._parser.rest:
                 self._parse(b"")
             return
         self._forget()
-        self._wait(State.LINGERING, LINGER_SECONDS)
+        self._enter(State.LINGERING, LINGER_SECONDS)
         try:
             self.socket.shutdown(socket.SHUT_WR)
         except OSError:
@@ -186,7 +189,7 @@ class Connection:
         if self._state is State.IDLE and self._was_answered:
             self.close()
         elif self._state is State.IDLE:
-            self._wait(State.IDLE, LINGER_SECONDS)
+            self._enter(State.IDLE, LINGER_SECONDS)
 
     def give_up(self, error: ProblemError) -> None:
         """Refuse the request that is arriving; where there is none, close the connection."""
@@ -195,18 +198,25 @@ class Connection:
         else:
             self.close()
 
-    def abandon(self, answer: Callable[[], bytes]) -> None:
+    def abandon(self, answer: Callable[[Head | None], bytes]) -> None:
         """Answer for a request that nobody else will answer; the watchdog's thread calls it.
+
+        Args:
+            answer: makes it, by the request's head, if that has arrived.
 
         Raises:
             OSError: the client has left.
         """
-        if self._state in (State.RECEIVING, State.READY, State.HANDLING) or (
-            self._state is State.IDLE and self.socket.recv(1)
-        ):
-            self._state = State.LINGERING
-            self.socket.send(answer())
-            self.socket.shutdown(socket.SHUT_WR)
+        head = self._head or self._parser.head
+        if self._state is State.IDLE and (data := self.socket.recv(_RECEIVE_BYTES)):
+            with contextlib.suppress(ProblemError):
+                request = self._parser.feed(data)
+                head = request.head if request else self._parser.head
+        elif self._state not in (State.RECEIVING, State.READY, State.HANDLING):
+            return
+        self._state = State.LINGERING
+        self.socket.send(answer(head))
+        self.socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """Close the socket and free what the connection holds."""
@@ -214,8 +224,8 @@ class Connection:
         self._forget()
         self.socket.close()
 
-    def _wait(self, state: State, seconds: float) -> None:
-        """Enter a state that ends with something that the client does, or with that time."""
+    def _enter(self, state: State, seconds: float) -> None:
+        """Enter a state that ends when the client acts, or is overdue after so many seconds."""
         self._state = state
         self._since = self._limits.clock.now
         self._deadline = self._since + seconds
@@ -231,11 +241,12 @@ class Connection:
             self._refuse(error)
             return
         if self._request is not None:
+            self._head = self._request.head
             self._state = State.READY
             self._hold(len(self._request.body) + self._parser.held_bytes)
             return
         if self._parser.has_begun and self._state is not State.RECEIVING:
-            self._wait(State.RECEIVING, self._limits.client_timeout)
+            self._enter(State.RECEIVING, self._limits.client_timeout)
         self._hold(self._parser.held_bytes)
         if head is not None and not had_head and head.expects_continue:
             try:
@@ -251,7 +262,7 @@ class Connection:
 
     def _forget(self) -> None:
         self._parser.clear()
-        self._request, self._unsent = None, _NOTHING
+        self._request, self._head, self._unsent = None, None, _NOTHING
         self._hold(0)
 
     def _hold(self, size: int) -> None:

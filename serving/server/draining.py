@@ -1,4 +1,4 @@
-"""The end of a listening socket that loses no connection which the kernel has completed."""
+"""Closing a listening socket without losing connections that the kernel has completed."""
 
 import contextlib
 import os

@@ -32,9 +32,9 @@ logger = logging.getLogger(__name__)
 
 # Read by prometheus_client when it is imported, which is therefore done after it is set.
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-# prometheus_client's names of the kinds of metrics there are; each process has a file a kind.
+# The kinds of metrics by prometheus_client's names; each worker has one file per kind.
 METRICS_KINDS = ("counter", "gauge_liveall", "gauge_mostrecent", "histogram")
-METRICS_BYTES = 256 * 1024  # of a file; several times what all routes and a few models take
+METRICS_BYTES = 256 * 1024  # of each file: several times what all routes and a few models need
 
 
 class Server(BaseApplication):
@@ -76,10 +76,10 @@ class Server(BaseApplication):
             "bind": f"fd://{self.descriptor}",
             "workers": self.settings.workers,
             "worker_class": "serving.server.worker.Worker",
-            # The worker looks after its requests itself; this is for a worker that is stuck whole.
+            # The watchdog looks after requests; this is for a worker that hangs as a whole.
             "timeout": int(self.settings.request_timeout) + 30,
             "control_socket_disable": True,
-            "worker_tmp_dir": os.environ.get(METRICS_FOLDER),  # set when SIGHUP comes here again
+            "worker_tmp_dir": os.environ.get(METRICS_FOLDER),  # a reload keeps it
             "logger_class": "serving.logs.GunicornLogger",
             "on_starting": on_starting,
             "pre_fork": pre_fork,
@@ -135,7 +135,7 @@ class Server(BaseApplication):
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Take the address, so that a wrong one is told before anything is started.
+    """Bind the address first, so that a wrong one is reported before anything is started.
 
     gunicorn listens on it later. A connection made before it sets its options would be
     without TCP_NODELAY and wait 40 ms for every answer.
@@ -143,10 +143,14 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         OSError: the address is in use or not of this machine.
     """
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    where: tuple[Any, ...] = (host, port)
+    if "%" in host:  # the zone of a link-local address, which `bind` takes as a number
+        where = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)[0][4]
+    listener = socket.socket(family)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
+        listener.bind(where)
     except OSError:
         listener.close()
         raise
@@ -167,30 +171,29 @@ def reserve(host: str, port: int) -> socket.socket:
 
 def address(sock: socket.socket) -> str:
     """The IP address and port of a socket, as a URL has them."""
-    host, port = sock.getsockname()[:2]
+    host, port, *scope = sock.getsockname()
+    if scope and scope[1]:  # of a link-local address
+        host += f"%{socket.if_indextoname(scope[1])}"
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def on_starting(arbiter: Any) -> None:
-    """Do once in the master what every worker needs."""
+    """Prepare in the master what all workers share."""
     require_threads(arbiter.app.settings)
-    # Before the folders are made: in the seconds that it takes, a signal ends this process at once.
+    # Before folders are made: during the seconds of this import, a signal ends the process at once.
     import_tensorflow()
-    from serving.policy.savedmodel import limit_threads  # imports TensorFlow
-
-    limit_threads(_threads_to_compute(arbiter.app.settings))
-    # In memory where that can be: a full disk must not stop the workers that write there.
+    # In memory if possible: a full disk must not stop the workers that write there.
     try:
         folder = tempfile.mkdtemp(prefix="serving-", dir="/dev/shm")
     except OSError:
         folder = tempfile.mkdtemp(prefix="serving-")
     arbiter.app.versions_folders = [Path(folder) / "versions"]
     arbiter.app.versions_folders[0].mkdir()
-    # On the disk there is more room.
+    # A second one on the disk, which has more room.
     with contextlib.suppress(OSError):
         arbiter.app.versions_folders.append(Path(tempfile.mkdtemp(prefix="serving-")))
     os.environ[METRICS_FOLDER] = folder
-    # Here a worker shows that it lives; without a file for that, gunicorn ends as a whole.
+    # Where each worker has the file of its heartbeat; gunicorn ends if it cannot be made.
     arbiter.cfg.set("worker_tmp_dir", folder)
 
 
@@ -200,23 +203,18 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _threads_to_compute(settings: Settings) -> int:
-    """Threads of TensorFlow in each worker: its share of the cores."""
-    return max(1, _cores() // settings.workers)
-
-
 def require_threads(settings: Settings) -> None:
     """End the start if the workers could not start all of their threads.
 
     TensorFlow aborts a worker that cannot start one, and then the next worker, without end.
     """
-    # Each has six besides, one of them a process, those that compute, and one that writes the
-    # decision log; a version that is tried takes six. gRPC has its own, one that decides, one that
-    # asks for the health, and those of its library.
-    besides = 6 + _threads_to_compute(settings) + (settings.decision_log is not None)
+    # Of each worker: `--threads`, seven others (one of them a process), and one that writes the
+    # decision log.
+    each = settings.threads + 7 + (settings.decision_log is not None)
     if settings.grpc_port is not None:
-        besides += THREADS + 5 + _cores()
-    count = settings.workers * (settings.threads + besides) + 6
+        # Those that handle calls, one that decides, one that watches the health, grpcio's own.
+        each += THREADS + 5 + _cores()
+    count = settings.workers * each + 6  # the trial of a version takes six
     barrier = threading.Barrier(count)
     with ThreadPoolExecutor(count) as executor:
         try:
@@ -235,10 +233,11 @@ def pre_fork(arbiter: Any, worker: Worker) -> None:
 
 
 def post_fork(_arbiter: object, worker: Worker) -> None:
-    """Count on from the numbers of the worker that had the slot before.
+    """Continue the metrics files of the worker that had the slot before.
 
     With files for each process id, every restart would leave some for all scrapes to read.
-    Their room is taken here: the kernel kills a process that writes where none is left.
+    Their space is taken here: the kernel kills a process that writes to a mapped file on a full
+    file system.
     """
     from serving import prometheus_adapter
 
@@ -264,7 +263,7 @@ def post_fork(_arbiter: object, worker: Worker) -> None:
 
 
 def child_exit(arbiter: Any, worker: Worker) -> None:
-    """Drop what a worker that is gone said about the present; its counts stay."""
+    """Remove the live gauges of a worker that is gone; its other metrics stay."""
     from prometheus_client.multiprocess import mark_process_dead
 
     arbiter.app.balancer.withdraw(worker.slot)
@@ -272,7 +271,7 @@ def child_exit(arbiter: Any, worker: Worker) -> None:
 
 
 def on_exit(arbiter: Any) -> None:
-    """Leave nothing behind."""
+    """Remove the temporary folders."""
     for folder in (os.environ[METRICS_FOLDER], *arbiter.app.versions_folders):
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -283,7 +282,7 @@ def worker_exit(_arbiter: object, worker: Worker) -> None:
     That clean-up can wait for ever for TensorFlow's threads, if one still loads a version:
     gunicorn would kill the worker only 30 seconds later.
     """
-    if worker.booted:  # else its status tells gunicorn not to try again
+    if worker.booted:  # otherwise its exit status tells gunicorn not to try again
         if worker.app.log is not None:
             worker.app.log.close()
         os._exit(0)

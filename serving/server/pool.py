@@ -1,4 +1,4 @@
-"""The connections of a worker: accepting them, polling them, and making room."""
+"""The connections of a worker: accepting, polling and evicting them."""
 
 import logging
 import math
@@ -72,7 +72,7 @@ class ConnectionPool:
         self._poller.register(descriptor, selectors.EVENT_READ, callback)
 
     def poll(self, timeout: float) -> None:
-        """Wait for something to happen, seconds at most, and let it."""
+        """Wait for events, `timeout` seconds at most, and handle them."""
         pause = self._accept_from - time.monotonic()
         self._set_accepting(pause <= 0)
         if pause > 0:
@@ -90,7 +90,7 @@ class ConnectionPool:
             self.poll(0)
 
     def update(self, conn: Connection) -> None:
-        """Follow a change of a connection."""
+        """Adapt to the new state of a connection: ready, closed, or waiting for other events."""
         events = conn.events()
         if events and events == self._connections.get(conn):
             return
@@ -115,11 +115,12 @@ class ConnectionPool:
                 self._give_up(conn, late)
 
     def relieve(self) -> None:
-        """End the connections that hold most, until all that is held is within the budget."""
+        """Drop the connections that hold most memory, until the rest is within the budget."""
         for conn in sorted(self._connections, key=lambda conn: conn.held_bytes, reverse=True):
             if not self._limits.budget.is_exceeded():
                 break
-            if conn.events():  # else its request is being handled
+            # One that holds nothing frees nothing; one that waits for nothing is being handled.
+            if conn.held_bytes and conn.events():
                 self._give_up(conn, TooBusyError("too many large requests at once"))
 
     def _give_up(self, conn: Connection, error: ProblemError) -> None:
@@ -144,7 +145,7 @@ class ConnectionPool:
         stop_new_connections(self._listener, parent)
         self.poll(0.1)
         self._set_accepting(False)
-        while self._take():
+        while self._accept():
             pass
         self._listener.close()
         self._accept_from = math.inf
@@ -156,11 +157,11 @@ class ConnectionPool:
         if accepts is not self._accepts:
             self._accepts = accepts
             if accepts:
-                self._poller.register(self._listener, selectors.EVENT_READ, self._accept)
+                self._poller.register(self._listener, selectors.EVENT_READ, self._on_new_connection)
             else:
                 self._poller.unregister(self._listener)
 
-    def _accept(self) -> None:
+    def _on_new_connection(self) -> None:
         """Accept one connection, if it is this worker's turn; the next iteration takes the next."""
         now = time.monotonic()
         if delay := self._balancer.accept_delay(len(self._connections), now):
@@ -168,9 +169,10 @@ class ConnectionPool:
         elif len(self._connections) >= self._max_connections and not self._evict():
             self._accept_from = now + _PAUSE_SECONDS
         else:
-            self._take()
+            self._accept()
 
-    def _take(self) -> bool:
+    def _accept(self) -> bool:
+        """Accept a connection; False if none waits, or none could be accepted."""
         try:
             sock, remote = self._listener.accept()
         except BlockingIOError:
@@ -197,7 +199,8 @@ class ConnectionPool:
     def _wait_for(self, conn: Connection, wanted: int) -> None:
         before, self._connections[conn] = self._connections[conn], wanted
         if not wanted:
-            self._poller.unregister(conn.socket)
+            if before:  # not of a pipelined request, which comes without an event
+                self._poller.unregister(conn.socket)
         elif before:
             self._poller.modify(conn.socket, wanted, partial(self._on_event, conn))
         else:

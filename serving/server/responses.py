@@ -13,18 +13,19 @@ from wsgiref.types import WSGIApplication
 from werkzeug.wrappers import Response
 
 from serving.api.messages import Answer
-from serving.server.parser import Head, Received
+from serving.errors import Headers
+from serving.server.parser import Received
 
 _WRITTEN = ("Content-Type", "Content-Length")  # by `serialize`
 _NO_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 
 
-def header_lines(headers: Sequence[tuple[str, str]]) -> str:
-    """Headers as a head has them."""
+def header_lines(headers: Headers) -> str:
+    """Headers as lines of a head."""
     return "".join(f"{name}: {value}\r\n" for name, value in headers)
 
 
-def serialize(answer: Answer, *, keep: bool, fields: str = "", is_head: bool = False) -> bytes:
+def serialize(answer: Answer, *, keep: bool, fields: str, is_head: bool = False) -> bytes:
     """A whole response.
 
     Args:
@@ -66,8 +67,8 @@ def call_wsgi(
 
 
 def _environ(received: Received, remote: tuple[str, int], server: Sequence[Any]) -> dict[str, Any]:
-    """What PEP 3333 calls for, of what the parser has read."""
-    head: Head = received.head
+    """The WSGI environment (PEP 3333) of a request."""
+    head = received.head
     environ: dict[str, Any] = {
         "REQUEST_METHOD": head.method,
         "SCRIPT_NAME": "",
@@ -87,7 +88,7 @@ def _environ(received: Received, remote: tuple[str, int], server: Sequence[Any])
         "wsgi.run_once": False,
     }
     for name, value in head.headers.items():
-        # With an underscore it would come under the name of another header.
+        # A name with an underscore would become that of another header.
         if "_" not in name and name != "transfer-encoding":
             environ[f"HTTP_{name.upper().replace('-', '_')}"] = value
     environ["CONTENT_TYPE"] = environ.pop("HTTP_CONTENT_TYPE", "")

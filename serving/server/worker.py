@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING
 
 from gunicorn.workers.base import Worker as BaseWorker
 
+from serving.api.body import INLINE_BYTES
 from serving.api.decisions import Call
 from serving.api.exchange import HEALTH, request_id
 from serving.api.messages import Answer, Request
 from serving.errors import ProblemError, StuckError, TooBusyError, TooLargeError
 from serving.registry.trial import Trials
-from serving.server.admission import Admission
+from serving.server.admission import NO_HEALTH_BODY, Admission
 from serving.server.clock import Clock
 from serving.server.connection import LINGER_SECONDS, Connection, Limits
 from serving.server.gunicorn_adapter import WORKER_BOOT_ERROR
@@ -39,15 +40,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# A request of that many bytes, 1,500 rows of four numbers, takes about two milliseconds.
-INLINE_BYTES = 128 * 1024
 KEEP_ALIVE_SECONDS = 75.0
 
 Waiting = tuple[Connection, Received]
 
 
 class Worker(BaseWorker):
-    """See above. All but `_answer_large`, with what it calls, runs in the main thread.
+    """See above. The main thread runs all but `_answer_large` and what the watchdog calls.
 
     Attributes:
         slot: number of the worker, which a successor takes over.
@@ -95,7 +94,7 @@ class Worker(BaseWorker):
             self, settings.request_timeout, self.cfg.graceful_timeout
         )
         self._rpc = self._start_rpc()
-        # The last: a worker that this one succeeds stops once it sees this one's connections.
+        # Made last: the worker that this one replaces stops once this one reports connections.
         (listener,) = self.sockets
         self._pool = ConnectionPool(listener, self.app.balancer, self.slot, self._admission, limits)
         self._pool.on_readable(self.PIPE[0], self._on_wake_up)
@@ -106,7 +105,7 @@ class Worker(BaseWorker):
         self._drain()
 
     def _start_rpc(self) -> "RpcServer | None":
-        """The gRPC server, where one is asked for: its library is not to be forked."""
+        """The gRPC server, if `--grpc-port` is set; its library must not be forked."""
         if self.app.rpc_address is None:
             return None
         from serving.rpc.server import RpcServer
@@ -187,7 +186,7 @@ class Worker(BaseWorker):
                 head.route = self._api.decisions.match(head.method, head.path) or ()
             is_large = len(received.body) > INLINE_BYTES
             is_packed = received.body and "content-encoding" in head.headers
-            # A post that is no decision may load a version, which takes its time.
+            # A POST that is no decision may load a version, which takes seconds.
             if head.path in HEALTH:
                 health.append((conn, received))
             elif is_large or is_packed or (head.method == "POST" and not head.route):
@@ -236,11 +235,10 @@ class Worker(BaseWorker):
         os.write(self.PIPE[1], b"1")
 
     def _answer_health(self, conn: Connection, received: Received) -> None:
-        try:
-            if received.body:  # it came with its head, which was not asked then
-                self._admission.require_reader(received.head)
-        except TooLargeError as error:
-            refusal = self._admission.refusal(error, received.head, conn.remote[0])
+        head = received.head
+        if received.body or head.body_bytes is None:
+            # Its body arrived with its head, so `admit` was not called.
+            refusal = self._admission.refusal(TooLargeError(NO_HEALTH_BODY), head, conn.remote[0])
             conn.answer(refusal, keep=False)
             self._pool.update(conn)
         else:

@@ -71,7 +71,9 @@ def write_log(folder: Path, lines: Iterable[Decision | Feedback]) -> Path:
     numbered = [msgspec.structs.replace(line, number=n) for n, line in enumerate(lines, 1)]
     content = b"".join(msgspec.json.encode(line) + b"\n" for line in [head, *numbered])
     block = Block(sha256=hashlib.sha256(content).hexdigest(), end="stopped")
-    (folder / "w-0a-1.jsonl").write_bytes(content + msgspec.json.encode(block) + b"\n")
+    (folder / "20261129T112832Z-0a-000001.jsonl").write_bytes(
+        content + msgspec.json.encode(block) + b"\n"
+    )
     return folder
 
 

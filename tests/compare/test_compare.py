@@ -107,8 +107,43 @@ def test_only_episodes_of_one_version_of_a_canary_are_compared(
     assert found["left_out"] == {"abandoned": 0, "waiting": 0, "spanning": 1, "not_canary": 1}
     assert found["feedback"] == {"late": 0, "double": 1, "unknown": 1, "without_episode": 0}
     report = CliRunner().invoke(commands, arguments(models, tmp_path / "log")).stdout
-    left_out = "1 of two versions or selections, 1 where only one of the two was selected"
+    left_out = "1 of two versions or selections, 1 outside a canary of the two"
     assert f"\nleft out       {left_out}\nfeedback       1 double, 1 unknown\n" in report
+
+
+def test_episodes_of_another_model_with_these_versions_are_not_compared(
+    models: Path, tmp_path: Path
+) -> None:
+    lines = canary(models, 60, episodes=20)
+    for version in (1, 2):
+        one = decided(models, 50, f"o{version}", version)
+        model = msgspec.structs.replace(one.model, name="acrobot")
+        lines += [msgspec.structs.replace(one, model=model), fed(51, one.episode, whole=500.0)]
+    found = compared(models, write_log(tmp_path / "log", lines))
+    assert found["champion"]["episodes"] + found["challenger"]["episodes"] == 20
+    assert found["left_out"]["not_canary"] == 0
+
+
+def test_decisions_about_observations_of_another_length_are_not_recomputed(
+    models: Path, tmp_path: Path
+) -> None:
+    rows = [
+        decided(models, at, "a", 1, observations=[ROWS[0].tolist()[:n]])
+        for at, n in ((0, 3), (1, 4))
+    ]
+    found = compared(models, write_log(tmp_path / "log", rows))["decisions"]
+    assert found["rows"] == 1
+
+
+def test_episodes_whose_version_the_client_named_are_not_compared(
+    models: Path, tmp_path: Path
+) -> None:
+    lines = canary(models, 60, episodes=20)
+    named = [decided(models, 50, f"n{version}", version, selection="") for version in (1, 2)]
+    lines += [*named, *(fed(51, one.episode, whole=500.0) for one in named)]
+    found = compared(models, write_log(tmp_path / "log", lines))
+    assert found["champion"]["episodes"] + found["challenger"]["episodes"] == 20
+    assert found["left_out"]["not_canary"] == 2
 
 
 def test_decisions_on_record_tell_how_often_the_two_differ(models: Path, tmp_path: Path) -> None:
@@ -153,6 +188,12 @@ def test_of_many_rows_the_newest_are_recomputed(
         newest.add(decided(models, seconds, "a", 1, observations=rows, seed=1, **columns))
     newest.add(decided(models, 50, "a", 1))  # without rows
     assert [one.time for one in newest.take()] == [time(seconds) for seconds in (37, 38, 39)]
+    # The newest one stays, however large it is.
+    columns = {name: values[:1] * 11 for name, values in columns.items()}
+    rows = ROWS[:11].tolist()
+    newest.add(decided(models, 60, "a", 1, observations=rows, seed=1, **columns))
+    assert [one.time for one in newest.take()] == [time(60)]
+    assert agreement.NewestRows().take() == []
 
 
 def test_a_return_that_is_rounded_beyond_the_bounds_is_the_bound(

@@ -12,6 +12,7 @@ from serving.schemas import ModelVersion
 from tests.artefacts import publish
 from tests.compare.logs import arguments, canary, write_log
 from tests.signatures import mistake_here
+from tests.test_canary import rename_observation
 
 
 def refusal(models: Path, log: Path, champion: int = 1, challenger: int = 2) -> str:
@@ -26,6 +27,8 @@ def test_versions_that_cannot_be_compared_are_refused(models: Path, tmp_path: Pa
     assert "the cards have no return_bounds, without which" in refusal(models, log, 3, 5)
     message = refusal(models, log, 1, 4)
     assert "environment of version 1 is CartPole-v1, that of version 4 is Acrobot-v1" in message
+    publish(models / "cartpole" / "2", models / "cartpole" / "6", rename_observation)
+    assert "the two versions have different observations" in refusal(models, log, 1, 6)
     assert "version 1 cannot be compared with itself" in refusal(models, log, 1, 1)
     assert "cartpole/9 cannot be read: No such file" in refusal(models, log, 1, 9)
 
@@ -50,8 +53,8 @@ def test_a_log_of_something_else_is_refused(models: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("reward", "message"),
     [
-        (b"NaN", "w-0a-1.jsonl, line "),
-        (b"null", "w-0a-1.jsonl, line "),
+        (b"NaN", "-0a-000001.jsonl, line "),
+        (b"null", "-0a-000001.jsonl, line "),
         (b"500.5", "episode e3 has the return 500.5, outside the return_bounds 0 to 500"),
         (b"-1", "episode e3 has the return -1, outside the return_bounds 0 to 500"),
     ],

@@ -7,6 +7,8 @@ from contextlib import closing
 
 import pytest
 
+from serving.client import PolicyClient
+from tests.conftest import Service, Trained, running_service
 from tests.faults.framing import Ours
 
 FIGURE = "figure of a fault test"
@@ -23,6 +25,15 @@ def tell(request: pytest.FixtureRequest) -> Tell:
         request.node.user_properties.append((FIGURE, line))
 
     return add
+
+
+@pytest.fixture(scope="module")
+def single(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service of one worker."""
+    log = tmp_path_factory.mktemp("single") / "log"
+    with running_service(trained.models, log, "--workers", "1") as service:
+        PolicyClient(service.url).wait_until_ready(60)
+        yield service
 
 
 @pytest.fixture(scope="module")

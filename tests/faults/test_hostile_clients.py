@@ -30,15 +30,6 @@ def guarded(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield service
 
 
-@pytest.fixture(scope="module")
-def single(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service of one worker."""
-    log = tmp_path_factory.mktemp("single") / "log"
-    with running_service(trained.models, log, "--workers", "1") as service:
-        PolicyClient(service.url).wait_until_ready(60)
-        yield service
-
-
 class Health(threading.Thread):
     """Asks for health again and again; how long each answer took."""
 
@@ -126,6 +117,15 @@ def test_health_takes_no_body(single: Service, path: str, field: str) -> None:
         assert answer.status == 413
         assert answer.fields["connection"] == "close"
         assert wire.ended()
+
+
+@pytest.mark.parametrize("pause", [False, True])
+def test_an_empty_body_in_chunks_is_one_however_it_arrives(single: Service, pause: bool) -> None:
+    head = b"GET /health/live HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with Wire(single.url) as wire:
+        if pause:
+            wire.send(head)
+        assert wire.ask(b"0\r\n\r\n" if pause else head + b"0\r\n\r\n").status == 413
 
 
 @pytest.mark.parametrize("pause", [False, True])
@@ -285,6 +285,19 @@ def test_what_breaks_the_rules_is_refused_with_a_date(
         assert answer.status == status
         assert answer.fields["date"].endswith(" GMT")
         assert wire.ended()
+
+
+@pytest.mark.parametrize(
+    ("field", "status"), [("Expect: 200-ok", 417), ("Transfer-Encoding: gzip, chunked", 501)]
+)
+def test_what_is_not_supported_is_said_in_the_shape_of_the_path(
+    single: Service, field: str, status: int
+) -> None:
+    head = post(b"", field, length=False).replace(b"/act", b"/v2/models/cartpole/infer")
+    answer = ask(single, head)
+    assert answer.status == status
+    assert list(answer.json()) == ["error"]
+    assert f'"status": {status}' in single.log.read_text()
 
 
 def test_connection_is_a_list(single: Service) -> None:

@@ -4,7 +4,7 @@ from http import HTTPStatus
 
 import pytest
 
-from serving.server.parser import MAX_HEAD_BYTES
+from serving.server.parser import MAX_HEAD_BYTES, RequestParser
 from tests.faults.framing import Ours, refused
 
 
@@ -120,3 +120,22 @@ def test_a_client_that_waits_to_be_told_to_go_on_is_known(
 def test_another_expectation_is_refused() -> None:
     head = b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 200-ok\r\nContent-Length: 5\r\n\r\n"
     assert refused(head) is HTTPStatus.EXPECTATION_FAILED
+
+
+def test_a_connection_that_was_refused_has_time_to_read_why(ours: Ours) -> None:
+    assert ours.connection.eviction_order() is not None
+    assert ours.outcome([b"GET x\r\n\r\n"]) == ([], "refused")
+    assert ours.connection.eviction_order() is None
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("/policy/act", "/act"), ("/policyact", "/policyact"), ("/policy", "/policy")],
+)
+def test_the_root_path_is_taken_away_where_it_is_whole_parts_of_a_path(
+    path: str, expected: str
+) -> None:
+    sent = f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    received = RequestParser(0, "/policy").feed(sent)
+    assert received is not None
+    assert received.head.path == expected

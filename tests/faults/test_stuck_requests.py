@@ -16,6 +16,10 @@ from tests.faults.conftest import Tell
 from tests.faults.wire import HEALTH, Wire, children, post
 
 SENTINEL = 12345.0  # no golden row has it
+TENSOR = {"name": "observations", "shape": [1, 4], "datatype": "FP32", "data": [0, 0, 0, 0]}
+INFER = post(json.dumps({"inputs": [TENSOR]}).encode()).replace(
+    b"/act", b"/v2/models/cartpole/infer"
+)
 
 
 def get_stuck_at_sentinel(model_dir: Path) -> None:
@@ -60,10 +64,14 @@ def models(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return models
 
 
-@pytest.mark.parametrize("rows", [1, 10_000], ids=["in the loop", "in a thread"])
+@pytest.mark.parametrize(
+    ("rows", "pause"),
+    [(1, False), (1, True), (10_000, False)],
+    ids=["in the loop", "before another comes", "in a thread"],
+)
 @pytest.mark.long
 def test_a_stuck_request_is_told_so_and_its_worker_replaced(
-    models: Path, tmp_path: Path, rows: int, tell: Tell
+    models: Path, tmp_path: Path, rows: int, pause: bool, tell: Tell
 ) -> None:
     stuck = post(json.dumps({"observations": [[SENTINEL, 0.0, 0.0, 0.0]] * rows}).encode())
     options = ("--workers", "1", "--request-timeout", "2")
@@ -76,7 +84,9 @@ def test_a_stuck_request_is_told_so_and_its_worker_replaced(
             first.send(stuck)
             started = time.monotonic()
             if rows == 1:
-                second.send(post())  # waits for the stuck one
+                if pause:  # for the worker to be stuck before it comes
+                    time.sleep(0.5)
+                second.send(INFER)  # waits for the stuck one
             else:
                 assert second.ask(HEALTH).status == 200
             answer = first.answer()
@@ -89,6 +99,7 @@ def test_a_stuck_request_is_told_so_and_its_worker_replaced(
                 waiting = second.answer()
                 assert waiting.status in (503, 504)  # 504 if it came with the stuck one
                 assert waiting.fields["retry-after"] == "1"
+                assert list(waiting.json()) == ["error"]
                 assert second.ended()
         wait_until(lambda: children(service.process.pid) not in ([], [worker]))
         wait_until(lambda: is_answered(service))

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -14,7 +15,16 @@ import pytest
 from serving.client import PolicyClient
 from serving.registry.store import Store
 from tests.artefacts import edit_card, publish
-from tests.conftest import Service, Trained, run, running_service, started, wait_until
+from tests.conftest import (
+    ENVIRONMENT,
+    ROOT,
+    Service,
+    Trained,
+    run,
+    running_service,
+    started,
+    wait_until,
+)
 from tests.faults.conftest import Tell
 from tests.faults.load import Load
 from tests.faults.test_models_folder import get, wait_until_told
@@ -114,6 +124,21 @@ def test_verify_says_in_one_line_that_it_cannot_try_a_version(
         output, _ = verifying.communicate(timeout=60)
     assert (verifying.returncode, (tmp_path / "log").read_text()) == (1, "")
     assert output == "refused: cannot be examined: the process that tries versions is gone\n"
+
+
+def test_verify_accepts_a_good_version_where_its_parent_ignores_the_end_of_children(
+    trained: Trained,
+) -> None:
+    ignoring = "import runpy, signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN); "
+    program = ignoring + "runpy.run_module('serving', run_name='__main__')"
+    finished = subprocess.run(
+        [sys.executable, "-c", program, "verify", str(trained.model_dir)],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+    )
+    assert (finished.returncode, finished.stderr) == (0, "")
 
 
 def test_a_worker_that_can_try_nothing_any_more_is_replaced(

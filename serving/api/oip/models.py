@@ -79,8 +79,7 @@ class InferenceModels:
 
     def all_statistics(self) -> StatisticsReport:
         """Triton's statistics of every version that is loaded."""
-        names = self._repository.names()
-        return self._stats_of([one for name in names for one in self._repository.loaded(name)])
+        return self._stats_of(self._repository.loaded())
 
     def statistics(self, name: str, version: str | None = None) -> StatisticsReport:
         """Triton's statistics of a model's versions that are loaded, or of one."""
@@ -88,20 +87,22 @@ class InferenceModels:
         return self._stats_of(policies or [find(self._repository, name, version).policy])
 
     def _stats_of(self, policies: list[Policy]) -> StatisticsReport:
-        totals = [(one, self._statistics.total(one.name, one.version)) for one in policies]
-        return StatisticsReport([_statistics(*total) for total in totals])
+        total = self._statistics.total
+        return StatisticsReport(
+            [_statistics(one, total(one.name, one.version, one.digest)) for one in policies]
+        )
 
     def index(self, *, only_ready: bool) -> list[dict[str, Any]]:
         """Every version in the models folder, or those that can answer."""
         return [
             {
-                "name": name,
+                "name": model.name,
                 "version": str(report.version),
                 "state": "READY" if report.state in _LOADED else "UNAVAILABLE",
                 "reason": report.reason,
             }
-            for name in self._repository.names()
-            for report in self._repository.report(name).versions
+            for model in self._repository.reports()
+            for report in model.versions
             if report.state in _LOADED or not only_ready
         ]
 

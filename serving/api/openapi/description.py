@@ -47,8 +47,13 @@ from serving.schemas import (
 
 Schema = dict[str, Any]
 
-_TYPES = [ActRequest, ActResponse, FeedbackRequest, FeedbackResponse, Health, ModelsReport]
-_TYPES += [
+_TYPES = [
+    ActRequest,
+    ActResponse,
+    FeedbackRequest,
+    FeedbackResponse,
+    Health,
+    ModelsReport,
     Comparison,
     ModelCard,
     Problem,
@@ -90,7 +95,7 @@ def openapi(cards: Mapping[str, Card | None], max_rows: int, *, keys_are_set: bo
     description["paths"] = _with_versions(paths)
     _, schemas = msgspec.json.schema_components(_TYPES, ref_template="#/components/schemas/{name}")
     schemas |= _act_requests(schemas["ActRequest"], max_rows)
-    schemas |= _feedback_requests(schemas["FeedbackRequest"], max_rows)
+    schemas |= _feedback_requests(schemas["FeedbackRequest"])
     schemas |= _rows([card.observations.names for card in cards.values() if card is not None])
     schemas |= components["schemas"]
     components["schemas"] = {name: _for_clients(schema) for name, schema in schemas.items()}
@@ -107,14 +112,20 @@ def _file() -> str:
     return Path(__file__).with_name("openapi.json").read_text(encoding="utf-8")
 
 
+def _middle(low: float, high: float) -> float:
+    """A number in the middle of a range, with two digits if that is in it."""
+    middle = (low + high) / 2
+    short = round(middle, 2) + 0.0  # 0.0 where it is -0.0
+    return short if low <= short <= high else middle
+
+
 def _filled_in(default: str, card: Card | None) -> Schema:
     """The file with the values of the default model; without examples if there is no card."""
     values = {"<default>": to_json(default)[1:-1]}
     if card is not None:
         known, actions = card.observations, len(card.actions.names)
-        # In the middle of what training saw, so that it is answered without a warning.
-        seen = zip(known.seen_low, known.seen_high, strict=True)
-        row = [round((low + high) / 2, 2) + 0.0 for low, high in seen]  # 0.0 where it is -0.0
+        # So that it is answered without a warning.
+        row = list(map(_middle, known.seen_low, known.seen_high))
         values |= {
             '"<environment>"': to_json(card.environment),
             '"<row>"': to_json(row),
@@ -210,10 +221,9 @@ def _act_requests(schema: Schema, max_rows: int) -> Schema:
     }
 
 
-def _feedback_requests(schema: Schema, max_rows: int) -> Schema:
+def _feedback_requests(schema: Schema) -> Schema:
     """Msgspec's schema of `FeedbackRequest` as one of four, with what excludes each other."""
     properties = schema["properties"]
-    properties["rewards"] |= {"maxItems": max_rows}
     schemas = {}
     for subject, other_subject in (("episode", "request"), ("request", "episode")):
         for content, other_content in (("rewards", "return"), ("return", "rewards")):

@@ -1,7 +1,6 @@
 """What the page `/docs` shows of the description, route by route.
 
-The page is our own. Of the viewers that packages ship, Swagger UI, Scalar, RapiDoc and Stoplight
-Elements have serious findings of axe-core, and Redoc sends no requests (docs/architecture.md).
+docs/architecture.md says why it is none of the viewers that packages ship.
 """
 
 import re

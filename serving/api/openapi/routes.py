@@ -9,7 +9,7 @@ from serving.api.messages import json_response
 from serving.api.openapi.description import Schema, openapi
 from serving.api.openapi.page import page_content
 from serving.api.pages import docs_page
-from serving.errors import NotReadyError
+from serving.errors import NotFoundError, NotReadyError
 from serving.policy.artefact import Card
 from serving.registry.repository import Repository
 from serving.settings import Settings
@@ -22,7 +22,7 @@ def docs_blueprint(repository: Repository, settings: Settings, *, keys_are_set: 
     def description() -> Schema:
         cards: dict[str, Card | None] = dict.fromkeys(repository.names())
         for name in cards:
-            with suppress(NotReadyError):
+            with suppress(NotFoundError, NotReadyError):  # or it is gone meanwhile
                 cards[name] = repository.policy(name).card
         return openapi(cards, settings.max_rows, keys_are_set=keys_are_set)
 

@@ -24,7 +24,7 @@ class ServingModels:
             reports = self._repository.report(name).versions
         except NotFoundError:
             reports = []
-        # Those that were tried: they are served, canaries, labelled or refused.
+        # Those that were tried.
         listed = [
             _status(report)
             for report in reports

@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
 from serving.api.body import BodyReader
+from serving.api.decisions import PARTS
 from serving.api.messages import add_catch_all, from_flask, json_response
 from serving.api.tfserving.explain import wrong_value
 from serving.api.tfserving.models import ServingModels
@@ -30,11 +31,11 @@ _ANY_CASE = re.compile(
 
 
 class _Name(BaseConverter):
-    regex = "[^/:]+"
+    regex = PARTS["tfname"]
 
 
 class _Number(BaseConverter):
-    regex = "[0-9]+"
+    regex = PARTS["tfnumber"]
 
 
 class _Prefix(BaseConverter):
@@ -89,7 +90,7 @@ class TensorFlowServingRoutes:
     def refuse(
         self, method: str, name: str, version: str | None = None, label: str | None = None
     ) -> Response:
-        """Refuse: a policy has no signature to classify or regress by."""
+        """Refuse: a policy has no signature to classify or regress with."""
         number = to_number(version)
         with self._bodies.opened(from_flask(request)) as body:
             document, signature = parse(body)
