@@ -119,7 +119,7 @@ class SteppedOneByOne:
         return self._observations.copy(), {}
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Step the environments whose episode goes on."""
+        """Step the environments whose episode continues."""
         rewards = np.zeros(EVALUATION_EPISODES)
         terminated, truncated = np.zeros((2, EVALUATION_EPISODES), bool)
         for i in np.flatnonzero(self._running):

@@ -33,7 +33,7 @@ LABELS = {
     "bun": "Bun",
     "triton": "Triton",
 }
-# Contenders that are no part of the project, and the variables that say where they are.
+# Contenders that are not part of the project, and the variables that say where they are.
 PLACES = {
     "before": ("BEFORE_CHECKOUT",),
     "bun": ("BUN", "BUN_SERVER"),

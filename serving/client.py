@@ -274,4 +274,4 @@ def _to_builtin(value: Any) -> Any:
     """Lists and numbers of NumPy's."""
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
-    raise TypeError(f"observations cannot have a {type(value).__name__}")
+    raise TypeError(f"observations cannot contain a {type(value).__name__}")

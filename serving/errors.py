@@ -47,7 +47,7 @@ class MissingKeyError(UnauthorizedError):
 
 
 class InvalidKeyError(UnauthorizedError):
-    """The API key is none of this service's."""
+    """This service does not know the API key."""
 
     headers = (("WWW-Authenticate", 'Bearer error="invalid_token"'),)
 

@@ -40,7 +40,7 @@ _SIZE = len(Inferences._fields)
 class SharedArrays:
     """Arrays of numbers by name, one of each process, in a folder that all of them share.
 
-    Each process writes its own files, by its `slot`, and goes on from those that its predecessor
+    Each process writes its own files, by its `slot`, and continues from those that its predecessor
     in that slot left. Without a folder the arrays are of this process alone.
     """
 

@@ -43,7 +43,7 @@ def verify(model_dir: Path, trusted_keys: Path | None) -> None:
     from serving.registry.trial import Trials
 
     if version_number(model_dir.name) is None:
-        what = "its name is not a whole number without zeros before it"
+        what = "its name is not a whole number without leading zeros"
         raise click.UsageError(f"{model_dir} is not a version: {what}")
     require_keys(trusted_keys)
     try:

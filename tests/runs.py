@@ -57,7 +57,7 @@ def new_run(folder: Path) -> tuple[Path, Path]:
 
 
 def resume(folder: Path) -> list[str]:
-    """The options to go on with a run."""
+    """The options to continue with a run."""
     return ["--resume", "--run-dir", str(folder)]
 
 
@@ -79,7 +79,7 @@ def train_in(
     *,
     stop_after: int | None = None,
 ) -> Trainer:
-    """Train in a folder until the end or for so many updates, or go on there."""
+    """Train in a folder until the end or for so many updates, or continue there."""
     folder.mkdir(exist_ok=True)
     trainer = Trainer(config, seed=0, workers=workers)
     with closing(trainer):

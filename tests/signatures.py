@@ -161,7 +161,7 @@ TAMPERING: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a changed byte": (
         lambda model_dir: replace_byte(model_dir / "saved_model.pb"),
-        "saved_model.pb is not the file whose checksum is on the card",
+        "saved_model.pb does not match its checksum on the card",
     ),
     "a changed byte that the card agrees with": (change("saved_model.pb"), CHANGED),
     "a changed card": (
@@ -193,7 +193,7 @@ TAMPERING: dict[str, tuple[Callable[[Path], object], str]] = {
         edit_signature(lambda bundle: bundle["verificationMaterial"]["publicKey"].clear()),
         "it is signed by a key that is not trusted",
     ),
-    "a bundle that names its key as no text": (
+    "a bundle that names its key as something other than text": (
         edit_signature(
             lambda bundle: bundle["verificationMaterial"]["publicKey"].update(hint=None)
         ),
@@ -209,7 +209,7 @@ TAMPERING: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a statement that agrees with a changed file": (
         forge,
-        "model.sig is not by the key that it names",
+        "model.sig was not made with the key that it names",
     ),
     "a huge signature": (
         lambda model_dir: os.truncate(model_dir / SIGNATURE, 2**20 + 1),

@@ -123,7 +123,7 @@ def test_returns_that_differ_by_rounding_only_do_not_vary() -> None:
     returns = advantages + values[:-1]
     assert 0 < abs(returns - rewards).max() < 1e-6
     assert explained_variance(values[:-1], returns, ~never) == 0.0
-    # a thousandth of the size of the values is no rounding
+    # a thousandth of the size of the values is not rounding
     near = values[:-1] / np.float32(1000) + np.float32(9)
     assert explained_variance(near, near, ~never) == 1.0
 

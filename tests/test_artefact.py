@@ -140,7 +140,7 @@ def edit_histograms(**fields: object) -> Callable[[Path], object]:
             lambda folder: edit_card(
                 folder, lambda card: card["observations"].update(names=["a", "a", "b", "c"])
             ),
-            "its observations have a name twice",
+            "two of its observations have the same name",
         ),
         (edit_histograms(rows=0), "Expected `int` >= 1 - at `.*histograms.rows`"),
         (edit_histograms(edges=[[0.0]] * 3), "histograms and names have different lengths"),

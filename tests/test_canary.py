@@ -172,7 +172,7 @@ def test_a_worker_without_the_canary_has_another_digest(models: Path, load: Load
 @pytest.mark.parametrize(
     ("version", "reason"),
     [
-        (3, "refused: saved_model.pb is not the file whose checksum is on the card; the served"),
+        (3, "refused: saved_model.pb does not match its checksum on the card; the served"),
         (5, "refused: its card says that it is not solved; the served version answers its 0.5"),
         (77, "refused: it is not there; the served version"),
         (6, "canary: answers no episodes: its observations are not those of the served version"),

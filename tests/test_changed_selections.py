@@ -1,4 +1,4 @@
-"""The selection's file while others change it, without room, and where it is no file."""
+"""The selection's file while others change it, without room, and where it is not a file."""
 
 import json
 import os
@@ -62,7 +62,7 @@ def test_a_change_that_was_made_while_a_command_examines_is_not_undone(
 
     monkeypatch.setattr("serving.registry.promotion.Trials", meanwhile)
     told = mistake(models, *arguments)
-    assert told.endswith("serve.json was changed meanwhile: look at it and try again")
+    assert told.endswith("serve.json was changed meanwhile: check it and try again")
     assert read_selection(folder) == other
 
 

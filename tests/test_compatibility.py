@@ -1,4 +1,4 @@
-"""What commit 0cabd54 left goes on: tests/data/0cabd54/README.md tells how it was made."""
+"""What commit 0cabd54 left continues: tests/data/0cabd54/README.md tells how it was made."""
 
 import json
 import shutil

@@ -150,7 +150,7 @@ def test_up_again_trains_nothing_and_follows_changed_variables(project: Project)
     assert up.returncode == 0, up.stderr
     assert project.get("/health/ready").json()["model"] == served
     log = project.run("logs", "--no-log-prefix", "train").stdout.splitlines()
-    assert "not training again" in log[-1]
+    assert "nothing is trained" in log[-1]
     assert "docker compose run --rm train train" in log[-1]
     assert end_of_demo(project) == 0  # with the first of the keys
     assert project.get("/models").status == 401

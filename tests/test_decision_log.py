@@ -195,7 +195,7 @@ def test_files_are_rotated_by_size_and_time_and_chained(
     writer.write(numbered(11, 1), 12)
     monkeypatch.setattr("serving.record.files.FILE_SECONDS", 0.0)
     writer.rotate()
-    writer.rotate()  # an empty one goes on
+    writer.rotate()  # an empty one continues
     assert len(list(folder.iterdir())) == by_size + 1
     writer.close()
     assert [line.number for line in read_lines(folder)] == list(range(1, 12))

@@ -88,7 +88,7 @@ def expect_the_action_and_refusals(url: str, *command: str) -> None:
     assert answered.stdout.strip() == str(expected(url)), answered.stderr
     refused = answer(url, "not-the-key", *command)
     assert refused.returncode != 0
-    assert "the API key is none of this service's" in refused.stdout + refused.stderr
+    assert "this service does not know the API key" in refused.stdout + refused.stderr
     assert "Traceback" not in refused.stderr
 
 

@@ -200,9 +200,9 @@ def test_others_are_refused_with_the_reason(environment: Environment, reason: st
         (Box(0, 255, (84, 84, 4), np.uint8), "images of shape"),
         (Dict({"eye": Box(0, 255, (8, 8), np.uint8), "speed": Box(0, 1)}), "images of shape"),
         (Box(0, 255, (128,), np.uint8), None),  # such as Atari's memory
-        (Text(4), "no fixed number"),
-        (Tuple([Discrete(2), gym.spaces.Sequence(Discrete(2))]), "no fixed number"),
-        (Dict({}), "observations have no numbers"),
+        (Text(4), "size is not fixed"),
+        (Tuple([Discrete(2), gym.spaces.Sequence(Discrete(2))]), "size is not fixed"),
+        (Dict({}), "observations are empty"),
     ],
 )
 def test_images_and_what_varies_in_size_are_refused(

@@ -87,7 +87,7 @@ def test_its_graph_is_run_only_if_that_is_asked_for(version: Path, tmp_path: Pat
 def test_no_run_goes_on_from_it(version: Path) -> None:
     refused = run("training", "train", "--from", str(version))
     assert refused.returncode == 2
-    assert refused.stderr.endswith("was learned elsewhere, and has no config to go on with\n")
+    assert refused.stderr.endswith("was learned elsewhere: no config to continue with\n")
 
 
 def test_one_that_fails_is_written_only_if_that_is_asked_for(tmp_path: Path) -> None:
@@ -134,8 +134,8 @@ def test_outputs_that_are_not_finite_float32_are_refused(
         ({"reward_threshold": np.nan}, "reward_threshold has a number that is not finite"),
         ({"reward_threshold": "many"}, "reward_threshold: could not convert"),
         ({"return_bounds": (0, np.inf)}, "return_bounds has a number that is not finite"),
-        ({"return_bounds": (500, 0)}, "return_bounds are two numbers, the smaller one first"),
-        ({"return_bounds": (0,)}, "return_bounds are two numbers, the smaller one first"),
+        ({"return_bounds": (500, 0)}, "return_bounds must be two numbers, the smaller one first"),
+        ({"return_bounds": (0,)}, "return_bounds must be two numbers, the smaller one first"),
     ],
 )
 def test_a_threshold_or_bounds_that_no_card_can_have_are_refused_before_any_episode(

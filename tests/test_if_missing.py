@@ -67,7 +67,7 @@ def test_nothing_is_trained_and_one_line_says_how_to_train(base: Path, tmp_path:
     where = ("--models", str(base.parent), "--run-dir", str(tmp_path / "run"))
     finished = run("training", "train", "--if-missing", *where)
     assert (finished.returncode, finished.stderr) == (0, "")
-    assert finished.stdout.startswith(f"{base}/10 is there and solved: not training again")
+    assert finished.stdout.startswith(f"{base}/10 exists and is solved, so nothing is trained")
     assert "docker compose run --rm train train" in finished.stdout
     assert finished.stdout.count("\n") == 1
     assert not (tmp_path / "run").exists()

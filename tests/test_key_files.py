@@ -133,7 +133,7 @@ def test_a_key_may_do_what_its_line_says_and_what_it_does_is_logged_by_its_name(
         (f"{WRONG} alice rule", "is not followed by a name and 'decide' or 'operate'"),
         (f"{WRONG} al,ice decide", "is not followed by a name and 'decide' or 'operate'"),
         (f"{WRONG} alice decide operate", "is not followed by a name and 'decide' or 'operate'"),
-        (f"{WRONG}\n{WRONG} alice decide", "an API key is there twice, with other names or rights"),
+        (f"{WRONG}\n{WRONG} alice decide", "an API key has two names or rights"),
     ],
 )
 def test_a_line_that_is_no_key_is_told_at_the_start(

@@ -94,7 +94,7 @@ def test_without_a_valid_key_it_is_401(guarded: Service, authorization: str | No
     problem = expect_problem(refused, 401)
     has_key = bool(re.match("Bearer +[^ ]", authorization or ""))
     assert problem["detail"] == (
-        "the API key is none of this service's"
+        "this service does not know the API key"
         if has_key
         else "an API key is needed: Authorization: Bearer <key>"
     )
@@ -197,7 +197,7 @@ def test_the_client_and_the_demo_player_send_theirs(guarded: Service) -> None:
     with PolicyClient(guarded.url, api_key=IN_FILE[1]) as client:
         assert client.act([ROW]).actions in ([0], [1])
         assert IN_FILE[1] not in repr(client)
-    for wrong, message in ((None, "401 an API key is needed"), (WRONG, "401 the API key is none")):
+    for wrong, message in ((None, "401 an API key is needed"), (WRONG, "401 this service does not know")):
         with PolicyClient(guarded.url, api_key=wrong) as client:
             with pytest.raises(ServiceError, match=message) as refused:
                 client.act([ROW])

@@ -274,7 +274,7 @@ DECISION: dict[str, Any] = {
     "milliseconds": 0.4,
 }
 NO_LINE = "is not a line of a decision log: "
-NOT_WHOLE = "has not what every decision has"
+NOT_WHOLE = "lacks a field that every decision has"
 
 
 @pytest.mark.parametrize(

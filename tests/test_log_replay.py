@@ -135,9 +135,9 @@ def other_action(line: dict[str, Any]) -> None:
             r"line \d+: was recorded with the state_values \[50.0\], recomputed",
         ),
         (edit_decision(7, lambda line: line.update(warnings=["no"])), "the warnings"),
-        (edit_decision(7, lambda line: line.update(seed=None)), "has not what every decision"),
+        (edit_decision(7, lambda line: line.update(seed=None)), "lacks a field that every decision"),
         (edit_decision(7, lambda line: line.update(observations=[[1.0]])), "cannot have been dec"),
-        (edit_decision(7, lambda line: line.update(actions=[])), "has not what every decision"),
+        (edit_decision(7, lambda line: line.update(actions=[])), "lacks a field that every decision"),
         (edit_decision(7, lambda line: line.update(actions="x")), "is not a line of a decision"),
         (edit_decision(7, lambda line: line.update(id="other")), r"lines \d+ to \d+ are not what"),
         (remove, r"has the number \d+ where \d+ was written"),
@@ -145,8 +145,8 @@ def other_action(line: dict[str, Any]) -> None:
         (lambda lines: lines.pop(), "FILE is cut off"),
         (lambda lines: lines.__delitem__(slice(20, None)), "FILE is cut off"),
         (lambda lines: lines.__setitem__(-1, lines[-1][:20]), "is not a line of a decision log"),
-        (lambda lines: lines.extend(lines[1:3]), "FILE goes on behind its end"),
-        (lambda lines: lines.insert(9, lines[0]), "begins another worker's file: two are mixed"),
+        (lambda lines: lines.extend(lines[1:3]), "FILE continues after its last line"),
+        (lambda lines: lines.insert(9, lines[0]), "begins another worker's file: two files are"),
         (lambda lines: lines.pop(0), "does not begin as a file of a decision log"),
         (lambda lines: lines.clear(), "does not begin as a file of a decision log"),
     ],
@@ -232,7 +232,7 @@ def test_a_log_of_another_artefact_is_told(
 def test_a_missing_file_is_told(recorded: Recorded, tmp_path: Path) -> None:
     log = recorded.copy(tmp_path / "log")
     log.file.rename(log.folder / log.file.name.replace("-000001", "-000002"))
-    assert "and not of this file" in str(log.replay())
+    assert "not to this file" in str(log.replay())
     log.file.with_name("other.jsonl").touch()
     assert "is not named as a file of a decision log" in str(log.replay())
 

@@ -151,7 +151,7 @@ def test_a_resumed_run_tells_tensorboard_what_to_forget(tmp_path: Path) -> None:
         for update in (1, 2, 3):
             events.write(progress(update))
     (before,) = tmp_path.iterdir()
-    with EventWriter(tmp_path) as events:  # goes on from the checkpoint of update 1
+    with EventWriter(tmp_path) as events:  # continues from the checkpoint of update 1
         events.write(progress(2))
         events.write(progress(3))
     (after,) = set(tmp_path.iterdir()) - {before}
@@ -162,7 +162,7 @@ def test_a_resumed_run_tells_tensorboard_what_to_forget(tmp_path: Path) -> None:
     assert start.session_log.status == tf.compat.v1.SessionLog.START
     assert [start.step, second.step, third.step] == [128, 128, 192]
     assert values_of(start) == {}
-    # The time while it was stopped is no part of any speed.
+    # The time while it was stopped is not part of any speed.
     assert "env_steps_per_second" not in values_of(second)
     assert "env_steps_per_second" in values_of(third)
     # A first start says so too: a run killed before its first checkpoint begins again.

@@ -26,7 +26,7 @@ def test_the_client_takes_numbers_of_numpy(service: Service) -> None:
         expected = client.act([[0.0] * 4], seed=7)
         assert client.act([list(row)], seed=7) == expected
         assert client.act(row[np.newaxis], seed=7) == expected
-        with pytest.raises(TypeError, match="observations cannot have a complex"):
+        with pytest.raises(TypeError, match="observations cannot contain a complex"):
             client.act([[1j]])  # type: ignore[list-item]
 
 

@@ -90,7 +90,7 @@ UNUSABLE: dict[str, tuple[dict[str, Any], str]] = {
     "a flag for a number": (card_with("environment_options", max_episode_steps=True), "got `bool`"),
     "a huge number": (card_with("actions", start=10**30), "somebodys.envs:Grid-v0 is not what"),
     "wrappers that are text": (card_with("environment_options", wrappers="a:b"), "`array`"),
-    "a wrapper that is no text": (card_with("environment_options", wrappers=[1]), "`str`"),
+    "a wrapper that is not text": (card_with("environment_options", wrappers=[1]), "`str`"),
     **{
         f"{name} as an argument": (
             card_with("environment_options", kwargs={name: None}),
@@ -107,7 +107,7 @@ UNUSABLE: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a second colon": (card_with(environment="somebodys:somebodys.ends:Grid-v0"), "environment"),
     "no module before the colon": (card_with(environment=":Grid-v0"), "'' on the policy card"),
-    "a module for a shell": (card_with(environment="a;reboot:B-v0"), "is no name of a module"),
+    "a module for a shell": (card_with(environment="a;reboot:B-v0"), "is not the name of a module"),
     "a module that is not there": (
         card_with(environment="somebodys.missing:Grid-v0"),
         "somebodys.missing must be installed or on PYTHONPATH",
@@ -130,11 +130,11 @@ UNUSABLE: dict[str, tuple[dict[str, Any], str]] = {
             ("somebodys.envs", "'somebodys.envs' on the policy card is not module:callable"),
             ("somebodys.envs:", "is not module:callable"),
             ("somebodys.envs:a.b", "is not module:callable"),
-            (":Twice", "is no name of a module"),
+            (":Twice", "is not the name of a module"),
             ("somebodys.envs:number", "somebodys.envs:number on the policy card cannot be called"),
             ("somebodys.envs:missing", "somebodys.envs:missing on the policy card cannot be"),
             ("somebodys.envs:broken", "RuntimeError: no wrapper today"),
-            ("somebodys.envs:nothing", "gives no environment"),
+            ("somebodys.envs:nothing", "returns no Gymnasium environment"),
         )
     },
     "other observations": (
@@ -151,7 +151,7 @@ UNUSABLE: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "observations of any length": (
         card_with(environment="somebodys.envs:Endless-v0"),
-        "have no fixed number of numbers",
+        "are not of a fixed size",
     ),
     "continuous actions": (card_with(environment="somebodys.envs:Continuous-v0"), "not Discrete"),
 }
@@ -252,7 +252,7 @@ def test_an_environment_that_cannot_be_rendered_says_so_where_that_is_wanted() -
     # It announces pictures, and has none.
     blank = made(card_with("environment_options", kwargs={"picture": False}), rendered=True)
     blank.reset(seed=0)
-    with pytest.raises(UnplayableError, match="Grid-v0 cannot be rendered: it gives no picture"):
+    with pytest.raises(UnplayableError, match="Grid-v0 cannot be rendered: it returns no picture"):
         blank.render()
     drawn = made(CARD, rendered=True)
     drawn.reset(seed=0)

@@ -94,7 +94,7 @@ def test_rollback_goes_to_the_good_version_before_until_there_is_none(models: Pa
     ("arguments", "message"),
     [
         (["promote", "9"], "cartpole has no version 9; there are: 5, 4, 3, 2, 1; without a"),
-        (["promote", "3"], "saved_model.pb is not the file whose checksum is on the card"),
+        (["promote", "3"], "saved_model.pb does not match its checksum on the card"),
         (["promote", "5"], "its card says that it is not solved"),
         (["promote", "4", "--min-return", "501"], "its greedy mean return 500 is below 501"),
         (["promote", "--label", "canary"], "a label needs a version"),
@@ -261,7 +261,7 @@ def test_a_selection_that_cannot_be_read_changes_nothing(followed: Followed) -> 
 
 @pytest.mark.parametrize(
     ("version", "reason"),
-    [(3, "version 3: saved_model.pb is not the file"), (77, "version 77: it is not there")],
+    [(3, "version 3: saved_model.pb does not match its"), (77, "version 77: it is not there")],
 )
 def test_a_selected_version_that_cannot_be_served_is_told_by_every_worker(
     followed: Followed, version: int, reason: str

@@ -141,7 +141,7 @@ def test_what_is_collected_does_not_change_when_actors_are_killed(
             killer.join()
     assert sum(killed) == kills
     assert_same(expected, rollouts)
-    assert capfd.readouterr().err.count("its environments go on in another") == kills
+    assert capfd.readouterr().err.count("its environments continue in another") == kills
 
 
 @pytest.mark.long

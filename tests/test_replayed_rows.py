@@ -84,5 +84,5 @@ def test_another_number_is_told_in_any_row(decided: tuple["Policy", Decision], n
 def test_an_action_that_the_policy_has_not_is_told(decided: tuple["Policy", Decision]) -> None:
     policy, line = decided
     other = msgspec.structs.replace(line, actions=[2, *line.actions[1:]])
-    with pytest.raises(LogError, match="which the policy has not"):
+    with pytest.raises(LogError, match="which the policy does not have"):
         replayed(policy, other)

@@ -120,7 +120,7 @@ def test_a_refused_version_has_ended_with_the_reason(client: Client) -> None:
     ]
     assert answer[0]["status"] == {
         "error_code": "FAILED_PRECONDITION",
-        "error_message": "saved_model.pb is not the file whose checksum is on the card",
+        "error_message": "saved_model.pb does not match its checksum on the card",
     }
 
 

@@ -1,4 +1,4 @@
-"""A run that is stopped goes on as if it had not been, and its folder tells all of it."""
+"""A run that is stopped continues as if it had not been, and its folder tells all of it."""
 
 import dataclasses
 import json

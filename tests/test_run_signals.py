@@ -186,7 +186,7 @@ def test_a_signal_stops_with_a_checkpoint_to_go_on_from(
         assert last_checkpoint(folder) - (len(rows) - 1) in (0, 1)
         nothing_is_broken(folder, models)
         assert list((models / "novice").iterdir()) == []
-    # What it said is enough to go on, with the folder of models and all.
+    # What it said is enough to continue, with the folder of models and all.
     with training(*shlex.split(options)) as run:
         run.to_its_end()
     assert outcome(folder, models) == never_stopped.outcome

@@ -127,7 +127,7 @@ def test_a_wrong_row_is_named_and_leaves_what_was_there(
     rows[15_000, 2] = np.inf
     source = tmp_path / f"in{suffix}"
     write(source, rows)
-    if suffix == ".jsonl":  # of which Python writes what is no JSON
+    if suffix == ".jsonl":  # of which Python writes what is not JSON
         source.write_text(source.read_text().replace("Infinity", "1e300"))
     target = tmp_path / "out.csv"
     target.write_text("before")

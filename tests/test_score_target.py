@@ -67,5 +67,5 @@ def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
     for target in (pipe, device):
         with pytest.raises(ScoreError) as error:
             require_formats(source, target)
-        assert str(error.value) == f"{target}: it is no regular file"
+        assert str(error.value) == f"{target}: it is not a regular file"
     assert pipe.is_fifo()

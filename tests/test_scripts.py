@@ -1,4 +1,4 @@
-"""What `make demo` and `make serve` print and leave where they cannot go on, or are interrupted."""
+"""What `make demo` and `make serve` print and leave when they fail or are interrupted."""
 
 import os
 import re

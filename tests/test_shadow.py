@@ -185,7 +185,7 @@ def of_another_environment(model_dir: Path) -> None:
     ("arguments", "message"),
     [
         (["6", "--shadow"], "its environment is Acrobot-v1, and the served version's another"),
-        (["3", "--shadow"], "saved_model.pb is not the file whose checksum is on the card"),
+        (["3", "--shadow"], "saved_model.pb does not match its checksum on the card"),
         (["2", "--shadow"], "version 2 is served: a shadow is beside another one"),
         (["4", "--shadow", "--share", "0.1"], "--share and --shadow exclude each other"),
         (["--shadow"], "a shadow needs a version"),

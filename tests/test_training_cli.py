@@ -52,7 +52,7 @@ def error_of(*arguments: str) -> str:
         (["train", "--config", "Makefile"], "Makefile cannot be read"),
         (["train", "--config", "no/such/file.toml"], "no/such/file.toml"),
         (["train", "--preset", "ppo", "--from", "tests"], "--preset cannot be given"),
-        (["train", "--from", "tests"], "tests has no config to go on with"),
+        (["train", "--from", "tests"], "tests has no config to continue with"),
         (["train", "--env-id", "Pendulum-v1"], "Pendulum-v1 is not supported"),
         (["train", "--name", "../escape"], "--name"),
         (["train", "--name", ".hidden"], "--name"),

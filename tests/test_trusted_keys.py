@@ -69,7 +69,7 @@ def test_a_signature_by_another_key_is_refused_whatever_key_it_names(
         model_dir / SIGNATURE,
         lambda bundle: bundle["verificationMaterial"]["publicKey"].update(hint=name),
     )
-    assert refusal(model_dir, key.trusted) == "model.sig is not by the key that it names"
+    assert refusal(model_dir, key.trusted) == "model.sig was not made with the key that it names"
 
 
 def test_a_version_with_the_signature_of_another_is_refused(model_dir: Path, key: Key) -> None:

@@ -212,7 +212,7 @@ def test_ctrl_c_ends_processes_that_have_just_started(own: Path, tmp_path: Path)
         wait_until((tmp_path / "study.db").exists)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         # It is read to its end, which comes when no process has it any more.
-        assert progress.read() == "stopped, the same command goes on\n"
+        assert progress.read() == "stopped; the same command continues the study\n"
     assert process.returncode == 130
 
 
@@ -225,7 +225,7 @@ def test_a_study_is_in_use_until_sigterm_ends_its_processes(own: Path, tmp_path:
         in_use = f"Error: {tmp_path}/study.db is in use: another process tunes in it\n"
         assert (second.returncode, second.stdout, second.stderr) == (2, "", in_use)
         process.terminate()
-        assert progress.read() == "stopped, the same command goes on\n"
+        assert progress.read() == "stopped; the same command continues the study\n"
     assert process.returncode == 143
 
 
@@ -276,7 +276,7 @@ def handlers() -> Iterator[None]:
         (["--output", "/proc/nothing/best.toml"], "/proc/nothing cannot be written"),
         (["--name", "../small"], "letters, digits"),
         (["--env-id", "Nothing-v0"], "Nothing"),
-        (["--env-kwargs", '{"level": null}'], "env_kwargs have a null"),
+        (["--env-kwargs", '{"level": null}'], "env_kwargs contain a null"),
         (["--trials", "0"], "--trials"),
         ([f"--{name.replace('_', '-')}=1" for name in NAMES], "every hyperparameter"),
     ],

@@ -135,7 +135,7 @@ def test_versions_that_fail_a_check_are_refused_and_named_with_the_reason(
         publish(trained.model_dir, models / "cartpole" / "11", damage_graph)
         publish(trained.model_dir, models / "cartpole" / "12", unsolve)
         wait_until(lambda: "version 12" in log.read_text() and "version 11" in log.read_text())
-        damaged = "saved_model.pb is not the file whose checksum is on the card"
+        damaged = "saved_model.pb does not match its checksum on the card"
         unsolved = "its card says that it is not solved"
         assert report(service) == [
             (12, "refused", unsolved),

@@ -39,7 +39,7 @@ SERVERS = {
 
 
 class Ask(NamedTuple):
-    """A request; a body that is no bytes is sent as JSON."""
+    """A request; a body that is not bytes is sent as JSON."""
 
     method: str
     path: str

@@ -26,7 +26,7 @@ GOLDEN = "assets.extra/golden.json"
 
 
 class ArtefactError(TrainingError):
-    """A folder is no version, or not one of a policy that training has a network for."""
+    """A folder is not a version, or not one of a policy that training has a network for."""
 
 
 class EnvironmentOptions(msgspec.Struct, frozen=True):
@@ -58,7 +58,7 @@ class Loaded(NamedTuple):
 
 
 def load(model_dir: Path, *, run_graph: bool = False) -> Loaded:
-    """Load a version to evaluate it, or to go on from it.
+    """Load a version to evaluate it, or to continue from it.
 
     Args:
         model_dir: of the version.

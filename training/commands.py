@@ -175,7 +175,7 @@ def benchmark(
     """Train once per seed and report how reliably the preset learns.
 
     The presets were tuned on the seeds 0 to 9. The results are named after the preset, or after
-    the file of --config. With --ray the runs go on side by side, one on each of its processors.
+    the file of --config. With --ray they run side by side, one on each of its processors.
     """
     if ray_address is not None and env_workers:
         raise Mistake("with --ray every run has one processor: --env-workers cannot be given")

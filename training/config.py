@@ -245,7 +245,7 @@ def _check(config: TrainingConfig) -> None:
             if isinstance(number, float) and not math.isfinite(number):
                 raise ConfigError(f"{one.name} is {number}")
     if config.return_bounds is not None and not config.return_bounds[0] < config.return_bounds[1]:
-        raise ConfigError("return_bounds are two numbers, the smaller one first")
+        raise ConfigError("return_bounds must be two numbers, the smaller one first")
     if config.num_minibatches > config.rollout_size:
         raise ConfigError(
             f"num_minibatches is {config.num_minibatches}, more than the {config.rollout_size} "
@@ -254,7 +254,7 @@ def _check(config: TrainingConfig) -> None:
     for name in ("observation_names", "action_names"):
         names = getattr(config, name)
         if len(set(names)) < len(names) or "" in names:
-            raise ConfigError(f"{name} are not all different and not empty")
+            raise ConfigError(f"{name} must all be different and not empty")
     for name in ("env_kwargs", "observation_names", "action_names"):
         try:
             json.dumps(getattr(config, name), allow_nan=False, ensure_ascii=False).encode()

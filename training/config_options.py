@@ -91,7 +91,7 @@ def chosen_values(context: click.Context, config_file: Path | None) -> dict[str,
     """The fields of the config that the file and the command line give.
 
     Raises:
-        ConfigError: the file cannot be read, or is no TOML.
+        ConfigError: the file cannot be read, or is not TOML.
     """
     values: dict[str, Any] = {}
     if config_file is not None:
@@ -123,7 +123,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(map(_toml, value)) + "]"
     if value is None:
-        raise ConfigError("env_kwargs have a null, which a TOML file cannot have")
+        raise ConfigError("env_kwargs contain a null, which TOML cannot express")
     # Of what JSON leaves as it is in a string, TOML forbids one character.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 

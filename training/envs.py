@@ -122,7 +122,7 @@ def make_shares(
         num_envs: how many.
         one_episode: whether only the first episode after a reset is looked at.
         workers: to share them out among, unless Gymnasium has a vectorised implementation.
-        pickled: the environments of such shares as they stood, to go on with.
+        pickled: the environments of such shares as they stood, to continue with.
 
     Raises:
         UnsupportedEnvironmentError: see `make_env`.

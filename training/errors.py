@@ -8,7 +8,7 @@ class TrainingError(Exception):
 
 
 class StopRequestedError(Exception):
-    """What was going on was not finished, because a stop was requested."""
+    """What was under way was not finished, because a stop was requested."""
 
 
 def first_line(error: Exception) -> str:

@@ -71,7 +71,7 @@ def export(
             case (low, high) if low < high:
                 return_bounds = low, high
             case _:
-                raise ExportError("return_bounds are two numbers, the smaller one first")
+                raise ExportError("return_bounds must be two numbers, the smaller one first")
     watched = _Watched(policy, len(described.observation_names), len(described.action_names))
     rng = np.random.default_rng(seed)
     greedy, sampled = (

@@ -120,7 +120,7 @@ def read_settings(folder: Path) -> RunSettings:
 
 
 def require_unfinished(folder: Path, *, larger_budget: bool = False) -> None:
-    """Check that the run in a folder has not ended, or may go on with a larger budget.
+    """Check that the run in a folder has not ended, or may continue with a larger budget.
 
     Raises:
         RunError: it has ended.
@@ -153,7 +153,7 @@ def extend(folder: Path, settings: RunSettings, max_env_steps: int) -> RunSettin
         )
     larger = dataclasses.replace(settings.config, max_env_steps=max_env_steps)
     settings = settings._replace(config=larger)
-    # In this order: with the larger budget and a result, a run that is killed here could not go on.
+    # In this order: with the larger budget and a result, a run killed here could not continue.
     (folder / RESULT).unlink(missing_ok=True)
     write_settings(folder, settings)
     return settings

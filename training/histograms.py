@@ -43,7 +43,7 @@ class KeptSteps:
         self._largest = 1.0  # of those, once no more fit
 
     def add(self, observations: FloatArray, running: BoolArray) -> None:
-        """Keep the observations `[B, O]` of the next step, of the episodes `[B]` that go on."""
+        """Keep the observations `[B, O]` of the next step, of the episodes `[B]` that continue."""
         priority, few = self._priorities.random(), slice(self._max_episodes)
         if priority < self._largest:
             self.steps[priority] = observations[few][running[few]]

@@ -29,7 +29,7 @@ class RenderError(TrainingError):
 
 
 class Pictures:
-    """The pictures of a run, drawn in another process while the run goes on.
+    """The pictures of a run, drawn in another process while the run continues.
 
     One that cannot be drawn does not prevent the export.
     """

@@ -25,7 +25,7 @@ def can_push(environment: Environment) -> bool:
 def require_pushable(config: TrainingConfig) -> None:
     """Raise `ConfigError` if training is to push an environment that cannot be pushed."""
     if config.push_standard_deviation and not can_push(config.environment):
-        raise ConfigError("push_standard_deviation is of CartPole as Gymnasium has it only")
+        raise ConfigError("push_standard_deviation works only with Gymnasium's own CartPole")
 
 
 def push(

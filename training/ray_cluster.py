@@ -54,7 +54,7 @@ class Cluster:
 
         Args:
             count: how many; 0 for one per processor.
-            storable: whether environments can go on from a pickle, see `training.storing`.
+            storable: whether environments can continue from a pickle, see `training.storing`.
         """
         return RayWorkers(count or self.processors, storable)
 
@@ -141,7 +141,7 @@ def connect(address: str) -> Iterator[Cluster]:
     except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split()) or first_line(error)
         if isinstance(error, ConnectionError):
-            reason = f"{reason.rstrip('.')}: it is none, or has another token (RAY_AUTH_TOKEN)"
+            reason = f"{reason.rstrip('.')}: not a Ray cluster, or RAY_AUTH_TOKEN is wrong"
         raise ClusterError(f"no Ray cluster can be used at {address}: {reason}") from error
     signal.signal(signal.SIGTERM, handler)  # in place of Ray's own
     with redirect_stdout(sys.stderr):

@@ -27,7 +27,7 @@ from training.shares import (
 MAX_DEATHS = 5  # of one share's actors in one call
 LOST = (RayActorError, ObjectLostError)  # an actor, or its answer, which stays on its node
 
-NOT_STORED = "and its environments cannot be stored, so that they could go on in another"
+NOT_STORED = "and its environments cannot be stored for another to continue"
 
 # What a share is made from when its actor has died: the environments as they stood after the last
 # call; as at first, which is as good where every call begins with a reset to a seed; or nothing.
@@ -103,7 +103,9 @@ class RayShares:
             self.close()
             why = f"{deaths} times in one call" if deaths == MAX_DEATHS else NOT_STORED
             raise WorkerError(f"a Ray actor has ended {why}: {reason}") from error
-        click.echo(f"a Ray actor has ended, its environments go on in another: {reason}", err=True)
+        click.echo(
+            f"a Ray actor has ended; its environments continue in another: {reason}", err=True
+        )
         self._actors[index] = self._start(index)
 
     def _maker_after(self, index: int, state: bytes | None) -> Maker | None:
@@ -124,7 +126,7 @@ class _EnvironmentActor:
         if self._env is None:  # here, so that an error of it is one of the call
             # The node may have joined after the others were asked for their code.
             if digest("training") != self._code:
-                raise RuntimeError("the code of training is another on the node of this actor")
+                raise RuntimeError("the node of this actor has other code of `training`")
             self._env = self._make()
         function, arguments = request
         answered = answer(function, self._env, self._own, arguments)

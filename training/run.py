@@ -163,7 +163,7 @@ def run(
 
 
 def _start(settings: RunSettings, folder: Path) -> Start | None:
-    """What a run begins with that goes on from a version, unless it has checkpoints."""
+    """What a run begins with that continues from a version, unless it has checkpoints."""
     version = settings.start_from
     if version is None or any(folder.glob(f"{CHECKPOINTS}/*.index")):
         return None

@@ -85,7 +85,7 @@ def not_exiting() -> Iterator[None]:
     try:
         yield
     except SystemExit as error:
-        raise WorkerError(f"an environment has ended the program: {error!r}") from error
+        raise WorkerError(f"an environment ended the program: {error!r}") from error
 
 
 class OneShare:

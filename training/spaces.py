@@ -16,13 +16,13 @@ def reason_against(observations: Space[Any], actions: Space[Any]) -> str | None:
     """Why no policy can be learned for these spaces, or None if one can."""
     for space in _parts(observations):
         if not isinstance(space, Box | Discrete | MultiDiscrete | MultiBinary):
-            return f"observations are {_short(space)}, which have no fixed number of numbers"
+            return f"observations are {_short(space)}, whose size is not fixed"
         if isinstance(space, Box) and space.dtype == np.uint8 and len(space.shape) > 1:
-            return f"observations are images of shape {space.shape}, which this network cannot see"
+            return f"observations are images of shape {space.shape}, which this network cannot read"
     if not isinstance(actions, Discrete):
         return f"actions are {_short(actions)}, Discrete actions are needed"
     if flatdim(observations) == 0:
-        return "observations have no numbers"
+        return "observations are empty"
     return None
 
 

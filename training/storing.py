@@ -16,7 +16,7 @@ COMPARED_STEPS = 8
 
 @not_exiting()
 def reason_against_storing(environment: Environment) -> str | None:
-    """Why environments cannot go on from a checkpoint as if nothing had happened, if so.
+    """Why environments cannot continue from a checkpoint as if nothing had happened, if so.
 
     Some hold locks or sockets, others store how they were made and not how they stand. So two
     are stored and restored, and what follows is compared.

@@ -20,7 +20,7 @@ SECONDS_TO_WAIT_FOR_THE_STORAGE = 60
 
 
 class StudyError(TrainingError):
-    """A study cannot begin or go on as requested; the message says why."""
+    """A study cannot begin or continue as requested; the message says why."""
 
 
 class Study(NamedTuple):

@@ -58,7 +58,7 @@ OF_THE_NETWORK = {"hidden_units", "activation", "trunk", "initializer", "normali
     "--from",
     "start_from",
     type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
-    help="Version to go on from: its weights, and its hyperparameters in place of a preset's.",
+    help="Version to continue from: its weights, and its hyperparameters in place of a preset's.",
 )
 @allow_module_option
 @env_workers_option
@@ -269,6 +269,6 @@ def _report_existing(version: Path, as_json: bool) -> None:
         click.echo(json.dumps({"solved": True, "model_dir": str(version)}))
         return
     click.echo(
-        f"{version} is there and solved: not training again, which `train` without --if-missing "
-        "does (docker compose run --rm train train)"
+        f"{version} exists and is solved, so nothing is trained; `train` without --if-missing "
+        "trains again (docker compose run --rm train train)"
     )

@@ -65,7 +65,7 @@ class Trainer:
         Args:
             config: what to run.
             seed: of everything random.
-            start: what to go on from, in place of weights that are drawn.
+            start: what to continue from, in place of weights that are drawn.
             workers: what steps the environments, if not this process.
             stop_requested: called before each step of an evaluation; true ends it.
             announce: called with what the trainer does from now on: "training" or "evaluating".
@@ -127,7 +127,7 @@ class Trainer:
         )
 
     def restore_environments(self, pickled: list[bytes]) -> None:
-        """Go on with the environments as they were stored."""
+        """Continue with the environments as they were stored."""
         self.envs.close()
         self.envs = self._make_environments(pickled)
 
@@ -138,7 +138,7 @@ class Trainer:
         state.reward_scale = state.reward_scale._replace(returns=np.zeros(self.config.num_envs))
 
     def extend(self) -> None:
-        """Go on from a result of a smaller budget, unless it is solved; else nothing changes."""
+        """Continue from a result of a smaller budget, unless it is solved; else nothing changes."""
         state, result = self.state, self.state.result
         if result is None or is_budget_spent(self.config, state.env_steps, state.episodes):
             return
@@ -285,7 +285,7 @@ class Trainer:
         """Evaluate the chosen policy on fresh episodes: a selected maximum is biased upwards.
 
         Returns:
-            The result, or None if the run goes on, because the policy fails and steps are left.
+            The result, or None if the run continues, because the policy fails and steps are left.
         """
         evaluate, rng = self._evaluator.evaluate, self.state.rng
         greedy = evaluate(chosen, rng, deterministic=True)

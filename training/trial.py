@@ -39,7 +39,7 @@ def score(
     """
     try:
         proposed = propose(config, searched, trial)
-    except ConfigError as error:  # that of a trainer is no matter of what was proposed
+    except ConfigError as error:  # that of a trainer does not depend on what was proposed
         raise _pruned(trial, error) from error
     scores: list[float] = []
     try:

@@ -84,7 +84,7 @@ def tune(
     """Search hyperparameters, and write the best as a file for `train --config`.
 
     Those that are given, as an option or in the file of --config, are fixed; docs/own.md has the
-    ranges of the others. A trial trains once per seed. The same command goes on with a study that
+    ranges of the others. A trial trains once per seed. The same command continues with a study that
     was stopped or killed: only the trials that ran then are lost.
 
     Exit status: 0 all trials are there; 1 a trial failed; 2 wrong use; 143 after SIGTERM and 130
@@ -143,5 +143,5 @@ def _printable(text: str) -> str:
 
 
 def _stop(number: int, _frame: object) -> None:
-    click.echo("stopped, the same command goes on", err=True)
+    click.echo("stopped; the same command continues the study", err=True)
     sys.exit(128 + number)

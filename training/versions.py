@@ -37,29 +37,29 @@ def read_config(version: Path) -> TrainingConfig:
     """The config that a version was trained with.
 
     Raises:
-        VersionError: it is no version, or was not trained here.
+        VersionError: it is not a version, or was not trained here.
     """
     try:
         card = _read_card(version)
         if card["training"] is None:
-            raise VersionError(f"{version} was learned elsewhere, and has no config to go on with")
+            raise VersionError(f"{version} was learned elsewhere: no config to continue with")
         return config_from(card["training"]["config"])
     # What is in the file may be anything, of any type, however deep.
     except (ConfigError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
-        raise VersionError(f"{version} has no config to go on with: {error}") from error
+        raise VersionError(f"{version} has no config to continue with: {error}") from error
 
 
 def read_sizes(version: Path) -> tuple[int, int]:
     """How many numbers an observation of a version's policy has, and how many actions it has.
 
     Raises:
-        VersionError: it is no version.
+        VersionError: it is not a version.
     """
     try:
         card = _read_card(version)
         return len(card["observations"]["names"]), len(card["actions"]["names"])
     except (LookupError, OSError, RecursionError, TypeError, ValueError) as error:
-        raise VersionError(f"{version} has no sizes to go on with: {error}") from error
+        raise VersionError(f"{version} has no sizes to continue with: {error}") from error
 
 
 def _read_card(version: Path) -> Any:

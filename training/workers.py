@@ -62,7 +62,7 @@ def chosen_workers(
         environment: what is stepped.
         count: how many; 0 for as many as the cluster has processors, without one for none.
         cluster: of Ray, if any.
-        storable: whether the environments can go on from a pickle, see `training.storing`.
+        storable: whether the environments can continue from a pickle, see `training.storing`.
     """
     if (count or cluster) and is_vectorised(environment):
         click.echo(f"Gymnasium steps {environment.id} itself, in this process", err=True)

@@ -65,7 +65,7 @@ class BodyReader:
                 )
             charset = options.get("charset", "utf-8")
             if charset.lower() not in ("utf-8", "utf8"):
-                raise UnsupportedMediaTypeError(f"the charset is {charset!r}, and JSON is UTF-8")
+                raise UnsupportedMediaTypeError(f"the charset is {charset!r}, but JSON is UTF-8")
         body = self.read(request)
         self.require_few_values(body)
         return body

@@ -162,7 +162,7 @@ class Exchange:
                     return page
                 raise
             if self.is_ending and request.path in _READINESS:
-                raise NotReadyError("the service is ending")
+                raise NotReadyError("the service is shutting down")
             return None
 
         @app.after_request

@@ -11,7 +11,7 @@ from serving.errors import InvalidKeyError, MissingKeyError
 
 
 class KeysError(Exception):
-    """The keys cannot be read or are no keys; says why, never what they are."""
+    """The keys cannot be read or are not valid; says why, never what they are."""
 
 
 class Key(NamedTuple):
@@ -52,7 +52,7 @@ class Keys:
         if scheme.lower() != "bearer" or not given.strip():
             raise MissingKeyError("an API key is needed: Authorization: Bearer <key>")
         if not matches:
-            raise InvalidKeyError("the API key is none of this service's")
+            raise InvalidKeyError("this service does not know the API key")
         return matches[0]
 
 
@@ -76,7 +76,7 @@ def read_keys(path: Path | None) -> Keys:
         entries += in_file
     keys = [_key(number, entry) for number, entry in enumerate(entries, start=1)]
     if len({key.digest for key in keys}) < len(set(keys)):
-        raise KeysError("an API key is there twice, with other names or rights")
+        raise KeysError("an API key has two names or rights")
     return Keys(keys)
 
 

@@ -51,7 +51,7 @@ def episode_id(headers: Mapping[str, str], given: str | None = None) -> str | No
 
 
 def require_plain_word(what: str, name: str | None) -> None:
-    """Raise `InvalidRequestError` if the name of an episode or a request is no plain word."""
+    """Raise `InvalidRequestError` if the name of an episode or a request is not a plain word."""
     if name is not None and not is_plain_word(name):
         raise InvalidRequestError(f"{what}: expected 1 to 128 letters, digits, '.', '_' and '-'")
 

@@ -30,7 +30,7 @@ MAX_RANK = 32
 
 
 class IrregularError(InvalidRequestError):
-    """Nested lists that are no tensor."""
+    """Nested lists that are not a tensor."""
 
 
 def flatten(value: object, dtype: str) -> tuple[list[Any], tuple[int, ...]]:
@@ -65,7 +65,7 @@ def numbers_from_json(data: list[Any], datatype: str, shape: Sequence[int]) -> A
         Float64, as all numbers in JSON, or float16.
 
     Raises:
-        InvalidRequestError: they are no numbers, not as many as the shape has, or the
+        InvalidRequestError: they are not numbers, not as many as the shape has, or the
             datatype cannot hold one.
     """
     elements, nested = flatten(data, "float")

@@ -89,13 +89,15 @@ class Environment:
     def render(self) -> npt.NDArray[np.uint8]:
         """Draw the current state: RGB `[height, width, 3]`."""
         with warnings.catch_warnings(), _blaming(f"{self.id} cannot be rendered"):
-            # Gymnasium's checks of it: what is no picture is an error below.
+            # Gymnasium's checks of it: what is not a picture is an error below.
             warnings.filterwarnings("ignore", message=".*RGB-array rendering")
             frame: Any = self.env.render()
         if not (isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.size):
-            raise UnplayableError(f"{self.id} cannot be rendered: it gives no picture")
+            raise UnplayableError(f"{self.id} cannot be rendered: it returns no picture")
         if not (frame.ndim == 3 and frame.shape[2] == 3):
-            raise UnplayableError(f"{self.id} cannot be rendered: {frame.shape} is no RGB picture")
+            raise UnplayableError(
+                f"{self.id} cannot be rendered: {frame.shape} is not an RGB picture"
+            )
         return frame
 
 
@@ -122,7 +124,7 @@ def make(policy_card: object, allowed: Iterable[str], *, rendered: bool) -> Envi
         raise UnplayableError(f"the policy card sets {', '.join(reserved)} among the kwargs")
     *module, name = card.environment.split(":")
     if len(module) > 1:  # Gymnasium would import what is left before a second colon
-        raise UnplayableError(f"{card.environment!r} on the policy card is no environment")
+        raise UnplayableError(f"{card.environment!r} on the policy card is not an environment")
     wrappers = [_wrapper(path) for path in options.wrappers]
     _require_allowed([*module, *(module for module, _ in wrappers)], list(allowed))
 
@@ -166,7 +168,7 @@ def _require_allowed(modules: list[str], allowed: list[str]) -> None:
     for module in modules:
         # The error is to be copied into a shell: nothing but names may be in it.
         if not all(part.isidentifier() for part in module.split(".")):
-            raise UnplayableError(f"{module!r} on the policy card is no name of a module")
+            raise UnplayableError(f"{module!r} on the policy card is not the name of a module")
     refused = [
         module
         for module in dict.fromkeys(modules)
@@ -198,7 +200,7 @@ def _wrap(env: gym.Env[Any, Any], module: str, attribute: str) -> gym.Env[Any, A
     with _blaming(f"the wrapper {path} has failed"):
         wrapped = wrapper(env)
     if not isinstance(wrapped, gym.Env):
-        raise UnplayableError(f"the wrapper {path} gives no environment of Gymnasium")
+        raise UnplayableError(f"the wrapper {path} returns no Gymnasium environment")
     return wrapped
 
 
@@ -210,7 +212,7 @@ def _fitting(env: gym.Env[Any, Any], card: Card, rendered: bool) -> Environment:
         observations, actions, metadata = env.observation_space, env.action_space, env.metadata
     expected, names, start = len(card.observations.names), card.actions.names, card.actions.start
     if not _is_flat(observations):
-        wrong = f"its observations {observations} have no fixed number of numbers"
+        wrong = f"its observations {observations} are not of a fixed size"
     elif (observed := gym.spaces.flatdim(observations)) != expected:
         wrong = f"it observes {observed} numbers, {expected} are on the policy card"
     elif not isinstance(actions, gym.spaces.Discrete):
@@ -242,7 +244,7 @@ def _renders(metadata: object) -> bool:
 
 
 def _unrenderable(environment: str) -> UnplayableError:
-    return UnplayableError(f"{environment} cannot be rendered as pictures, so not recorded either")
+    return UnplayableError(f"{environment} cannot be rendered as pictures, nor recorded")
 
 
 def _close(env: gym.Env[Any, Any]) -> None:

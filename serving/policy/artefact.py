@@ -160,7 +160,7 @@ def read(model_dir: Path) -> Artefact:
     if not len(known.names) == len(known.seen_low) == len(known.seen_high):
         raise ArtefactError(f"{CARD}: its observations have ranges and names of different lengths")
     if len(set(known.names)) < len(known.names):
-        raise ArtefactError(f"{CARD}: its observations have a name twice")
+        raise ArtefactError(f"{CARD}: two of its observations have the same name")
     if known.histograms is not None:
         _check_histograms(known.histograms, known.names)
     pictures = {
@@ -194,7 +194,7 @@ def _check_checksums(files: dict[str, Path], card_json: bytes, checksums: dict[s
             with files[path].open("rb") as file:  # of any size: it is read piece by piece
                 digest = hashlib.file_digest(file, "sha256")
         if digest.hexdigest() != checksums[path]:
-            raise ArtefactError(f"{path} is not the file whose checksum is on the card")
+            raise ArtefactError(f"{path} does not match its checksum on the card")
 
 
 def _check_histograms(histograms: Histograms, names: list[str]) -> None:

@@ -48,7 +48,7 @@ class _Bundle(msgspec.Struct, rename="camel", frozen=True):
 class _Hashing(hashing.Config):
     """Hashes files that a signature wants to have ignored, so that none can be left out of it.
 
-    The library's own ignores them, and goes on to ignore them in versions that it checks later.
+    The library's own ignores them, and still ignores them in versions that it checks later.
     """
 
     def add_ignored_paths(self, **_: Any) -> None:
@@ -77,7 +77,7 @@ def require_signature(model_dir: Path, keys: TrustedKeys) -> None:
     try:
         verifier.verify(model_dir, path)
     except InvalidSignature as error:
-        raise ArtefactError(f"{SIGNATURE} is not by the key that it names") from error
+        raise ArtefactError(f"{SIGNATURE} was not made with the key that it names") from error
     except Exception as error:  # of many kinds, as any part of the bundle may be missing
         detail = first_line(error)[:_MAX_DETAIL]
         raise ArtefactError(f"it or {SIGNATURE} was changed after signing: {detail}") from error

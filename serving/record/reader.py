@@ -143,7 +143,7 @@ def _order(path: Path) -> tuple[str, int]:
 
 
 class _Part:
-    """One file of a stream; what is known at its end goes on in the next part."""
+    """One file of a stream; what is known at its end continues in the next part."""
 
     def __init__(
         self, path: Path, content: bytes, before: "_Part | None", is_signed: IsSigned | None
@@ -183,13 +183,13 @@ class _Part:
                 self.sha256, self.end = line.sha256, line.end
                 found, start, last = [], self._index, line
                 if line.end is not None and self._index != len(lines):
-                    what = f"goes on behind its end, line {self._index}"
+                    what = f"continues after its last line, line {self._index}"
                     raise LogError(f"{self.path.name} {what}")
             elif isinstance(line, Head):
-                raise self._error("begins another worker's file: two are mixed")
+                raise self._error("begins another worker's file: two files are mixed")
             else:
                 if isinstance(line, Decision) and not _is_whole(line):
-                    raise self._error("has not what every decision has")
+                    raise self._error("lacks a field that every decision has")
                 self._count(line)
                 found.append(Located(self.path.name, self._index, line))
         if not is_open and self.end is None:
@@ -212,7 +212,7 @@ class _Part:
             raise LogError(f"{self.path.name} does not begin as a file of a decision log")
         before, (stream, part) = self._before, _order(self.path)
         if (head.stream, head.part) != (stream, part):
-            raise self._error(f"is of part {head.part} of {head.stream}, and not of this file")
+            raise self._error(f"belongs to part {head.part} of {head.stream}, not to this file")
         if before is None and head.part == 1 and (head.previous or head.number != 1):
             raise self._error("is not how a first part begins")
         if before is not None and before.is_there():

@@ -158,7 +158,7 @@ def _difference(policy: "Policy", line: Decision, result: ActResult) -> str:
     probabilities = outputs.action_probabilities
     actions, rows = np.array(line.actions), np.arange(len(line.actions))
     if actions.min() < 0 or actions.max() >= probabilities.shape[1]:
-        return f"was recorded with the actions {line.actions}, which the policy has not"
+        return f"was recorded with the actions {line.actions}, which the policy does not have"
     above = np.cumsum(probabilities, axis=1)[rows, actions]
     taken = probabilities[rows, actions]
     uniforms = line.uniforms if line.seed is None else uniforms_of([line.seed], [len(rows)])

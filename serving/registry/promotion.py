@@ -59,7 +59,7 @@ def promote(
     version = None if text is None else version_number(text)
     if share == 0 and version not in selection.shares:
         listed = ", ".join(map(str, selection.shares)) or "none"
-        raise SelectionError(f"version {text} is no canary; there are: {listed}")
+        raise SelectionError(f"version {text} is not a canary; there are: {listed}")
     if shadow is False and (version is None or version != selection.shadow):
         raise SelectionError(f"version {text} is not the shadow")
     if text is not None and share != 0 and shadow is not False:  # what is refused can be ended
@@ -106,7 +106,7 @@ def _select(
 def rollback(settings: Settings) -> str:
     """Select the newest good version older than the selected one; return a report.
 
-    Canaries end too: whatever is wrong, no newer version goes on answering.
+    Canaries end too: whatever is wrong, no newer version keeps answering.
 
     Raises:
         SelectionError: there is no such version, the selection was changed meanwhile, or writing
@@ -140,7 +140,7 @@ def _write(folder: Path, before: Selection | None, selection: Selection) -> None
         with contextlib.suppress(SelectionError):
             now = read_selection(folder)
         if now != before:
-            raise SelectionError(f"{folder / FILE} was changed meanwhile: look at it and try again")
+            raise SelectionError(f"{folder / FILE} was changed meanwhile: check it and try again")
         write_selection(folder, selection)
 
 

@@ -105,7 +105,7 @@ def _hidden_folder(models: Path) -> Iterator[Path]:
 
     It is for one process at a time, and others wait. The kernel ends the lock of a killed one.
     """
-    folder = models / ".pulling"  # the name of no model
+    folder = models / ".pulling"  # which is not the name of a model
     folder.mkdir(exist_ok=True)
     with (folder / ".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -183,7 +183,7 @@ class Repository:
                 if name not in self._models:
                     self._add(name)
             elif not name.startswith("."):
-                troubles.add(f"{name!r} in {self._settings.models} is no model and is ignored")
+                troubles.add(f"{name!r} in {self._settings.models} is not a model and is ignored")
         return troubles, self._models.keys() - found.keys() - {self.default}
 
     def _add(self, name: str) -> None:
@@ -201,5 +201,5 @@ class Repository:
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
             except Exception:  # the search ends only with its process
-                logger.exception("the search for versions failed and goes on")
+                logger.exception("the search for versions failed and will be repeated")
             time.sleep(self._settings.poll_seconds)

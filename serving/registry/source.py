@@ -130,7 +130,7 @@ class Source:
                         break
                     file.write(piece)
             if missing:
-                raise ArtefactError(f"{path} has not the {size} bytes that the source lists")
+                raise ArtefactError(f"{path} does not have the {size} bytes that the source lists")
 
 
 def listed_sizes(listed: Listed) -> dict[str, int]:

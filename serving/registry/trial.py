@@ -160,7 +160,7 @@ def _try(model_dir: Path) -> str:
     from serving.policy.savedmodel import Policy
 
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    for standard in (1, 2):  # what TensorFlow prints is no line of our log
+    for standard in (1, 2):  # what TensorFlow prints is not a line of our log
         os.dup2(nowhere, standard)
     try:
         _limit(sum(path.stat().st_size for path in model_dir.rglob("*")))

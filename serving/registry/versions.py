@@ -162,7 +162,7 @@ class Versions:
     ) -> tuple[dict[int, Policy], _UnexaminedError | None]:
         """Canaries and the shadow, by version, and that one of them must be examined first.
 
-        The served version does not wait for it; the copy that was loaded before goes on.
+        The served version does not wait for it; the copy that was loaded before continues.
         """
         beside: dict[int, Policy] = {}
         unexamined = None

@@ -56,7 +56,7 @@ class Watch(Protocol):
 
 
 class Method(NamedTuple):
-    """A method that is no decision.
+    """A method that is not a decision.
 
     Attributes:
         request: class of its message.
@@ -96,7 +96,7 @@ class Calls:
         return self._handler(path, self._decide)
 
     def other(self, path: str, method: Method) -> Any:
-        """The handler of a method that is no decision."""
+        """The handler of a method that is not a decision."""
         return self._handler(path, partial(self._other, method))
 
     def require_key(self, context: Any) -> None:
@@ -139,7 +139,7 @@ class Calls:
         """Decide about a call, with all that wait while others are decided about.
 
         The first that waits decides for all: no thread is woken where there is one call. Where
-        more and more come, a thread without a call goes on, so that this one gets its answer.
+        more and more come, a thread without a call continues, so that this one gets its answer.
         """
         if len(call.message) > INLINE_BYTES:
             self._decide_large(call)
@@ -258,4 +258,4 @@ def parse(kind: type[Message], message: bytes) -> Any:
     try:
         return kind.FromString(message)
     except DecodeError as error:
-        raise InvalidRequestError(f"the message is no {kind.__name__}: {error}") from error
+        raise InvalidRequestError(f"the message is not a {kind.__name__}: {error}") from error

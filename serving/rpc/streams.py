@@ -24,7 +24,7 @@ class Streams:
             if not (is_too_much or has_ended):
                 self._open.add(context)
         if has_ended:
-            context.abort(grpc.StatusCode.UNAVAILABLE, "the service ends")
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the service is shutting down")
         if is_too_much:
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams of this method")
         if not context.add_callback(lambda: self._leave(context)):

@@ -39,7 +39,7 @@ def require_formats(source: Path, target: Path) -> None:
 
     Raises:
         ScoreError: a format is unknown or needs an extra that is missing, both files are one, or
-            the target is no regular file.
+            the target is not a regular file.
     """
     for path in (source, target):
         if path.suffix not in READERS:
@@ -54,7 +54,7 @@ def require_formats(source: Path, target: Path) -> None:
         if target.samefile(source):
             raise ScoreError(f"{target}: the results would replace the observations")
         if not target.is_file():
-            raise ScoreError(f"{target}: it is no regular file")
+            raise ScoreError(f"{target}: it is not a regular file")
 
 
 def open_source(path: Path, names: list[str]) -> Source:

@@ -185,7 +185,7 @@ def _json_reader(names: list[str]) -> Read:
     def read(text: bytes) -> Rows | None:
         if text.endswith(b"\r\n"):
             text = text.replace(b"\r\n", b"\n")
-        # A row may not go on in the next line, nor may two share one.
+        # A row may not continue in the next line, nor may two share one.
         if text.startswith(b"[") and text.endswith(b"]\n"):
             inside = text[1:-2].replace(b"]\n[", b"\n")
             lists = _numbers(b"%b\n" % inside, len(names))

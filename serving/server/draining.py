@@ -21,7 +21,7 @@ def stop_new_connections(listener: socket.socket, parent: int) -> None:
 
     Args:
         listener: shared with `parent` and its other children, under one number.
-        parent: the process that goes on, if it still has that socket open.
+        parent: the process that keeps running, if it still has that socket open.
     """
     if not is_open(listener, parent):
         _set_minimum_hops(listener, 255)

@@ -20,7 +20,7 @@ from serving.server.parser import RefusedError
 logger = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 900  # others wait in the kernel's queue
-# Open files that are no connections: of TensorFlow, the logs, and a version that is being loaded.
+# Open files that are not connections: of TensorFlow, the logs, and a version that is being loaded.
 _OTHER_FILES = 40
 _PAUSE_SECONDS = 0.1
 _COMPLAINT_SECONDS = 60.0
@@ -140,7 +140,7 @@ class ConnectionPool:
         """Accept what the kernel has completed, and close the listening socket.
 
         New connections have two seconds to send a request; idle ones are closed. The process
-        `parent` goes on, if it still listens.
+        `parent` keeps running, if it still listens.
         """
         stop_new_connections(self._listener, parent)
         self.poll(0.1)

@@ -1,4 +1,4 @@
-"""Answers as bytes, and requests that are no decision through the WSGI application."""
+"""Answers as bytes, and requests that are not decisions through the WSGI application."""
 
 import time
 from collections.abc import Sequence

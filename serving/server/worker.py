@@ -125,7 +125,7 @@ class Worker(BaseWorker):
         end = stop + self.cfg.graceful_timeout
         # Clients that do not know yet that it stops are answered as well, and told to close.
         while time.monotonic() < stop + LINGER_SECONDS or self._is_awaited(end):
-            # Where the master goes on, such as at SIGHUP, so does the service.
+            # Where the master continues, such as at SIGHUP, so does the service.
             self._api.exchange.is_ending = self._pool.is_last(self.ppid)
             self._run_once(0.1)
         self._pool.stop_accepting(self.ppid)
@@ -137,7 +137,7 @@ class Worker(BaseWorker):
         self._threads.shutdown(wait=False)
 
     def _is_awaited(self, end: float) -> bool:
-        """Whether the service goes on and no other worker serves yet, before a time."""
+        """Whether the service continues and no other worker serves yet, before a time."""
         if self._is_stuck or self._api.exchange.is_ending or self.app.balancer.has_any():
             return False
         return time.monotonic() < end
@@ -186,7 +186,7 @@ class Worker(BaseWorker):
                 head.route = self._api.decisions.match(head.method, head.path) or ()
             is_large = len(received.body) > INLINE_BYTES
             is_packed = received.body and "content-encoding" in head.headers
-            # A POST that is no decision may load a version, which takes seconds.
+            # A POST that is not a decision may load a version, which takes seconds.
             if head.path in HEALTH:
                 health.append((conn, received))
             elif is_large or is_packed or (head.method == "POST" and not head.route):

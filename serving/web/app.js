@@ -152,7 +152,7 @@ async function askReports() {
       writeTraffic(await untilAnswered(client, () => client.json(path)));
     } catch (error) {
       if (error.status !== 404) throw error;
-      setText(find("traffic"), ""); // it is no shadow any more, or cannot be compared
+      setText(find("traffic"), ""); // it is no longer a shadow, or cannot be compared
     }
   }
 }

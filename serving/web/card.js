@@ -22,7 +22,7 @@ const name = decoded(location.pathname.split("/").at(-1));
 const here = modelPath(name);
 const client = new ServiceClient();
 
-/** A part of an address as text; as it is where it is no encoding of one, as in /models/100%. */
+/** A part of an address as text; as it is if it cannot be decoded, as in /models/100%. */
 function decoded(part) {
   try {
     return decodeURIComponent(part);

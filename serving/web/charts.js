@@ -6,7 +6,7 @@ import { drawLabel, prepare } from "./stage.js";
 const MOST_OPAQUE = 0.7;
 const ROUND = [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10];
 
-/** The least round number that is no less than a positive one. */
+/** The least round number that is not less than a positive one. */
 function roundUp(number) {
   const power = 10 ** Math.floor(Math.log10(number));
   return power * ROUND.find((factor) => factor * power >= number);
@@ -71,7 +71,7 @@ export function drawHistory(canvas, numbers, { kept, top, bottom, base, sides, l
 
 /**
  * Probabilities as colours, `rows[i][j]` from bottom to top and from left to right:
- * 0 is the colour `left`, 1 is `right`, and a half is the page's surface, as is what is no number.
+ * 0 is the colour `left`, 1 is `right`, and a half is the page's surface, as is NaN.
  */
 export function drawHeatMap({ context, width, height }, rows, colors) {
   const [cellWidth, cellHeight] = [width / rows[0].length, height / rows.length];

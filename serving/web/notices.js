@@ -71,7 +71,7 @@ function showUnavailable(text) {
 /** The reason, what to do about it, and that the page continues by itself. */
 async function reasonFor(client, error) {
   const reason = error instanceof NotServedError ? error.message : await whyNot(client, error);
-  if (reason !== null) return `${reason} This page then goes on by itself.`;
+  if (reason !== null) return `${reason} This page then continues by itself.`;
   const start = error instanceof LostError ? START : "";
   return `The service is unavailable (${error.message}).${start} Retrying.`;
 }

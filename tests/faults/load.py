@@ -62,7 +62,7 @@ class Outcome:
 
 
 class Load:
-    """The load as a context: it goes on while the `with` block runs."""
+    """The load as a context: it continues while the `with` block runs."""
 
     def __init__(
         self, url: str, connections: int, key: str = "no key", within: Sequence[str] = ()

@@ -92,7 +92,7 @@ class Hands:
             self._is_good[number] = False
 
     def spoil(self) -> None:
-        """A version has something in it that is no file, or a file that nobody listed."""
+        """A version has something in it that is not a file, or a file that nobody listed."""
         for number in self._some():
             path = self._model / str(number) / f"odd {self._random.random()}"
             make: Callable[[Path], object] = self._random.choice(

@@ -127,7 +127,7 @@ def test_a_service_that_ends_is_not_ready_while_it_still_answers(
             with Wire(service.url) as wire:
                 answer = wire.ask(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
             assert answer.status == 503
-            assert b"the service is ending" in answer.body
+            assert b"the service is shutting down" in answer.body
         for request in (HEALTH, post()):
             with Wire(service.url) as wire:
                 assert wire.ask(request).status == 200

@@ -102,7 +102,7 @@ def lose_the_card(model_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (flip_a_byte, "saved_model.pb is not the file whose checksum is on the card"),
+        (flip_a_byte, "saved_model.pb does not match its checksum on the card"),
         (lose_a_file, "fingerprint.pb is missing"),
         (lose_the_card, f"{CARD} is missing"),
         (unsolve, "its card says that it is not solved"),

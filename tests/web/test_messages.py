@@ -1,4 +1,4 @@
-"""Where nothing is served, the pages say what is so and what to do, and go on by themselves."""
+"""Where nothing is served, the pages say what is so and what to do, and continue by themselves."""
 
 import json
 import shlex
@@ -62,7 +62,7 @@ def test_the_page_of_a_model_says_why_it_is_not_served(
 ) -> None:
     page = visit(f"{unserved.service.url}/models/{name}", forgive="404")
     expect(page.locator("#unavailable")).to_have_text(
-        f"{MESSAGES[name]} This page then goes on by itself."
+        f"{MESSAGES[name]} This page then continues by itself."
     )
     expect(page.get_by_role("heading", level=1)).to_have_text(f"Policy card: {name}")
     expect(page.locator("#problem")).to_be_hidden()
@@ -197,7 +197,7 @@ def test_states_that_pass_are_told_too(
 def test_the_heat_map_is_seen_with_its_answer_which_moves_nothing(
     size: dict[str, int], service: Service, visit: Visit
 ) -> None:
-    # As tall as the page: what moves out of sight is no layout shift.
+    # As tall as the page: what moves out of sight is not a layout shift.
     page = visit(f"{service.url}/docs", viewport=size | {"height": 6000}, first=OBSERVE_SHIFTS)
     held: list[Route] = []
 

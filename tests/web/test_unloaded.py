@@ -61,7 +61,7 @@ def expect_single_cart(page: Page, said: str, options: list[str]) -> None:
     expect(page.get_by_label("Version beside it").locator("option")).to_have_text(options)
     expect(page.get_by_label("16", exact=True)).to_be_enabled()
     expect(page.locator("#problem")).to_be_hidden()
-    wait_for(page, "steps", "n >= 20")  # it goes on by itself
+    wait_for(page, "steps", "n >= 20")  # it continues by itself
 
 
 def test_a_version_that_is_unloaded_leaves_a_single_cart(

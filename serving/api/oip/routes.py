@@ -17,7 +17,7 @@ _INDEX_DECODER = msgspec.json.Decoder(IndexRequest)
 
 
 class InferenceProtocolRoutes:
-    """Everything under `/v2` that is no decision."""
+    """Everything under `/v2` that is not a decision."""
 
     def __init__(self, models: InferenceModels, bodies: BodyReader) -> None:
         self._models = models

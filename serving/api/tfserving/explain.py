@@ -19,7 +19,7 @@ def explain_instances(instances: list[Any], dtypes: Mapping[str, str]) -> None:
     """Find what is wrong with the first instance that is.
 
     Raises:
-        InvalidRequestError: always where they are no tensors.
+        InvalidRequestError: always where they are not tensors.
     """
     if not isinstance(instances[0], dict) and len(dtypes) > 1:
         raise InvalidRequestError(

@@ -51,7 +51,7 @@ CONVERTERS = {"tfname": _Name, "tfnumber": _Number, "tfprefix": _Prefix, "tfrest
 
 
 class TensorFlowServingRoutes:
-    """Everything under `/v1/` that is no decision."""
+    """Everything under `/v1/` that is not a decision."""
 
     def __init__(self, repository: Repository, bodies: BodyReader) -> None:
         self._repository = repository

@@ -22,7 +22,7 @@ def parse(body: bytes) -> tuple[dict[str, Any], str]:
 
     Raises:
         NotJsonError: it does not begin with JSON.
-        InvalidRequestError: that is no object, or the name of the signature is no string.
+        InvalidRequestError: that is not an object, or the name of the signature is not a string.
     """
     if not body:
         raise NotJsonError("JSON Parse error: The document is empty")
@@ -87,7 +87,7 @@ def tensors(
 def _columns(instances: list[Any], dtypes: Mapping[str, str]) -> dict[str, list[Any]]:
     if set(map(type, instances)) != {dict}:
         if len(dtypes) > 1:
-            raise IrregularError("the instances are no objects")
+            raise IrregularError("the instances are not objects")
         return dict.fromkeys(dtypes, instances)
     if set(map(len, instances)) != {len(dtypes)}:
         raise IrregularError("an instance has more or fewer keys than there are inputs")

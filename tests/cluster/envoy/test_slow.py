@@ -1,4 +1,4 @@
-"""A service that stops answering, and goes on."""
+"""A service that stops answering, and continues."""
 
 import signal
 import time
