@@ -197,7 +197,10 @@ def test_the_client_and_the_demo_player_send_theirs(guarded: Service) -> None:
     with PolicyClient(guarded.url, api_key=IN_FILE[1]) as client:
         assert client.act([ROW]).actions in ([0], [1])
         assert IN_FILE[1] not in repr(client)
-    for wrong, message in ((None, "401 an API key is needed"), (WRONG, "401 this service does not know")):
+    for wrong, message in (
+        (None, "401 an API key is needed"),
+        (WRONG, "401 this service does not know"),
+    ):
         with PolicyClient(guarded.url, api_key=wrong) as client:
             with pytest.raises(ServiceError, match=message) as refused:
                 client.act([ROW])
