@@ -185,6 +185,20 @@ def test_the_time_limit_can_be_replaced(env_id: str) -> None:
         (Environment("CartPole-v1", wrappers=("math:pi",)), "not callable"),
         (Environment("CartPole-v1", wrappers=("operator:not_",)), "'bool' object"),
         (Environment("CartPole-v1", wrappers=("sys:exit",)), "SystemExit"),
+        (
+            Environment(
+                "CartPole-v1",
+                wrappers=(
+                    "gymnasium.wrappers:NormalizeObservation",
+                    "gymnasium.wrappers:FlattenObservation",
+                ),
+            ),
+            "NormalizeObservation would not be exported: use --normalize-observations",
+        ),
+        (
+            Environment("CartPole-v1", wrappers=("gymnasium.wrappers:NormalizeReward",)),
+            "NormalizeReward would not be exported: use --scale-rewards",
+        ),
     ],
 )
 def test_others_are_refused_with_the_reason(environment: Environment, reason: str) -> None:

@@ -13,13 +13,24 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
-from gymnasium.wrappers import FlattenObservation, TransformAction
+from gymnasium.wrappers import (
+    FlattenObservation,
+    NormalizeObservation,
+    NormalizeReward,
+    TransformAction,
+)
 
 from training.config import Environment
 from training.errors import TrainingError
 from training.shares import Maker, OneShare, Shares, Workers
 from training.spaces import is_flat, observation_names, reason_against
 from training.types import DoubleArray
+
+# Wrappers with running statistics, which nobody would have after training, and what replaces them.
+_INSTEAD_OF = {
+    NormalizeObservation: "--normalize-observations",
+    NormalizeReward: "--scale-rewards",
+}
 
 
 class UnsupportedEnvironmentError(TrainingError):
@@ -43,8 +54,8 @@ def make_env(environment: Environment, render_mode: str | None = None) -> gym.En
     """Make one environment with flat observations and actions from 0.
 
     Raises:
-        UnsupportedEnvironmentError: no such environment, a dependency of it is missing, or its
-            spaces are not supported (see `training.spaces`).
+        UnsupportedEnvironmentError: no such environment, a dependency of it is missing, a wrapper
+            keeps running statistics, or its spaces are not supported (see `training.spaces`).
     """
     env = _make_as_it_is(environment, render_mode)
     if isinstance(env.action_space, Discrete) and env.action_space.start != 0:
@@ -219,7 +230,7 @@ def _make_as_it_is(environment: Environment, render_mode: str | None = None) -> 
             for wrapper in environment.wrappers:
                 module, _, name = wrapper.partition(":")
                 env = getattr(importlib.import_module(module), name)(env)
-        reason = reason_against(env.observation_space, env.action_space)
+        reason = reason_against(env.observation_space, env.action_space) or _statistics_of(env)
     # An environment is third-party code and can raise anything, as a program that ends itself does.
     except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -230,6 +241,16 @@ def _make_as_it_is(environment: Environment, render_mode: str | None = None) -> 
         return env
     env.close()
     raise UnsupportedEnvironmentError(f"{environment.id} is not supported: {reason}")
+
+
+def _statistics_of(env: gym.Env[Any, Any]) -> str | None:
+    """What speaks against the wrappers of an environment, if one keeps running statistics."""
+    while isinstance(env, gym.Wrapper):
+        for kind, option in _INSTEAD_OF.items():
+            if isinstance(env, kind):
+                return f"the statistics of {kind.__name__} would not be exported: use {option}"
+        env = env.env
+    return None
 
 
 def _time_limit(environment: Environment) -> dict[str, Any]:
