@@ -15,17 +15,18 @@ class ProblemError(Exception):
 
     status: int = HTTPStatus.INTERNAL_SERVER_ERROR
     headers: Headers = ()
+    detail: str = ""  # unless one is given
 
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail)
-        self.detail = detail
+    def __init__(self, detail: str | None = None) -> None:
+        if detail is not None:
+            self.detail = detail
+        super().__init__(self.detail)
 
 
 class UnexpectedError(ProblemError):
     """The service itself failed."""
 
-    def __init__(self) -> None:
-        super().__init__("the service failed; its log says why")
+    detail = "the service failed; its log says why"
 
 
 class NotJsonError(ProblemError):
@@ -124,10 +125,25 @@ class NoDefaultPolicyError(NotReadyError):
 
 
 class TooBusyError(NotReadyError):
-    """There is no memory or thread left for the request now."""
+    """No thread is left for the request now."""
+
+    detail = "too busy"
 
 
-class StuckError(TooBusyError):
+class NoMemoryError(TooBusyError):
+    """Other requests hold the memory that this one needs."""
+
+    detail = "too many large requests at once"
+
+
+class WorkerStuckError(TooBusyError):
+    """Another request holds up the worker, which is being replaced."""
+
+    detail = "this worker is stuck"
+
+
+class PolicyTimeoutError(NotReadyError):
     """The request takes longer than is allowed."""
 
     status = HTTPStatus.GATEWAY_TIMEOUT
+    detail = "the policy took too long"

@@ -16,8 +16,8 @@ from serving.api.messages import Request
 from serving.collection import collection
 from serving.errors import (
     InvalidRequestError,
+    NoMemoryError,
     NotJsonError,
-    TooBusyError,
     TooLargeError,
     UnsupportedCodingError,
     UnsupportedMediaTypeError,
@@ -76,7 +76,7 @@ class BodyReader:
         Raises:
             UnsupportedCodingError: its coding is another one than gzip or deflate.
             TooLargeError: it is longer than the service's limit when unpacked.
-            TooBusyError: other requests hold the memory that it needs.
+            NoMemoryError: other requests hold the memory that it needs.
             NotJsonError: it is not in the coding that it is declared to be in.
         """
         declared = request.headers.get("content-encoding")
@@ -147,7 +147,7 @@ class BodyReader:
                         f"the body is longer than {self._max_bytes} bytes when unpacked"
                     )
                 if not self._budget.take(len(piece)):
-                    raise TooBusyError("too many large requests at once")
+                    raise NoMemoryError()
                 request.unpacked_bytes += len(piece)
                 pieces.append(piece)
                 packed = unpacker.unconsumed_tail

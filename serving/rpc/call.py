@@ -10,7 +10,7 @@ import grpc
 
 from serving.api.exchange import request_id
 from serving.api.forwarding import traceparent
-from serving.errors import ProblemError, StuckError
+from serving.errors import PolicyTimeoutError, ProblemError
 
 # gRPC has 16 codes: https://grpc.io/docs/guides/status-codes/.
 _CODES = {
@@ -85,7 +85,7 @@ class Call:
 
     def abandon(self, _answer: object) -> None:
         """Answer for a call that nobody else will answer; the watchdog's thread calls it."""
-        self.resolve(StuckError("the policy took too long"))
+        self.resolve(PolicyTimeoutError())
         self._on_stuck(self)
 
 

@@ -26,9 +26,11 @@ from serving.api.exchange import Finished
 from serving.api.keys import Key
 from serving.errors import (
     InvalidRequestError,
+    NoMemoryError,
     ProblemError,
     TooBusyError,
     UnexpectedError,
+    WorkerStuckError,
 )
 from serving.rpc.call import Call, abort, address
 
@@ -118,7 +120,7 @@ class Calls:
                 if has_room:
                     work(call)
                 else:
-                    self._refuse(call, TooBusyError("too many large requests at once"))
+                    self._refuse(call, NoMemoryError())
                 answer = call.wait()
             finally:
                 self._watch.end(call)
@@ -152,7 +154,7 @@ class Calls:
                     return
                 self._is_deciding = True
         if is_stuck:
-            self._refuse(call, TooBusyError("this worker is stuck"))
+            self._refuse(call, WorkerStuckError())
             return
         self._lead(LEAD_SECONDS)
 
@@ -181,14 +183,14 @@ class Calls:
             self._is_stuck = True
             ready, self._ready = self._ready, []
         for call in ready:
-            self._refuse(call, TooBusyError("this worker is stuck"))
+            self._refuse(call, WorkerStuckError())
 
     def _decide_large(self, call: Call) -> None:
         with self._lock:
             is_too_much = self._large >= self._max_large
             self._large += not is_too_much
         if is_too_much:
-            self._refuse(call, TooBusyError("too busy"))
+            self._refuse(call, TooBusyError())
             return
         try:
             (answer,) = self._decide_all([call])

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
 
-from serving.errors import ProblemError, TooBusyError
+from serving.errors import NoMemoryError, ProblemError
 from serving.server.balancing import ConnectionBalancer
 from serving.server.connection import Connection, Limits, Owner
 from serving.server.draining import accept_all_packets, is_open, stop_new_connections
@@ -121,7 +121,7 @@ class ConnectionPool:
                 break
             # One that holds nothing frees nothing; one that waits for nothing is being handled.
             if conn.held_bytes and conn.events():
-                self._give_up(conn, TooBusyError("too many large requests at once"))
+                self._give_up(conn, NoMemoryError())
 
     def _give_up(self, conn: Connection, error: ProblemError) -> None:
         conn.give_up(error)

@@ -22,7 +22,13 @@ from serving.api.body import INLINE_BYTES
 from serving.api.decisions import Call
 from serving.api.exchange import HEALTH, request_id
 from serving.api.messages import Answer, Request
-from serving.errors import ProblemError, StuckError, TooBusyError, TooLargeError
+from serving.errors import (
+    PolicyTimeoutError,
+    ProblemError,
+    TooBusyError,
+    TooLargeError,
+    WorkerStuckError,
+)
 from serving.registry.trial import Trials
 from serving.server.admission import NO_HEALTH_BODY, Admission
 from serving.server.clock import Clock
@@ -247,7 +253,7 @@ class Worker(BaseWorker):
     def _reject(self, conn: Connection, head: Head) -> None:
         self.app.metrics.shed.inc()
         keep = head.keep_alive and self.alive
-        conn.answer(self._admission.problem(TooBusyError("too busy"), head, keep=keep), keep=keep)
+        conn.answer(self._admission.problem(TooBusyError(), head, keep=keep), keep=keep)
         self._pool.update(conn)
 
     def _send(self, conn: Connection, head: Head, answer: Answer, own_id: str | None) -> None:
@@ -261,14 +267,14 @@ class Worker(BaseWorker):
     def stop(self, stuck: "list[Connection | RpcCall]") -> None:
         """Answer the requests that are stuck, and end when the others have ended."""
         for conn in stuck:
-            self._abandon(conn, StuckError("the policy took too long"))
+            self._abandon(conn, PolicyTimeoutError())
         self._is_stuck = True
         self.alive = False
 
     def abandon_all(self) -> None:
         """Answer every request of which a part has arrived: the process ends then."""
         for conn in self._pool.all():
-            self._abandon(conn, TooBusyError("this worker is stuck"))
+            self._abandon(conn, WorkerStuckError())
 
     def _abandon(self, conn: "Connection | RpcCall", error: ProblemError) -> None:
         with contextlib.suppress(OSError):
