@@ -86,3 +86,18 @@ def test_an_unsolved_version_is_passed_over(base: Path) -> None:
     assert newest_solved(base) == base / "9"
     path.write_text(path.read_text().replace('"solved": false', '"solved": true '))
     assert newest_solved(base) == base / "9"  # its checksum tells
+
+
+def test_a_version_that_the_clients_of_the_newest_could_not_use_is_warned_of(
+    base: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "used").touch()  # ends the command before it trains
+    where = ("--models", str(base.parent), "--run-dir", str(tmp_path / "run"))
+    same, other = (
+        run("training", "train", *where, "--env-id", env_id).stderr.splitlines()
+        for env_id in ("CartPole-v1", "Acrobot-v1")
+    )
+    assert other[0].startswith(f"{base}/10 is for other observations or actions than Acrobot-v1")
+    assert other[1:] == same
+    assert len(same) == 1

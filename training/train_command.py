@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 import uuid
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from training.options import (
 from training.presets import Preset
 from training.processes import drawing_process, note_signals
 from training.reporting import progress_display
-from training.versions import newest_solved, read_config, read_sizes
+from training.versions import VersionError, newest_solved, read_config, read_sizes
 
 NOT_SOLVED = 3
 OF_THE_NETWORK = {"hidden_units", "activation", "trunk", "initializer", "normalize_observations"}
@@ -138,10 +138,11 @@ def train(
             # Its lock, which the run holds, is what the export would wait for.
             raise Mistake(f"{run_dir} is the folder of the model: a run needs one of its own")
         described = require_environment(settings.config)
-        if start_from is not None:
-            sizes = len(described.observation_names), len(described.action_names)
-            _require_sizes(start_from, settings.config.env_id, sizes)
         environment = settings.config.environment
+        sizes = len(described.observation_names), len(described.action_names)
+        if start_from is not None:
+            _require_sizes(start_from, environment.id, sizes)
+        _warn_of_other_clients(Path(settings.models), environment.id, sizes)
         from training.workers import chosen_workers, connected
 
         cluster = stack.enter_context(connected(ray_address, environment))
@@ -261,6 +262,18 @@ def _require_sizes(version: Path, env_id: str, wanted: tuple[int, int]) -> None:
             f"{env_id} has {wanted[0]} numbers in an observation and {wanted[1]} actions, the "
             f"policy of {version} has {found[0]} and {found[1]}"
         )
+
+
+def _warn_of_other_clients(models: Path, env_id: str, sizes: tuple[int, int]) -> None:
+    """Say so if the next version of a model cannot answer the clients of its newest."""
+    newest = newest_solved(models)
+    with suppress(VersionError):
+        if newest is not None and read_sizes(newest) != sizes:
+            click.echo(
+                f"{newest} is for other observations or actions than {env_id} has: its clients "
+                "will get errors from the next version; another --name keeps them apart",
+                err=True,
+            )
 
 
 def _report_existing(version: Path, as_json: bool) -> None:
