@@ -1,4 +1,4 @@
-"""The environment of a policy card, made as in training; the code that it names may be refused."""
+"""Makes the environment of a policy card as in training; may refuse code that the card names."""
 
 import contextlib
 import importlib
@@ -14,9 +14,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-# Arguments of gymnasium.make itself, which are not for a card to set among the environment's own.
+# Arguments of gymnasium.make itself, which a card must not set among the environment's own.
 RESERVED = {"id", "max_episode_steps", "disable_env_checker", "render_mode"}
-MAX_MESSAGE = 500  # characters; a card or an environment may have said anything
+MAX_MESSAGE = 500  # characters; a card or an environment may contain any text
 
 
 class UnplayableError(Exception):
@@ -58,12 +58,12 @@ class Card(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Environment:
-    """An environment as its policy sees it; whatever its code raises is an UnplayableError."""
+    """An environment as its policy sees it; whatever its code raises becomes UnplayableError."""
 
     env: gym.Env[Any, Any]
     id: str
     action_names: list[str]
-    start: int  # the environment's own number of the service's action 0
+    start: int  # the environment's number for the service's action 0
     metadata: object  # of the environment, which may be anything
     is_cartpole: bool  # Gymnasium's own, unwrapped
 
@@ -80,7 +80,7 @@ class Environment:
             return np.asarray(observation, np.float32)
 
     def step(self, action: int) -> tuple[npt.NDArray[np.float32], float, bool]:
-        """Take an action of the service, from 0; returns observation `[O]`, reward and the end."""
+        """Take an action, counted from 0; return observation `[O]`, reward and whether it ended."""
         with _blaming(f"{self.id} has failed"):
             observation, reward, terminated, truncated, _ = self.env.step(action + self.start)
             ended = bool(terminated or truncated)
@@ -89,7 +89,7 @@ class Environment:
     def render(self) -> npt.NDArray[np.uint8]:
         """Draw the current state: RGB `[height, width, 3]`."""
         with warnings.catch_warnings(), _blaming(f"{self.id} cannot be rendered"):
-            # Gymnasium's checks of it: what is not a picture is an error below.
+            # Hide Gymnasium's warning: what is not a picture is an error below.
             warnings.filterwarnings("ignore", message=".*RGB-array rendering")
             frame: Any = self.env.render()
         if not (isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.size):
@@ -106,13 +106,13 @@ def make(policy_card: object, allowed: Iterable[str], *, rendered: bool) -> Envi
 
     Args:
         policy_card: JSON of any content.
-        allowed: modules whose code may run; what they contain is allowed too. A card comes from
+        allowed: modules whose code may run; their submodules are allowed too. A card comes from
             whoever exported the policy, and code that it names would run here.
         rendered: make it so that `render` works.
 
     Raises:
-        UnplayableError: the card or the environment is not as it must be, or a module on the card
-            is not allowed.
+        UnplayableError: the card or the environment is invalid, or a module on the card is not
+            allowed.
     """
     try:
         card = msgspec.convert(policy_card, Card)
@@ -123,7 +123,7 @@ def make(policy_card: object, allowed: Iterable[str], *, rendered: bool) -> Envi
     if reserved:
         raise UnplayableError(f"the policy card sets {', '.join(reserved)} among the kwargs")
     *module, name = card.environment.split(":")
-    if len(module) > 1:  # Gymnasium would import what is left before a second colon
+    if len(module) > 1:  # Gymnasium would import all that precedes a second colon
         raise UnplayableError(f"{card.environment!r} on the policy card is not an environment")
     wrappers = [_wrapper(path) for path in options.wrappers]
     _require_allowed([*module, *(module for module, _ in wrappers)], list(allowed))
@@ -166,7 +166,7 @@ def _wrapper(path: str) -> tuple[str, str]:
 def _require_allowed(modules: list[str], allowed: list[str]) -> None:
     """Raise `UnplayableError` if one of the modules is not allowed."""
     for module in modules:
-        # The error is to be copied into a shell: nothing but names may be in it.
+        # Users copy the error into a shell, so it may contain nothing but names.
         if not all(part.isidentifier() for part in module.split(".")):
             raise UnplayableError(f"{module!r} on the policy card is not the name of a module")
     refused = [
@@ -248,19 +248,19 @@ def _unrenderable(environment: str) -> UnplayableError:
 
 
 def _close(env: gym.Env[Any, Any]) -> None:
-    # Its errors are ignored: everything was played, or something else has failed before.
+    # Its errors are ignored: everything was played, or something else failed before.
     with contextlib.suppress(UnplayableError), _blaming("it cannot be closed"):
         env.close()
 
 
 @contextlib.contextmanager
 def _blaming(what: str) -> Iterator[None]:
-    """Run third-party code, which can raise anything and which standard output is not for."""
+    """Run third-party code, which can raise anything and must not write to standard output."""
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
     except UnplayableError:
         raise
-    # A program that is imported may end itself.
+    # An imported module may exit.
     except (Exception, SystemExit) as error:
         raise UnplayableError(f"{what}: {type(error).__name__}: {error}") from error

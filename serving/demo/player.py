@@ -45,7 +45,7 @@ def play(
         model: name of the model; by default the default model of the service.
         episodes: number of episodes.
         deterministic: take the most probable actions instead of sampling.
-        seed: of the environment, and plus the step number, of the sampled actions.
+        seed: of the environment; plus the number of steps so far, also of each sampled action.
         feedback: name each episode to the service, and send it the return.
 
     Raises:
@@ -73,7 +73,7 @@ def play(
             waited += time.perf_counter() - started
             observation, reward, ended = environment.step(response.actions[0])
             rewards.append(reward)
-            # Rounded once at the end, and not with each step.
+            # The final sum is rounded once, not at each step.
             episode_return = math.fsum(rewards) if ended else episode_return + reward
             steps += 1
             if ended and feedback:

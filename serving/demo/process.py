@@ -1,4 +1,4 @@
-"""The demo player as a process: its key from a variable, what it prints, its exit status."""
+"""The demo player as a process: its key from the environment, its output, its exit status."""
 
 import os
 import sys
@@ -11,10 +11,10 @@ import msgspec
 from serving.client import PolicyClient, ServiceError
 from serving.demo import environment, player, rendering
 
-# What it reports of an episode, as JSON and as a row of its table.
+# What it reports about an episode, as JSON and as a row of its table.
 RESULT = ("episode", "episode_return", "steps", "mean_latency_ms")
 RESULT_LINE = "{episode:7}  {episode_return:8.1f}  {mean_latency_ms:9.2f} ms"
-# By status of HTTP, in the numbers of BSD's sysexits.h; 502 is a proxy's, which finds no service.
+# By HTTP status, as numbers of BSD's sysexits.h; 502 comes from a proxy that finds no service.
 EXIT_STATUS = {
     None: os.EX_UNAVAILABLE,  # no answer at all
     401: os.EX_NOPERM,
@@ -32,7 +32,7 @@ def _connect(url: str) -> PolicyClient:
     Raises:
         click.UsageError: the key is invalid.
     """
-    # Behind a key may stand its name and rights.
+    # A key may be followed by its name and rights.
     first, *_ = [*os.environ.get("SERVING_API_KEYS", "").partition(",")[0].split(), None]
     try:
         return PolicyClient(url, api_key=os.environ.get("SERVING_API_KEY") or first)
@@ -56,7 +56,7 @@ def play(
 ) -> None:
     """Play episodes in the environment of the served policy, and print their results.
 
-    The arguments are the options of `play`, which ends the process if it fails.
+    The arguments are the options of the command `play`. A service error ends the process.
 
     Raises:
         click.UsageError: the key is invalid, or the environment cannot be played or shown.

@@ -1,4 +1,4 @@
-"""What shows the demo player's episodes: a text rendering and a GIF recorder."""
+"""Shows the demo player's episodes: a text rendering and a GIF recorder."""
 
 import functools
 import importlib.util
@@ -24,9 +24,9 @@ TRACK_HALF_WIDTH = 2.4  # metres; beyond it CartPole's episode ends
 POLE_LENGTH = 1.0  # metres
 
 GIF_WIDTH, GIF_HEIGHT = 300, 1200  # at most; a picture keeps its shape
-GIF_LONGEST_MS = 655_350  # of a picture: the format has 16 bits for hundredths of a second
+GIF_LONGEST_MS = 655_350  # per picture: the format has 16 bits for hundredths of a second
 GIF_FRAMES_PER_SECOND = 25  # at most: many programs show a faster GIF much slower
-# What an environment may say of its steps per second; a GIF cannot hold a picture much longer.
+# Accepted values of an environment's steps per second; a GIF cannot show a picture much longer.
 SLOWEST, FASTEST = 0.1, 10_000.0
 
 
@@ -37,10 +37,10 @@ class RenderError(Exception):
 def watchers(
     environment: Environment, *, out: TextIO | None, record: Path | None
 ) -> list[Callable[[Moment], None]]:
-    """What shows each moment on `out` and records the first episode, where wanted.
+    """Callables that show each moment on `out` and record the first episode, if requested.
 
     Raises:
-        RenderError: it cannot.
+        RenderError: the episode cannot be recorded.
     """
     frames_per_second = steps_per_second(environment.metadata)
     wanted: list[Callable[[Moment], None]] = []
@@ -73,7 +73,7 @@ class TextRenderer:
         describe: Callable[[Moment], str],
         draw: Callable[[Moment, int], list[str]] | None = None,
     ) -> None:
-        """Write to `out`; `draw` gives lines of a width, always as many, above the described."""
+        """Write to `out`; `draw` returns a fixed number of lines, shown above the description."""
         self._out = out
         self._describe = describe
         self._draw = draw
@@ -89,7 +89,7 @@ class TextRenderer:
         if self._in_place:
             drawing = [] if self._draw is None else self._draw(moment, self._width)
             lines = [*drawing, self._describe(moment)[: self._width]]
-            # Over the last frame; the first frame of an episode goes below the output since then.
+            # Over the last frame; an episode's first frame goes below what was printed meanwhile.
             above = f"\x1b[{len(lines)}F" if moment.steps else ""
             self._out.write(above + "".join(f"{line}\x1b[K\n" for line in lines))
             self._out.flush()
@@ -116,7 +116,7 @@ def draw_cartpole(moment: Moment, width: int) -> list[str]:
 
 
 def describe(action_names: Sequence[str], moment: Moment) -> str:
-    """One line with what is known of a step in any environment."""
+    """One line about a step, for any environment."""
     line = f"episode {moment.episode}  step {moment.steps:3}"
     if moment.response is None:
         return line
@@ -146,7 +146,7 @@ class GifRecorder:
     """Saves the first episode as a GIF, with the environment's renderer."""
 
     def __init__(self, path: Path, render: Callable[[], Any], frames_per_second: float) -> None:
-        """Record into `path`; RenderError if that, or Pillow, is not there."""
+        """Record into `path`; RenderError if its folder or Pillow is missing."""
         # Fail before an episode is played in vain.
         if importlib.util.find_spec("PIL") is None:
             raise RenderError("--record needs the package pillow, which is not installed")
@@ -191,7 +191,7 @@ class GifRecorder:
         scale = min(GIF_WIDTH / frame.width, GIF_HEIGHT / frame.height)
         size = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
         frame = frame.resize(size).quantize(16)
-        # Pillow would join equal pictures too, and fail where they are shown for too long.
+        # Merge equal pictures here: Pillow does so too, but fails if one is then shown too long.
         if self._frames and frame.convert("RGB") == self._frames[-1].convert("RGB"):
             longer = self._durations_ms[-1] + self._frame_ms
             self._durations_ms[-1] = min(longer, GIF_LONGEST_MS)

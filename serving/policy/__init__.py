@@ -1,1 +1,1 @@
-"""One policy: its files, its network, and a decision about a batch."""
+"""One policy: its files, its network, and its decisions about a batch of rows."""

@@ -16,13 +16,13 @@ CARD = "assets.extra/policy.json"
 GOLDEN = "assets.extra/golden.json"
 SIGNATURE = "model.sig"  # the one file that the card does not list: it covers the card
 PICTURES = {name: f"assets.extra/{name}" for name in ("learning_curve.png", "episode.gif")}
-# Of a file that is kept in memory. Decoding JSON can take 25 times its bytes.
+# Limit for a file that is kept in memory: decoding JSON can take 25 times its size.
 MAX_KEPT_BYTES = 16 * 1024 * 1024
-# Of a file that is read whole; a file adds some 300 bytes to the signature.
+# Limits for files that are read whole; the signature has some 300 bytes per file of a version.
 MAX_FILE_BYTES = {SIGNATURE: 1024 * 1024, CARD: MAX_KEPT_BYTES, GOLDEN: MAX_KEPT_BYTES}
 MAX_REASON = 500  # characters
-MAX_VERSION = 2**63 - 1  # of TensorFlow Serving, and of JSON in many languages
-# The card's own checksum is computed with this in its place.
+MAX_VERSION = 2**63 - 1  # the limit of TensorFlow Serving, and of JSON integers in many languages
+# The card's checksum of itself is computed with this in place of the checksum.
 NO_CHECKSUM = b"0" * 64
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ class ArtefactError(Exception):
     """A version cannot be served; the message says why, in one line."""
 
     def __init__(self, reason: str) -> None:
-        # Names in it can be the version's own: they must not forge a line or control a terminal.
+        # It may quote names from the version, which must not forge log lines or control terminals.
         shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in reason[:MAX_REASON])
         super().__init__(shown[:MAX_REASON])
 
@@ -40,12 +40,12 @@ class ArtefactError(Exception):
 class Histograms(msgspec.Struct):
     """A histogram of each feature of the observations, from the sampled evaluation.
 
-    A value is in the bin after the last edge that is not larger than it.
+    A value belongs to the bin right after the largest edge that does not exceed it.
     """
 
     rows: Annotated[int, msgspec.Meta(ge=1, le=2**53)]  # of the evaluation
-    edges: list[list[float]]  # of each feature, between the bins, increasing
-    shares: list[list[float]]  # of the rows, by bin; one more than edges
+    edges: list[list[float]]  # per feature: the boundaries between bins, increasing
+    shares: list[list[float]]  # per feature: the share of rows in each bin; one more than edges
 
 
 class Observations(msgspec.Struct):
@@ -54,14 +54,14 @@ class Observations(msgspec.Struct):
     names: list[str]
     seen_low: list[float]
     seen_high: list[float]
-    histograms: Histograms | None = None  # missing where nothing was compared
+    histograms: Histograms | None = None  # a card may have none
 
 
 class Actions(msgspec.Struct):
     """The card's section on actions."""
 
     names: list[str]
-    # The environment's own number of action 0, which clients add; JavaScript's are exact too.
+    # The environment's number for action 0, which clients add; JavaScript represents it exactly.
     start: Annotated[int, msgspec.Meta(ge=-MAX_SEED, le=MAX_SEED)] = 0
 
 
@@ -88,7 +88,7 @@ class Card(msgspec.Struct):
     evaluation: Evaluations
     # SHA-256 of every file, by path
     checksums: dict[str, Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]]
-    # The lowest and the highest possible return of an episode, where they are known.
+    # The lowest and the highest possible return of an episode, if known.
     return_bounds: tuple[float, float] | None = None
 
 
@@ -98,7 +98,7 @@ class Golden(msgspec.Struct):
     observations: Annotated[list[list[float]], msgspec.Meta(min_length=1)]  # [G, O]
     action_logits: list[list[float]]  # [G, A]
     state_values: list[float]  # [G]
-    # Relative and absolute; with a large one the comparison would prove nothing.
+    # Relative and absolute; with a large one, the comparison would prove nothing.
     tolerance: Annotated[float, msgspec.Meta(ge=0, le=1e-3)]
 
 
@@ -108,13 +108,13 @@ class Artefact(NamedTuple):
     card: Card
     card_json: bytes  # the whole card
     golden: Golden
-    pictures: dict[str, bytes]  # of the training run, by name; those that can be shown
+    pictures: dict[str, bytes]  # of the training run, by name; only those small enough to keep
 
 
 def version_number(name: str) -> int | None:
-    """The version that a folder of this name is: one of ASCII digits that 64 bits hold.
+    """Parse a folder's name as a version: ASCII digits, up to `MAX_VERSION`; otherwise None.
 
-    With zeros before them, two folders could have the same number.
+    Leading zeros are not accepted: two folders could then have the same number.
     """
     if not (name.isascii() and name.isdecimal() and len(name) < 20):
         return None
@@ -126,7 +126,7 @@ def version_numbers(folder: Path) -> list[int]:
     """List the versions in a model's folder, newest first; empty if only that folder is missing.
 
     Raises:
-        OSError: the folder cannot be read, or the one that it is in is missing.
+        OSError: the folder cannot be read, or its parent is missing.
     """
     try:
         names = os.listdir(folder)
@@ -191,7 +191,7 @@ def _check_checksums(files: dict[str, Path], card_json: bytes, checksums: dict[s
             content = card_json.replace(checksums[path].encode(), NO_CHECKSUM)
             digest = hashlib.sha256(content)
         else:
-            with files[path].open("rb") as file:  # of any size: it is read piece by piece
+            with files[path].open("rb") as file:  # may have any size: it is read in pieces
                 digest = hashlib.file_digest(file, "sha256")
         if digest.hexdigest() != checksums[path]:
             raise ArtefactError(f"{path} does not match its checksum on the card")
@@ -213,12 +213,12 @@ def _check_histograms(histograms: Histograms, names: list[str]) -> None:
 
 
 def _decode(files: dict[str, Path], path: str, kind: type[T]) -> tuple[bytes, T]:
-    """A JSON file's content, and what it says."""
+    """A JSON file's bytes, and the decoded value."""
     if path not in files:
         raise ArtefactError(f"{path} is missing")
     content = files[path].read_bytes()
     try:
-        content.decode()  # all of it goes into answers
+        content.decode()  # answers include all of it, so all must be UTF-8
         return content, msgspec.json.decode(content, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ArtefactError(f"{path}: {error}") from error

@@ -15,14 +15,14 @@ def encode(content: object) -> bytes:
 
 
 class Columns(dict[str, list[bytes]]):
-    """The rows of a batch's observations and outputs as JSON, by name: made when asked for.
+    """A batch's observations and outputs as JSON rows, by name; encoded on first use.
 
-    Rows of a matrix are without their brackets, and float32 keeps its shortest form. For requests
-    of one row, a column is written once and cut; a request of more rows is written by itself.
+    Matrix rows have no brackets, and float32 is in its shortest form. For one-row requests, a
+    column is encoded once and split; a request with more rows is encoded by itself.
     """
 
     def __init__(self, result: ActResult) -> None:
-        """Take a result of the batch."""
+        """Use the batch of this result; any of the batch's results will do."""
         super().__init__()
         self._result = result
 

@@ -1,4 +1,4 @@
-"""Decisions of one policy about the rows of several requests. Pure: nothing is counted here."""
+"""Decisions of one policy about the rows of several requests, without metrics or logs."""
 
 import math
 from collections.abc import Sequence
@@ -27,31 +27,31 @@ if TYPE_CHECKING:
 class SamplingSpec(NamedTuple):
     """How the actions of one request with `B` rows are taken."""
 
-    seed: int | None = None  # one is drawn where there is none
+    seed: int | None = None  # if None, one is drawn
     deterministic: bool | npt.NDArray[np.bool_] = False  # for all rows, or `[B]`
-    uniforms: FloatArray | None = None  # `[B]` in [0, 1), in the place of a seed
+    uniforms: FloatArray | None = None  # `[B]` in [0, 1), instead of a seed
 
 
 class DecisionRequest(NamedTuple):
-    """Rows to decide about, as their protocol decoded them, and the policy that decides."""
+    """The rows of a request, as decoded from its protocol, and the policy that decides."""
 
     policy: "Policy"
     rows: Rows
     sampling: SamplingSpec
-    episode: str | None = None  # that the rows are of, where the client said so
-    step: int | None = None  # of the first row in its episode
-    selection: str = ""  # digest of what chose the policy; empty where the client named it
+    episode: str | None = None  # to which the rows belong, if the client named it
+    step: int | None = None  # of the first row, within the episode
+    selection: str = ""  # digest of the selection that chose the policy; "" if the client chose
 
 
 class ActResult(NamedTuple):
     """The decisions of one request and how they came about."""
 
-    batch: PolicyOutputs  # of all requests that were decided about together
+    batch: PolicyOutputs  # of all requests that were decided together
     observations: FloatArray  # [B, O], of the batch
-    start: int  # of this request's rows
+    start: int  # of this request's rows in the batch
     stop: int
-    seed: int  # replays the actions, unless the request brought uniforms
-    warnings: list[str]  # rows outside what training saw
+    seed: int  # replays the actions, unless the request had uniforms
+    warnings: list[str]  # about rows outside the ranges that training saw
 
     @property
     def outputs(self) -> PolicyOutputs:
@@ -63,20 +63,20 @@ Results = list[ActResult | InvalidRequestError]
 
 
 class Decisions(NamedTuple):
-    """What became of several requests."""
+    """The results of several requests."""
 
-    results: Results  # one a request, in their order
-    outputs: PolicyOutputs | None  # of all rows that were decided about
-    rows: list[int]  # of each request that was decided about
+    results: Results  # one per request, in the same order
+    outputs: PolicyOutputs | None  # of all rows of the valid requests
+    rows: list[int]  # number of rows of each valid request
     out_of_range_rows: int
     sampled: FloatArray | None = None  # `[S, O]`, the observations whose actions were sampled
 
 
 def decide_many(requests: Sequence[DecisionRequest], max_rows: int) -> Decisions:
-    """Decide about requests of one policy, of up to `max_rows` rows each, in one call of it.
+    """Decide requests for one policy, of up to `max_rows` rows each, in one call of the policy.
 
-    The numbers of a row do not depend on the rows beside it, so results do not depend on how
-    requests are batched. A wrong request gets its error and leaves the others alone.
+    A row's outputs do not depend on the other rows, so results do not depend on how requests are
+    batched. An invalid request gets an error, which does not affect the others.
     """
     if not requests:
         return Decisions([], None, [], 0)
@@ -120,7 +120,7 @@ def decide_many(requests: Sequence[DecisionRequest], max_rows: int) -> Decisions
 
 
 def _join(requests: Sequence[DecisionRequest], max_rows: int) -> FloatArray:
-    """The observations of all requests; an error says where only if there is one request."""
+    """The observations of all requests; an error gives the right row only for a single request."""
     names = requests[0].policy.card.observations.names
     if len(requests) == 1:
         return to_array(requests[0].rows, names, max_rows)
@@ -130,7 +130,7 @@ def _join(requests: Sequence[DecisionRequest], max_rows: int) -> FloatArray:
         require_rows(size, max_rows)
     if np.ndarray not in map(type, parts):
         return to_array(list(chain.from_iterable(parts)), names, sum(sizes))
-    # Arrays of different dtypes are joined with no more rounding than float64 has.
+    # Joining arrays of different dtypes rounds no more than float64 does.
     arrays = [
         part if isinstance(part, np.ndarray) else to_array(part, names, max_rows) for part in parts
     ]
@@ -155,7 +155,7 @@ def _overflow(finite: npt.NDArray[np.bool_]) -> InvalidRequestError | None:
 def _without(
     errors: Sequence[InvalidRequestError | None], requests: Sequence[DecisionRequest], max_rows: int
 ) -> Decisions:
-    """Decide again, about the requests without an error."""
+    """Decide again, leaving out the requests that have an error."""
     good = [one for one, error in zip(requests, errors, strict=True) if error is None]
     decisions = decide_many(good, max_rows)
     results = iter(decisions.results)

@@ -1,7 +1,7 @@
 """The graph of a SavedModel as data: what its signatures compute, and where its weights are.
 
-TensorFlow's own loader runs operations that the file names: to restore, to initialise, to read
-assets. Here nothing of a file runs before it is known to be pure.
+TensorFlow's own loader runs operations that the file names, to restore, to initialise and to read
+assets. Here, no part of a file runs before it is known to be pure.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,19 +37,19 @@ PURE = frozenset(
 
 
 def load(meta_graph: Any, signatures: Sequence[str], checkpoint: Path) -> Any:
-    """A session with the pure part of a graph, and its weights as they are in a checkpoint.
+    """A session with the part of a graph that signatures reach, and its weights from a checkpoint.
 
     A session calls a graph in a third of the time that eager TensorFlow takes. It computes in the
-    calling thread alone: TensorFlow's own threads round subnormal numbers to zero and this one
-    does not, so a row's numbers would depend on how many rows are in a call. Idle threads would
-    also take time from busy ones: docs/performance.md.
+    calling thread only: TensorFlow's own threads flush subnormal numbers to zero and the calling
+    thread does not, so a row's outputs would depend on the number of rows in its call. Idle
+    threads would also take time from busy ones: docs/performance.md.
 
     Raises:
-        ArtefactError: a part of the graph is not pure or missing, or a weight is.
+        ArtefactError: this part is not pure, or something in it or a weight is missing.
     """
     part = _pure_part(meta_graph, signatures)
     keys = _checkpoint_keys(meta_graph)
-    # Unlike `load_checkpoint`, it does not look in a folder for a path that leads elsewhere.
+    # Unlike `load_checkpoint`, it never takes the path from a folder's file, which may lead away.
     weights = tf.compat.v1.train.NewCheckpointReader(str(checkpoint))
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(part, name="")
@@ -72,10 +72,10 @@ def load(meta_graph: Any, signatures: Sequence[str], checkpoint: Path) -> Any:
 
 
 def read_meta_graph(model_dir: Path) -> Any:
-    """The one `MetaGraphDef` of a SavedModel that is to be served.
+    """The one `MetaGraphDef` of a SavedModel that has the tag `serve`.
 
     Raises:
-        ArtefactError: the file is missing or damaged, or has none or several.
+        ArtefactError: the file is missing or damaged, or has none or several of them.
     """
     saved = tensorflow_adapter.SavedModel()
     try:
@@ -89,11 +89,11 @@ def read_meta_graph(model_dir: Path) -> Any:
 
 
 def _pure_part(meta_graph: Any, signatures: Sequence[str]) -> Any:
-    """The part of a graph that signatures reach, through all functions that they call.
+    """The part of a graph that signatures reach, including all functions that they call.
 
     Args:
         meta_graph: of the SavedModel, as a `MetaGraphDef`.
-        signatures: names.
+        signatures: their names.
 
     Returns:
         A `GraphDef` of its own.
@@ -151,9 +151,9 @@ def _called_by(node: Any, functions: dict[str, Any]) -> Iterator[str]:
 
 
 def _checkpoint_keys(meta_graph: Any) -> dict[str, str]:
-    """Where the weights are: keys in the checkpoint by the name of their `VarHandleOp`.
+    """The checkpoint keys of the weights, by the name of their `VarHandleOp`.
 
-    They are read out of the file's function that would restore them, which is never run.
+    The keys are read from the file's function that restores the weights, which is never run.
 
     Raises:
         ArtefactError: there is no such function, or it is not like TensorFlow's.

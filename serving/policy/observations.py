@@ -11,22 +11,22 @@ from serving.errors import InvalidRequestError
 from serving.schemas import Row
 
 FloatArray = npt.NDArray[np.float32]
-# `B` rows: each a list of numbers in order or a mapping from names to numbers; or `[B, O]`.
+# `B` rows: an array `[B, O]`, or for each a list of numbers or a mapping from names to numbers.
 Rows = Sequence[Row] | npt.NDArray[Any]
 
 MAX_WARNINGS = 10
-# Matrix kernels treat the last rows of a call, or of a thread's part of it, by another code path
-# if they are fewer than a register block, such as 6 rows. The policy is called with up to 16 rows
-# or a multiple of this, which has no such rest: 2, 3, 4, 6, 8, 12, 16 and 24 divide it.
+# Matrix kernels use another code path for the last rows of a call, or of a thread's part of it, if
+# these do not fill a register block, such as 6 rows. So the policy is called with up to 16 rows or
+# with a multiple of this, which leaves no such rows: 2, 3, 4, 6, 8, 12, 16 and 24 divide it.
 ROW_BLOCK = 48
-# The least number that rounds to infinity: half a step above the largest float32.
+# The smallest number that rounds to infinity: half a step above the largest float32.
 FLOAT32_OVERFLOW = 2.0**128 - 2.0**103
 
 
 def to_array(rows: Rows, names: list[str], max_rows: int) -> FloatArray:
     """Turn 1 to `max_rows` rows of features with these names into observations `[B, O]`.
 
-    Numbers other than float32 become float64 first, as those in JSON are, and are then rounded.
+    Numbers of other types than float32 are first converted to float64, like JSON's, then rounded.
 
     Raises:
         InvalidRequestError: no rows or too many, a row with the wrong length or wrong
@@ -45,7 +45,7 @@ def to_array(rows: Rows, names: list[str], max_rows: int) -> FloatArray:
             # One by one, to report which row is wrong.
             ordered = [_in_order(index, row, names) for index, row in enumerate(rows)]
             numbers = np.array(ordered, np.float64)
-    # One reduction: the largest of numbers with a NaN among them is NaN.
+    # One reduction suffices: the maximum of an array that contains NaN is NaN.
     if not float(np.abs(numbers).max()) < FLOAT32_OVERFLOW:
         row, column = np.argwhere(~(np.abs(numbers, dtype=np.float64) < FLOAT32_OVERFLOW))[0]
         value = numbers[row, column].item()
@@ -105,7 +105,7 @@ def is_outside(observations: FloatArray, seen: Ranges) -> npt.NDArray[np.bool_]:
 
 
 def out_of_range_warnings(observations: FloatArray, seen: Ranges) -> list[str]:
-    """A line for each of the first rows of `[B, O]` that training never saw, one for the rest."""
+    """One line for each of the first rows of `[B, O]` outside the ranges, and one for the rest."""
     outside = is_outside(observations, seen)
     rows = np.flatnonzero(outside.any(axis=1))
     warnings = []

@@ -13,7 +13,7 @@ class PolicyOutputs(NamedTuple):
 
     action_logits: FloatArray  # [B, A]
     action_probabilities: FloatArray  # [B, A]
-    actions: npt.NDArray[np.int64]  # [B], the most probable where asked for, else sampled
+    actions: npt.NDArray[np.int64]  # [B], the most probable if deterministic, else sampled
     greedy_actions: npt.NDArray[np.int64]  # [B], the most probable
     log_probabilities: FloatArray  # [B], of `actions`
     state_values: FloatArray  # [B]

@@ -48,9 +48,9 @@ def uniforms_of(seeds: Sequence[int], rows: Sequence[int]) -> npt.NDArray[np.flo
 
 
 def uniform_stream(seed: int) -> Callable[[int], npt.NDArray[np.float32]]:
-    """The numbers of `uniforms_of` for one request, which may have any number of rows, in parts.
+    """The numbers of `uniforms_of` for one request with any number of rows, in parts.
 
-    Each call draws those of the next rows, as many as it is asked for.
+    Each call draws the numbers for the given number of next rows.
     """
     philox = np.random.Philox(key=seed)
     return lambda rows: _uniforms(philox.random_raw(rows))

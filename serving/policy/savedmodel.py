@@ -19,7 +19,7 @@ from serving.policy.outputs import PolicyOutputs
 
 _SIGNATURES = ("serving_default", "act")
 _INPUTS = ("observations", "uniforms", "deterministic")  # of `act`
-_SMALL_CALL_ROWS = 16  # exported graphs pad fewer to as many
+_SMALL_CALL_ROWS = 16  # exported graphs pad smaller batches to this size
 
 
 class Policy:
@@ -27,11 +27,11 @@ class Policy:
 
     Attributes:
         name, version: of the folder that was copied.
-        digest: the first hex digits of that of its content.
+        digest: the first hex digits of its content's digest.
         card, card_json, golden, pictures: as in `Artefact`.
-        ranges: what training saw of the observations.
+        ranges: the ranges of the observations that training saw.
         identity_json: `identity` as JSON.
-        signatures: all of the SavedModel, as protobuf writes a `SignatureDef` in JSON.
+        signatures: all signatures of the SavedModel, each in protobuf's JSON form.
     """
 
     def __init__(
@@ -40,8 +40,8 @@ class Policy:
         """Load a copy of a version, from which `artefact` was read.
 
         Raises:
-            ArtefactError: it cannot be loaded, its signatures are not those of the design, or
-                it does not compute its golden values.
+            ArtefactError: it cannot be loaded, its signatures are not the specified ones, or it
+                does not compute its golden values.
         """
         self.name, self.version, self.digest = name, version, digest
         self.card, self.card_json, self.golden, self.pictures = artefact
@@ -71,7 +71,7 @@ class Policy:
             )
         except ArtefactError:
             raise
-        # TensorFlow raises whatever it likes; the service stays up and says what it was.
+        # TensorFlow can raise anything; the service stays up and reports it.
         except Exception as error:
             raise ArtefactError(f"TensorFlow cannot load it: {first_line(error)}") from error
         self._require_golden()
@@ -82,28 +82,27 @@ class Policy:
         """Decide about observations `[B, O]`.
 
         The uniforms `[B]` in [0, 1) are the randomness of each row; `deterministic` `[B]` is true
-        where the most probable action is asked for. The numbers of a row do not depend on the
-        other rows.
+        for rows that take the most probable action. A row's outputs do not depend on other rows.
         """
         rows = len(observations)
         missing = -rows % ROW_BLOCK
         if missing and rows > _SMALL_CALL_ROWS:
             inputs = (_padded(array, missing) for array in (observations, uniforms, deterministic))
             return PolicyOutputs._make(output[:rows] for output in self.act(*inputs))
-        # Calls from several threads at once are slower than one after the other.
+        # Concurrent calls are slower than calls one after another.
         with self._lock:
             return PolicyOutputs(*self._call(observations, uniforms, deterministic))
 
     def identity(self) -> dict[str, str | int]:
-        """The name, version and digest, as every answer gives them."""
+        """The name, version and digest, as in every answer."""
         return {"name": self.name, "version": self.version, "digest": self.digest}
 
     def _require_golden(self) -> None:
-        """Recompute the golden values, which warms the function up besides."""
+        """Recompute the golden values; this also warms up the function."""
         golden = self.golden
         try:
             observations = np.array(golden.observations, np.float32)
-            # In whole blocks, of which `act` returns all that the graph computes.
+            # In whole blocks: `act` then trims no output, so the shapes are the graph's.
             missing = -len(observations) % ROW_BLOCK
             blocks = np.pad(observations, ((0, missing), (0, 0)), "edge")
             rows = len(blocks)
@@ -112,7 +111,7 @@ class Policy:
             for name in ("action_logits", "state_values"):
                 computed = getattr(outputs, name)[: len(observations)]
                 expected = getattr(golden, name)
-                # Other shapes may be broadcast, and then nothing would be compared.
+                # Compare shapes too: broadcasting with an empty array would compare nothing.
                 is_same = np.shape(expected) == computed.shape and np.allclose(
                     computed, expected, golden.tolerance, golden.tolerance
                 )
@@ -124,12 +123,12 @@ class Policy:
 
 
 def _padded(array: npt.NDArray[Any], missing: int) -> npt.NDArray[Any]:
-    """An array of rows and `missing` rows of zeros."""
+    """An array of rows, followed by `missing` rows of zeros."""
     return np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
 
 
 def _require_signatures(signatures: Mapping[str, Any], features: int, actions: int) -> None:
-    """Raise `ArtefactError` where one of the two is missing or other than in the design."""
+    """Raise `ArtefactError` if one of the two signatures is missing or not as specified."""
     rows, numbers = ("float32", [None, features]), ("float32", [None])
     outputs = _designed_outputs(None, actions)
     act_inputs = {"observations": rows, "uniforms": numbers, "deterministic": ("bool", [None])}
@@ -144,7 +143,7 @@ def _require_signatures(signatures: Mapping[str, Any], features: int, actions: i
 
 
 def _require_outputs(outputs: PolicyOutputs, rows: int, actions: int) -> None:
-    """Raise `ArtefactError` where an output is none to answer with, whatever the file declares."""
+    """Raise `ArtefactError` if a computed output is unusable, whatever the file declares."""
     for name, wanted in _designed_outputs(rows, actions).items():
         output = getattr(outputs, name)
         seen = output.dtype.name, list(output.shape)
@@ -172,6 +171,6 @@ def _designed_outputs(rows: int | None, actions: int) -> dict[str, tuple[str, li
 
 
 def _type_and_shape(tensor: Any) -> tuple[str, list[int | None] | None]:
-    """Of a `TensorInfo`; None is a size, or a whole shape, that is open."""
+    """The type and shape of a `TensorInfo`; None stands for an unknown size or an unknown rank."""
     shape = tf.TensorShape(tensor.tensor_shape)
     return tf.as_dtype(tensor.dtype).name, None if shape.rank is None else shape.as_list()

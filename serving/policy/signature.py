@@ -21,9 +21,9 @@ from model_signing import hashing, verifying
 from serving.errors import first_line
 from serving.policy.artefact import SIGNATURE, ArtefactError
 
-_MAX_DETAIL = 200  # of the characters that the library says, which grow with the files
+_MAX_DETAIL = 200  # characters of the library's message, which grows with the number of files
 
-# What checks with each public key, by the hint with which a signature names the key.
+# The verifier for each public key, by the hint with which a signature names its key.
 TrustedKeys = Mapping[str, verifying.Config]
 
 
@@ -46,9 +46,9 @@ class _Bundle(msgspec.Struct, rename="camel", frozen=True):
 
 
 class _Hashing(hashing.Config):
-    """Hashes files that a signature wants to have ignored, so that none can be left out of it.
+    """Also hashes files that a signature says to ignore, so that none can be left out of it.
 
-    The library's own ignores them, and still ignores them in versions that it checks later.
+    The library's class ignores such files, even in all versions that it checks later.
     """
 
     def add_ignored_paths(self, **_: Any) -> None:
@@ -58,10 +58,10 @@ class _Hashing(hashing.Config):
 def require_signature(model_dir: Path, keys: TrustedKeys) -> None:
     """Check that one of the keys has signed every file of a version's copy.
 
-    The files must have been read already: a signature that is too large is refused there.
+    Call `artefact.read` first: that refuses a signature that is too large.
 
     Raises:
-        ArtefactError: it is not signed, not by one of these keys, or changed since.
+        ArtefactError: it is not signed, is signed by another key, or was changed since.
     """
     path = model_dir / SIGNATURE
     if not path.is_file():
@@ -70,7 +70,7 @@ def require_signature(model_dir: Path, keys: TrustedKeys) -> None:
         bundle = msgspec.json.decode(path.read_bytes(), type=_Bundle)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ArtefactError(f"{SIGNATURE} is not a signature: {error}") from error
-    # Anyone can write any hint; what it decides is only which key has to have signed.
+    # Anyone can write any hint: it only selects the key that the signature is checked with.
     verifier = keys.get(bundle.verification_material.public_key.hint)
     if verifier is None:
         raise ArtefactError("it is signed by a key that is not trusted")
@@ -78,20 +78,20 @@ def require_signature(model_dir: Path, keys: TrustedKeys) -> None:
         verifier.verify(model_dir, path)
     except InvalidSignature as error:
         raise ArtefactError(f"{SIGNATURE} was not made with the key that it names") from error
-    except Exception as error:  # of many kinds, as any part of the bundle may be missing
+    except Exception as error:  # of many types, as any part of the bundle may be missing
         detail = first_line(error)[:_MAX_DETAIL]
         raise ArtefactError(f"it or {SIGNATURE} was changed after signing: {detail}") from error
 
 
-@functools.cache  # so that a service, all its workers included, has the keys of its start
+@functools.cache  # so that a service and all its workers keep the keys read at its start
 def read_trusted_keys(folder: Path) -> TrustedKeys:
-    """Read the public keys in a folder, those that are called `*.pem`.
+    """Read the public keys in a folder, the files `*.pem`.
 
     Raises:
-        TrustedKeysError: there is none, or one cannot be read or is none that can be used.
+        TrustedKeysError: there is none, or one cannot be read or used.
     """
     verifiers = {}
-    # By default, files of git would be ignored too.
+    # By default, Git's files would be ignored too.
     every_file = _Hashing()  # type: ignore[no-untyped-call]  # of the library
     every_file.set_ignored_paths(paths=[SIGNATURE], ignore_git_paths=False)
     try:
@@ -103,7 +103,7 @@ def read_trusted_keys(folder: Path) -> TrustedKeys:
             )
     except OSError as error:
         raise TrustedKeysError(f"{error.filename} cannot be read: {error.strerror}") from error
-    # An AttributeError is that a key of another kind has no curve.
+    # AttributeError: a key of another type has no curve.
     except (ValueError, AttributeError, UnsupportedAlgorithm) as error:
         needed = "a public key in PEM, of the curve P-256, P-384 or P-521"
         raise TrustedKeysError(f"{path} is not {needed}") from error

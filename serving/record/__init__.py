@@ -1,1 +1,1 @@
-"""What was decided, on record: off unless asked for."""
+"""Records of decisions, and what is computed from decisions: off unless enabled."""

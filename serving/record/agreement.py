@@ -11,18 +11,18 @@ from serving.record.lines import Decision
 if TYPE_CHECKING:
     from serving.policy.savedmodel import Policy  # imports TensorFlow
 
-MAX_ROWS = 100_000  # the newest ones
+MAX_ROWS = 100_000  # only the newest rows are recomputed
 BATCH_ROWS = 8192
 
 
 class Agreement(NamedTuple):
-    """Of decisions that are recomputed.
+    """How often two policies differ when decisions are recomputed.
 
     Attributes:
         rows: observations that both policies decided about.
         greedy: share of them on which the most probable actions differ; None without rows.
-        recorded: share on which the actions differ with the recorded seeds, or with the most
-            probable actions where they were asked for; None without rows.
+        recorded: share on which the actions differ: the actions sampled with the recorded seeds,
+            or the most probable ones for deterministic requests; None without rows.
     """
 
     rows: int
@@ -38,7 +38,7 @@ class NewestRows:
         self._rows = 0
 
     def add(self, decision: Decision) -> None:
-        """Take one more, from any worker's file."""
+        """Add a decision, from any worker's file."""
         if decision.observations is None:
             return
         self._decisions.append(decision)
@@ -47,14 +47,14 @@ class NewestRows:
             self._drop_old()
 
     def take(self) -> list[Decision]:
-        """The newest decisions, from the oldest of them on."""
+        """The newest decisions, oldest first."""
         self._drop_old()
         return self._decisions
 
     def _drop_old(self) -> None:
         if not self._decisions:
             return
-        # RFC 3339 in UTC, always with as many digits: the order of texts is that of times.
+        # RFC 3339 in UTC with a fixed number of digits: text order is time order.
         self._decisions.sort(key=lambda decision: decision.time)
         behind = np.cumsum([len(decision.actions) for decision in reversed(self._decisions)])
         kept = max(1, int(np.searchsorted(behind, MAX_ROWS, side="right")))
@@ -63,7 +63,7 @@ class NewestRows:
 
 
 def agreement(decisions: list[Decision], first: "Policy", second: "Policy") -> Agreement:
-    """Recompute decisions with two policies, those whose observations have their length `O`."""
+    """Recompute with both policies the decisions whose observations have their length `O`."""
     rows = greedy = recorded = 0
     width = len(first.card.observations.names)
     for batch in _batches([one for one in decisions if _width(one) == width]):
@@ -105,7 +105,7 @@ def _width(decision: Decision) -> int:
 
 
 def _uniforms(decision: Decision) -> FloatArray:
-    """The randomness of the rows `[B]`, as the service had it."""
+    """The randomness of the rows `[B]`, as the service used it."""
     if decision.uniforms is not None:
         return np.array(decision.uniforms, np.float32)
     return uniforms_of([decision.seed or 0], [len(decision.actions)])

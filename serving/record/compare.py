@@ -1,4 +1,4 @@
-"""Whether one version is better than another, by the decisions and feedback on record."""
+"""Whether one version is better than another, according to recorded decisions and feedback."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ Bounds = tuple[float, float]
 
 
 class CompareError(Exception):
-    """Two versions cannot be compared by a log; the message says why."""
+    """Two versions cannot be compared from a log; the message says why."""
 
 
 class OnDisk(NamedTuple):
@@ -31,7 +31,7 @@ class OnDisk(NamedTuple):
 
 
 class VersionReturns(msgspec.Struct, frozen=True):
-    """What came of one version's episodes."""
+    """The returns of one version's episodes."""
 
     version: int
     digest: str
@@ -44,8 +44,8 @@ class LeftOut(msgspec.Struct, frozen=True):
 
     Attributes:
         abandoned: an hour passed in them without a decision or feedback.
-        waiting: they began with or after the first one that is still running.
-        spanning: two versions or selections decided in them, of whichever versions.
+        waiting: the first one that is still running, and all that began after it.
+        spanning: several versions or selections decided in them; of all versions in the log.
         not_canary: the client named their version, or under their selection only one of the two
             versions decided.
     """
@@ -61,9 +61,9 @@ class Comparison(msgspec.Struct, frozen=True):
 
     Attributes:
         difference: of the mean returns; None unless both have episodes.
-        confidence_interval: of the difference, which it covers at all times at once.
-        more_episodes: a rough estimate of how many would bring an answer, where there is none yet
-            and one is in sight.
+        confidence_interval: of the difference; valid at all times simultaneously.
+        more_episodes: a rough estimate of how many more would bring an answer; None if there is
+            one already, or none is in sight.
     """
 
     model: str
@@ -83,7 +83,7 @@ class Comparison(msgspec.Struct, frozen=True):
 def compare(
     store: Store, folder: Path, champion: int, challenger: int, log: Path
 ) -> tuple[Comparison, NewestRows]:
-    """Compare two versions of a model by a decision log, without TensorFlow.
+    """Compare two versions of a model from a decision log, without TensorFlow.
 
     Args:
         store: takes copies of both.
@@ -113,7 +113,7 @@ def compare_returns(
     """Compare the returns of two versions.
 
     Episodes count in the order in which they began, up to the first that is still running: in the
-    order of their ends, short ones would come first, which in CartPole are those with low returns.
+    order of their ends, short ones would come first, and in CartPole these have low returns.
 
     Raises:
         CompareError: a return is outside the bounds.
@@ -124,8 +124,8 @@ def compare_returns(
         for episode in outcomes.episodes
         if episode.model.name == name and episode.model.version in numbers
     ]
-    # Where clients or times chose the version, more than the version can differ. The selection is
-    # "" where a client named it.
+    # Where the client or the time decided the version, more than the version can differ. The
+    # selection is "" where the client named the version.
     deciders = {(episode.selection, episode.model.version) for episode in ours}
     canary = [
         episode
@@ -171,7 +171,7 @@ def _read_version(store: Store, folder: Path, version: int) -> OnDisk:
     """Copy a version of the model in a folder, and read it without TensorFlow.
 
     Raises:
-        CompareError: it is not there, or would not be served.
+        CompareError: it is missing, or would not be served.
     """
     model_dir = folder / str(version)
     try:
@@ -184,10 +184,10 @@ def _read_version(store: Store, folder: Path, version: int) -> OnDisk:
 
 
 def _return_bounds(champion: OnDisk, challenger: OnDisk) -> Bounds:
-    """The lowest and the highest return, which the cards of both versions know.
+    """The lowest and the highest possible return, from the cards of both versions.
 
     Raises:
-        CompareError: a card knows none, or the cards are of different environments.
+        CompareError: a card has none, or the cards differ in these, environment or observations.
     """
     cards = [champion.artefact.card, challenger.artefact.card]
     for what in ("environment", "return_bounds"):
@@ -212,8 +212,8 @@ def _read_record(log: Path, name: str, versions: Sequence[OnDisk]) -> tuple[Outc
     """Read the decisions of a model and the feedback on them.
 
     Raises:
-        CompareError: the log is not as it was written, has decisions of other models only, or of
-            other versions than those on the disk.
+        CompareError: the log is not as it was written, has only decisions of other models, or has
+            decisions of a version whose content on disk is different.
     """
     digests = {one.version: one.digest[:SHOWN_DIGITS] for one in versions}
     rows, models = NewestRows(), set()
@@ -223,7 +223,7 @@ def _read_record(log: Path, name: str, versions: Sequence[OnDisk]) -> tuple[Outc
             if isinstance(line, Decision):
                 model = line.model
                 models.add(model.name)
-                # Others stay: feedback on them is not unknown.
+                # Keep other models' decisions: feedback on them must not count as unknown.
                 if model.name == name:
                     if model.digest != digests.get(model.version, model.digest):
                         raise CompareError(
@@ -234,7 +234,7 @@ def _read_record(log: Path, name: str, versions: Sequence[OnDisk]) -> tuple[Outc
             yield line
 
     try:
-        with collection.paused():  # millions of lines are kept
+        with collection.paused():  # collecting garbage among millions of lines is slow
             outcomes = join(of_model())
     except (LogError, OutcomesError) as error:
         raise CompareError(str(error)) from error
@@ -248,7 +248,7 @@ def _within(episode: Episode, bounds: Bounds) -> float:
     value = episode.return_
     assert value is not None
     low, high = bounds
-    slack = 1e-6 * max(abs(low), abs(high))  # of sums of float32
+    slack = 1e-6 * max(abs(low), abs(high))  # rounding of float32 sums
     if not low - slack <= value <= high + slack:
         raise CompareError(
             f"episode {episode.name} has the return {value:.9g}, outside the return_bounds"

@@ -13,7 +13,7 @@ BINS = 10
 
 
 class Sums(NamedTuple):
-    """What is added up, and may be negative or a fraction."""
+    """Totals, which may be negative or fractional."""
 
     decisions: float = 0.0
     skipped: float = 0.0
@@ -33,11 +33,11 @@ class Table(NamedTuple):
 
     @staticmethod
     def size(numbers: int) -> int:
-        """How many numbers an array has that holds this for `O` numbers."""
+        """Length of the array that holds a table for observations of `O` numbers."""
         return len(Sums._fields) + 2 * numbers * BINS
 
     def to_array(self) -> npt.NDArray[np.float64]:
-        """All in one array, `[size(O)]`."""
+        """The whole table in one array, `[size(O)]`."""
         return np.concatenate([self.sums, self.decisions.ravel(), self.disagreements.ravel()])
 
     @classmethod
@@ -53,11 +53,11 @@ def compare(
 ) -> Table:
     """Compare what two policies computed for observations `[B, O]`.
 
-    The ten bins of a number divide what training saw of it, `ranges`; both ends are open. Rows for
-    which the shadow computed a number that is not finite are skipped: a client chose them.
+    For each number, ten bins divide the range that training saw (`ranges`); the outer bins are
+    open-ended. Rows with a non-finite output of the shadow are skipped: clients chose them.
 
     Raises:
-        FloatingPointError: there is no other row.
+        FloatingPointError: no row is left.
     """
     is_finite = np.isfinite(shadow.action_logits).all(axis=1) & np.isfinite(shadow.state_values)
     if not is_finite.any():
@@ -133,7 +133,7 @@ def report(table: Table, served: ModelVersion, shadow: ModelVersion, ranges: Ran
 
 
 def _log_softmax(logits: FloatArray) -> npt.NDArray[np.float64]:
-    """Log-probabilities `[B, A]`, which keep what a probability of float32 has rounded to 0."""
+    """Log-probabilities `[B, A]`, which stay finite where a float32 probability rounds to 0."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     log_probabilities: npt.NDArray[np.float64]
     log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

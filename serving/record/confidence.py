@@ -1,8 +1,8 @@
-"""Which of two versions has the larger mean return: an answer that holds at any time.
+"""Which of two versions has the larger mean return: an answer that is valid at any time.
 
-A test whose sample size is not fixed beforehand must not be one of those that assume it: whoever
-looks after every episode finds a difference between equal versions sooner or later. A confidence
-sequence covers the difference at all times at once.
+Common tests assume a sample size fixed beforehand: if they are repeated after every episode, they
+sooner or later find a difference between equal versions. A confidence sequence covers the
+difference at all times simultaneously.
 """
 
 from collections import deque
@@ -16,11 +16,11 @@ DoubleArray = npt.NDArray[np.float64]
 Answer = Literal["better", "worse", "not yet known"]
 
 CONFIDENCE = 0.95
-# Shares of the capital that are bet: small differences are found by small bets.
+# Fractions of the capital that are bet: small differences are found by small bets.
 BETS = 0.9 * 0.5 ** np.arange(6)
-# Log-capital that disproves a difference; one half of the error rate is for each side.
+# Log-capital that disproves a difference; each side gets half of the error rate.
 DISPROOF = float(np.log(2 / (1 - CONFIDENCE)))
-_MIN_PAIRS = 10  # from which their growth says anything about those to come
+_MIN_PAIRS = 10  # fewer say nothing about the growth to come
 _BISECTIONS = 40
 
 
@@ -30,8 +30,8 @@ class Difference(NamedTuple):
     Attributes:
         answer: whether the interval is above, below or around 0.
         low, high: the interval, which only gets narrower.
-        more_episodes: a rough estimate of how many would bring an answer other than "not yet
-            known"; None where there is one, and where none is in sight.
+        more_episodes: a rough estimate of how many more would bring an answer other than "not yet
+            known"; None if there is one already, or none is in sight.
     """
 
     answer: Answer
@@ -47,7 +47,7 @@ def difference(
 
     Args:
         is_challenger: which version decided in each episode `[E]`.
-        returns: of the episodes `[E]`, in an order that does not depend on them.
+        returns: of the episodes `[E]`, in an order that does not depend on the returns.
         bounds: the lowest and the highest possible return.
     """
     low, high = bounds
@@ -55,7 +55,7 @@ def difference(
     # Scaled to [0, 1]: 1/2 is no difference.
     unit = (pairs + 1) / 2
     below, above = _lower_limit(unit), 1 - _lower_limit(1 - unit)
-    # A limit is disproved itself, so one of exactly 1/2 is an answer.
+    # The limit itself is disproved, so a limit of exactly 1/2 is an answer.
     answer: Answer = "better" if below >= 0.5 else "worse" if above <= 0.5 else "not yet known"
     more = _more_pairs(unit) if answer == "not yet known" else None
     return Difference(
@@ -67,16 +67,16 @@ def difference(
 
 
 def paired_differences(is_challenger: Sequence[bool], returns: Sequence[float]) -> DoubleArray:
-    """Differences `[P]`, challenger minus champion, each of returns that no other one has.
+    """Differences `[P]`, challenger minus champion; each return is used in at most one pair.
 
-    A pair is made as soon as both versions have returns that wait. It takes one of the version
-    that has had fewer episodes so far, and the mean of all that wait of the other: a share of 10 %
-    is compared with nine times as many episodes of the champion, which makes pairs less variable.
+    A pair is made as soon as both versions have unused returns. It takes one return of the version
+    with fewer episodes so far, and the mean of all unused returns of the other: a canary with a
+    share of 10 % is compared with nine times as many episodes of the champion, which makes pairs
+    less variable.
 
-    Which returns are in a pair follows from the order and the versions of the episodes, never from
-    returns. So the expected value of each pair is the difference of the mean returns, whatever the
-    pairs before it were: bets on it are fair. That holds too while both means change by the same
-    amount.
+    Pairing depends on the order and versions of the episodes, never on returns. So the expected
+    value of each pair is the difference of the mean returns, whatever the earlier pairs were, and
+    bets on it are fair. This also holds while both means change by the same amount.
 
     Args:
         is_challenger: which version decided in each episode `[E]`.
@@ -100,17 +100,17 @@ def paired_differences(is_challenger: Sequence[bool], returns: Sequence[float]) 
 
 
 def log_capital(unit: DoubleArray, mean: float) -> DoubleArray:
-    """The log-capital after each value `[P]` of bets on more than a mean, which are fair for it.
+    """The log-capital after each value `[P]` of bets that the true mean is higher than `mean`.
 
-    A capital of 1 is shared out equally to `BETS`; each part bets its constant share on every
-    value. The sum is a martingale if the mean is true: it reaches 1/p with a probability of at
-    most p (Ville's inequality), however often one looks. It falls as the mean rises. Waudby-Smith
-    and Ramdas 2023, "Estimating means of bounded random variables by betting" (JRSS-B 86),
-    sections 4 and 5; a mixture of constant bets, as in Cover's universal portfolio.
+    A capital of 1 is split equally among `BETS`; each part bets its constant fraction on every
+    value. If `mean` is true, the sum is a martingale: it ever reaches 1/p with probability at most
+    p (Ville's inequality), however often it is checked. It falls as `mean` rises. Waudby-Smith and
+    Ramdas 2023, "Estimating means of bounded random variables by betting" (JRSS-B 86), sections 4
+    and 5; a mixture of constant bets, as in Cover's universal portfolio.
 
     Args:
         unit: values in [0, 1] `[P]`.
-        mean: that is to be disproved, in (0, 1].
+        mean: the mean to disprove, in (0, 1].
     """
     parts = np.cumsum(np.log1p(BETS[:, None] * (unit / mean - 1)), axis=1)
     capital: DoubleArray = np.logaddexp.reduce(parts, axis=0) - np.log(len(BETS))
@@ -118,7 +118,7 @@ def log_capital(unit: DoubleArray, mean: float) -> DoubleArray:
 
 
 def _lower_limit(unit: DoubleArray) -> float:
-    """The largest mean in [0, 1] that bets on more ever disproved, or 0."""
+    """The largest mean in [0, 1] that bets on a higher one have ever disproved, or 0."""
     low, high = 0.0, 1.0
     if not len(unit):
         return low
@@ -130,9 +130,9 @@ def _lower_limit(unit: DoubleArray) -> float:
 
 
 def _more_pairs(unit: DoubleArray) -> float | None:
-    """About how many more pairs disprove that there is no difference, if they are as those so far.
+    """Estimate how many more pairs like those so far would disprove that there is no difference.
 
-    From the growth of the log-capital per pair under the best constant bet in hindsight.
+    It uses the growth of the log-capital per pair under the best constant bet in hindsight.
     """
     if len(unit) < _MIN_PAIRS:
         return None

@@ -1,8 +1,8 @@
 """Drift: whether live observations are distributed as in the evaluation that the card describes.
 
 The population stability index of a number is the sum over its bins of (live - expected) *
-ln(live / expected), of the shares of rows in each. Up to 0.1 is usually taken for no change and
-from 0.25 for a major one (Siddiqi 2006, Credit Risk Scorecards; du Pisanie et al. 2023,
+ln(live / expected), both being shares of rows. Up to 0.1 is usually taken as no change, and from
+0.25 as a major one (Siddiqi 2006, Credit Risk Scorecards; du Pisanie et al. 2023,
 arXiv:2303.01227, review it). Rows of an episode are not independent: episodes count, not rows.
 """
 
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 Counts = npt.NDArray[np.int64]
 
-# In the place of smaller shares: with an empty bin the index would be infinite.
+# Replaces smaller shares: an empty bin would make the index infinite.
 SMALLEST_SHARE = 1e-4
-# Clients that begin their episodes at one moment are all in one phase of them. With no more rows
-# of each call than this, the window spans many calls, and so all phases.
+# Clients that start their episodes together are all in the same phase of them. With at most this
+# many rows of each call, the window spans many calls, and so all phases.
 MAX_ROWS_PER_CALL = 64
-BLOCKS = 16  # of the window, which moves by one of them; one more is being filled
+BLOCKS = 16  # in the window, which advances by one block; one more is being filled
 ROWS_AT_ONCE = 512  # counted in one call
 
 
@@ -49,9 +49,9 @@ class Bins:
     """The `K` bins of a card's histograms: those of all `O` numbers, one after the other.
 
     Attributes:
-        block_rows: in a block. The window has at least as many rows as the evaluation had, and so
-            about as many episodes, whatever their length: one side is as certain as the other.
-        size: of an array of blocks, each with the time at which it was full and its counts `[K]`.
+        block_rows: rows in a block. The window has at least as many rows as the evaluation had,
+            and so about as many episodes, whatever their length: both are equally certain.
+        size: of the array of all blocks, each with the time when it was full and its counts `[K]`.
     """
 
     def __init__(self, histograms: Histograms) -> None:
@@ -71,13 +71,13 @@ class Bins:
         return np.bincount(np.concatenate(bins), minlength=self._ends[-1])
 
     def indices(self, arrays: Iterable[Counts]) -> list[float] | None:
-        """The stability index `[O]` of the newest full blocks, or None of too few.
+        """The stability index `[O]` of the newest full blocks, or None if there are too few.
 
         Args:
             arrays: `[size]`, of each process.
         """
         blocks = np.concatenate([np.empty(0, np.int64), *arrays]).reshape(-1, 1 + self._ends[-1])
-        # The counts of a block that is not full, or is cleared while it is read, add up to less.
+        # A block that is not full, or is cleared while it is read, has counts that add up to less.
         rows = blocks[:, 1:].sum(axis=1)
         full = blocks[rows == self.block_rows * len(self._edges)]
         if len(full) < BLOCKS:
@@ -124,27 +124,27 @@ class LiveCounts:
         self._block[1:] += self._bins.count(self._waiting)
         self._rows += ROWS_AT_ONCE
         if self._rows == self._bins.block_rows:
-            self._block[0] = time.monotonic_ns()  # of all processes alike
+            self._block[0] = time.monotonic_ns()  # the same clock in all processes
             self._begin()
 
 
 class Drift(Collector):
-    """Counts what loaded policies are asked, and compares it with their cards.
+    """Counts the observations that loaded policies receive, and compares them with their cards.
 
-    What was counted of a policy goes with it, once it is unloaded.
+    A policy's counts are deleted when it is unloaded.
     """
 
     def __init__(self, arrays: SharedArrays, repository: "Repository") -> None:
-        """Count in arrays of all processes, and tell of the policies that are served."""
+        """Count in arrays that all processes share, and report on the policies that are served."""
         self._arrays = arrays
         self._repository = repository
         self._live: dict[int, LiveCounts] = {}  # by the identity of a policy that exists
         self._lock = threading.Lock()  # one thread opens an array at a time
 
     def add(self, policy: "Policy", observations: FloatArray) -> None:
-        """Count observations `[B, O]` of one call, whose actions were sampled.
+        """Count observations `[B, O]` of one call for which actions were sampled.
 
-        Those of the evaluation were, and other actions lead to other observations.
+        The evaluation sampled its actions too; other actions lead to other observations.
         """
         histograms = policy.card.observations.histograms
         if histograms is None:
@@ -164,7 +164,7 @@ class Drift(Collector):
         return {} if indices is None else dict(zip(known.names, indices, strict=True))
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """The metric, as prometheus_client asks for it."""
+        """The metric, in the form that prometheus_client expects."""
         meaning = "Population stability index of recent observations against the evaluation's."
         family = GaugeMetricFamily(
             "policy_observation_psi", meaning, labels=["model", "observation"]
@@ -182,13 +182,13 @@ class Drift(Collector):
                 array = self._arrays.own(name, bins.size)
                 self._live[id(policy)] = LiveCounts(name, bins, array, len(histograms.edges))
                 unload = weakref.finalize(policy, self._stop, id(policy))
-                unload.atexit = False  # the worker's successor counts on
+                unload.atexit = False  # the worker's successor continues the counts
             return self._live[id(policy)]
 
     def _stop(self, identity: int) -> None:
-        # Without a lock: garbage may be collected while this thread holds one.
+        # Without the lock: garbage collection may call this while the thread holds it.
         name = self._live.pop(identity).name
-        if all(live.name != name for live in list(self._live.values())):  # none loaded it again
+        if all(live.name != name for live in list(self._live.values())):  # not loaded again since
             self._arrays.forget(name)
 
 

@@ -1,4 +1,4 @@
-"""Decisions as lines of the log, from what was encoded for their answers already."""
+"""Decisions as lines of the log, reusing the JSON that was encoded for their answers."""
 
 import time
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from serving.policy.decide import ActResult, DecisionRequest
 
 
 class Decided(NamedTuple):
-    """A request that was decided about, and its results as JSON."""
+    """A decided request, and its results as JSON."""
 
     id: str  # of the request
     request: DecisionRequest
@@ -18,7 +18,7 @@ class Decided(NamedTuple):
 
 
 class Clock:
-    """The time as RFC 3339 writes it, of which the second is written once."""
+    """The time in the format of RFC 3339; each second is formatted only once."""
 
     def __init__(self) -> None:
         self._second, self._text = -1, ""
@@ -47,7 +47,7 @@ def decision_lines(
         decided: the decisions.
         number: of the first line.
         now: the time.
-        milliseconds: that they took together.
+        milliseconds: how long they took together.
         rows: whether the observations are recorded.
     """
     when, took = now.encode(), b"%.3f" % milliseconds

@@ -1,7 +1,7 @@
 """The files of a decision log: each worker process writes a stream of its own, in parts.
 
-A file that is being written is locked by its worker (flock). One that nobody has locked any more
-was left by a worker that was killed: the next worker completes it.
+A worker locks the file that it is writing (flock). An incomplete file without a lock was left by a
+worker that was killed: the next worker completes it.
 """
 
 import fcntl
@@ -41,11 +41,11 @@ class Sign(Protocol):
 class Stream:
     """The files that one worker process writes, one after the other.
 
-    Every method that writes raises `OSError` where that fails, and has then changed nothing: the
-    same block can be written later.
+    Every method that writes raises `OSError` if that fails, and then has changed nothing: the same
+    block can be written later.
 
     Attributes:
-        part: number of the file that is written, from 1; 0 before the first one.
+        part: number of the file that is being written, from 1; 0 before the first one.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Stream:
         self._name = os.urandom(4).hex()
         self.part = 0
         self._number = 1  # of the next line
-        self._previous = ""  # hash, for a file that follows none or a removed one
+        self._previous = ""  # hash for the head of a first file, or of one after a removed file
         self._file: _File | None = None
 
     def write(self, lines: list[bytes], number: int) -> None:
@@ -76,7 +76,7 @@ class Stream:
             return
         if file.bytes < self._file_bytes and time.monotonic() - file.began < FILE_SECONDS:
             return
-        # The next one first: a full disk leaves no file whose end names one that is not there.
+        # Create the next file first: on a full disk, no file may end by announcing a missing one.
         following = self._begin(chain(file.sha256, b"").sha256)
         try:
             file.complete("rotated")
@@ -87,10 +87,10 @@ class Stream:
         self.part += 1
 
     def leave_removed(self) -> int:
-        """Have the next block written to the next file, if this one was removed.
+        """Have the next block written to a new file, if the current one was removed.
 
         Returns:
-            How many lines are known to be lost with it.
+            How many lines are known to be lost with the removed file.
         """
         file = self._file
         if file is None or not file.is_removed():
@@ -107,7 +107,7 @@ class Stream:
             self._file = None
 
     def _begin(self, previous: str) -> "_File":
-        """Make the file after this one."""
+        """Create the next file."""
         head = Head(
             format=2,
             stream=self._name,
@@ -124,14 +124,14 @@ class Stream:
 
 
 class _File:
-    """A file that is written.
+    """A file that is being written.
 
     Attributes:
         path: its name until it is complete.
         sha256: hash of its last block.
         bytes: its size.
-        lines: that it has, but for its head and its blocks.
-        began: when, by the monotonic clock.
+        lines: how many it has, not counting its head and its block lines.
+        began: when it was created, by the monotonic clock.
     """
 
     def __init__(self, path: Path, head: Head, sign: Sign | None) -> None:
@@ -193,12 +193,12 @@ def chain(
 
 
 def signed_text(block: Block) -> str:
-    """What a signature of a block is of: its line, without the signature."""
+    """The text that a block's signature covers: its line, without the signature."""
     return msgspec.json.encode(Block(sha256=block.sha256, end=block.end)).decode()
 
 
 def list_files(folder: Path, ending: str) -> list[tuple[str, int, Path]]:
-    """Stream, part and path of the log's files, and of nobody else's, in this order."""
+    """Stream, part and path of each of the log's files, sorted; other files are ignored."""
     named = ((FILE_NAME.fullmatch(path.name), path) for path in folder.glob(f"*{ending}"))
     return sorted((name["stream"], int(name["part"]), path) for name, path in named if name)
 
@@ -207,7 +207,7 @@ def recover(folder: Path, sign: Sign | None) -> list[str]:
     """Complete the files of workers that were killed, each up to its last whole line.
 
     The end of a file is signed only if the last line is a block that the same key has signed:
-    anyone who can write in the folder may have left anything else.
+    anything else may come from anyone who can write in the folder.
 
     Returns:
         Which files cannot be completed, and why.
@@ -223,7 +223,7 @@ def recover(folder: Path, sign: Sign | None) -> list[str]:
             finally:
                 os.close(descriptor)
         except (FileNotFoundError, BlockingIOError):
-            pass  # completed since, or still written
+            pass  # completed since, or still being written
         except OSError as error:
             failures.append(f"{path} cannot be completed: {error.strerror}")
     return failures
@@ -234,7 +234,7 @@ def _recover(descriptor: int, path: Path, sign: Sign | None) -> None:
     content = content[: content.rfind(b"\n") + 1]
     start = content.rfind(_BLOCK_START)
     behind = content.find(b"\n", start) + 1
-    if start == -1:  # another worker makes it just now, or was killed before its head was written
+    if start == -1:  # another worker is creating it, or was killed before it wrote the head
         if time.time() - os.fstat(descriptor).st_mtime > _MAKING_SECONDS:
             path.unlink()
         return
@@ -258,7 +258,7 @@ def _recover(descriptor: int, path: Path, sign: Sign | None) -> None:
 
 
 def _write_at(descriptor: int, offset: int, data: bytes) -> None:
-    """Write all of the data at the end of a file, or nothing."""
+    """Write all of the data at the end of a file, or none of it."""
     try:
         written = 0
         while written < len(data):
@@ -268,7 +268,7 @@ def _write_at(descriptor: int, offset: int, data: bytes) -> None:
             os.ftruncate(descriptor, offset)
         raise
     if os.fstat(descriptor).st_size > offset + len(data):
-        os.ftruncate(descriptor, offset + len(data))  # what a killed worker wrote in part
+        os.ftruncate(descriptor, offset + len(data))  # a killed worker's partial line
 
 
 def _complete(descriptor: int, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The lines of a decision log: one JSON object each, in files that each worker has to itself.
+"""The lines of a decision log: one JSON object each, in separate files for each worker.
 
 `id`, `time` and `type` are those of CloudEvents 1.0. A file begins with a `Head` and ends with a
 `Block` that says why it ends; every block chains the lines before it to all earlier ones.
@@ -12,7 +12,7 @@ import msgspec
 
 from serving.schemas import ModelVersion, Seed
 
-# Of a file that its worker still writes, and of one that is complete.
+# Suffixes of a file that its worker is still writing, and of one that is complete.
 OPEN, COMPLETE = ".jsonl.open", ".jsonl"
 FILE_NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-(?P<stream>[0-9a-f]+)-(?P<part>[0-9]+)\.jsonl(\.open)?")
 
@@ -28,7 +28,7 @@ _Action = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 class Head(msgspec.Struct, tag="head", kw_only=True, frozen=True):
     """The first line of a file: what the file is a part of, and what is left out of it."""
 
-    # Where there is a key, 1 has only the last block's hash signed, and 2 each block's line.
+    # With a key, format 1 has a signature of the last block's hash only, 2 of each block's line.
     format: Literal[1, 2] = 1
     stream: str  # of one worker process, from its start to its end
     part: int  # of the stream, from 1
@@ -36,7 +36,7 @@ class Head(msgspec.Struct, tag="head", kw_only=True, frozen=True):
     previous: str  # hash of the last block of the part before, "" in the first one
     time: str  # RFC 3339, UTC
     sample: float  # share of the requests that are recorded, in (0, 1]
-    rows: bool  # whether observations are recorded, without which nothing can be replayed
+    rows: bool  # whether observations are recorded; without them, nothing can be replayed
 
 
 class Decision(msgspec.Struct, tag="decision", kw_only=True, frozen=True):
@@ -51,17 +51,17 @@ class Decision(msgspec.Struct, tag="decision", kw_only=True, frozen=True):
     step: int | None = None  # of the first row in its episode
     observations: list[list[float]] | None = None  # [B, O], as the policy saw them
     deterministic: bool | list[bool] = False  # for all rows, or [B]
-    seed: Seed | None = None  # of the uniforms, which a client may give in its place
+    seed: Seed | None = None  # of the uniforms; None if the client gave these
     uniforms: list[float] | None = None  # [B]
     actions: list[_Action]  # [B]
     log_probabilities: list[float]  # [B], of `actions`
     state_values: list[float]  # [B]
     warnings: list[str] = []
-    milliseconds: float  # from decoding to the encoded answer, with all decided together
+    milliseconds: float  # from decoding to the encoded answer, for all decided together
 
 
 class Feedback(msgspec.Struct, tag="feedback", kw_only=True, frozen=True, omit_defaults=True):
-    """What came of an episode or a request: rewards by step, or a return."""
+    """The outcome of an episode or a request: rewards by step, or a return."""
 
     number: int
     id: str  # of the request that brought the feedback
@@ -75,7 +75,7 @@ class Feedback(msgspec.Struct, tag="feedback", kw_only=True, frozen=True, omit_d
 
 
 class Lost(msgspec.Struct, tag="lost", kw_only=True, frozen=True):
-    """Numbered lines that could not be written; a line that took no number itself."""
+    """Numbered lines that could not be written; this line itself has no number."""
 
     first: int
     lines: int
@@ -83,14 +83,14 @@ class Lost(msgspec.Struct, tag="lost", kw_only=True, frozen=True):
 
 
 class Block(msgspec.Struct, tag="block", kw_only=True, frozen=True, omit_defaults=True):
-    """Ends some lines: SHA-256 of the hash before (64 hex digits) and of their bytes.
+    """Ends a block of lines: SHA-256 of the previous hash (64 hex digits) and of their bytes.
 
     The hash before the first block of a file is `Head.previous`; the head is among its lines.
     """
 
     sha256: str
-    # Why the file ends here, in its last line: the next part follows, its worker stopped, or it
-    # was killed and the next worker has completed the file.
+    # In a file's last line, why it ends: the next part follows, its worker stopped, or its worker
+    # was killed and another one has completed the file.
     end: Literal["rotated", "stopped", "recovered"] | None = None
     signature: str | None = None  # in base64, where there is a key
 

@@ -1,4 +1,4 @@
-"""The decision log of a worker: takes lines at once, and writes them in a thread of its own."""
+"""The decision log of a worker: accepts lines without waiting; its own thread writes them."""
 
 import logging
 import threading
@@ -19,10 +19,10 @@ from serving.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-BLOCK_SECONDS = 0.05  # a killed worker loses as much, and a few milliseconds more
+BLOCK_SECONDS = 0.05  # a killed worker loses this much, plus a few milliseconds
 MAX_PENDING_BYTES = 16 * 1024 * 1024  # lines that wait for a slow or full disk
 _CLEAN_UP_SECONDS = 60.0
-_CLOSE_SECONDS = 2.0  # that a disk has when the worker ends
+_CLOSE_SECONDS = 2.0  # for the last writes when the worker ends
 
 
 class _Block(NamedTuple):
@@ -33,12 +33,12 @@ class _Block(NamedTuple):
 class DecisionLog:
     """Numbers lines and hands them to the thread that writes; called from several threads.
 
-    It never waits for the disk: while that is slow or full, lines wait in memory, and what there
-    is no room for is lost and counted.
+    It never waits for the disk: while that is slow or full, lines wait in memory, and those that
+    do not fit are lost and counted.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics, sign: Sign | None) -> None:
-        """Start the thread, which takes over from workers that were killed.
+        """Start the thread, which also completes the files of workers that were killed.
 
         Args:
             settings: with the folder, `decision_log`.
@@ -50,7 +50,7 @@ class DecisionLog:
         self._settings = settings
         self._metrics = metrics
         self._sign = sign
-        # So that the files being written are a small part of all.
+        # Keeps the files being written a small part of the total.
         file_bytes = settings.decision_log_bytes // (8 * settings.workers)
         self._file_bytes = min(MAX_FILE_BYTES, file_bytes)
         self._stream = Stream(
@@ -64,15 +64,15 @@ class DecisionLog:
         self._lock = threading.Lock()
         self._pending = _Block([], 1)
         self._pending_bytes = 0
-        self._lost = 0  # lines, before the next one that is taken
-        self._unwritten: _Block | None = None  # what the disk did not take yet
+        self._lost = 0  # lines since the last one that was taken
+        self._unwritten: _Block | None = None  # what is not on the disk yet
         self._ends = threading.Event()
         self._failures: list[str] = []  # already logged
         self._thread = threading.Thread(target=self._run, name="decision-log", daemon=True)
         self._thread.start()
 
     def decided(self, decided: Sequence[Decided], milliseconds: float) -> None:
-        """Record decisions that were made together in that time."""
+        """Record decisions that were made together, in so many milliseconds."""
         sample = self._settings.decision_log_sample
         if sample < 1:
             decided = [one for one in decided if _sampled(one.request.episode or one.id, sample)]
@@ -105,7 +105,7 @@ class DecisionLog:
         self._thread.join(_CLOSE_SECONDS)
 
     def _take(self, lines: list[bytes]) -> None:
-        """Have numbered lines written, in the order in which they were numbered."""
+        """Queue numbered lines for writing, in the order of their numbers."""
         pending, number = self._pending
         if self._pending_bytes > MAX_PENDING_BYTES:
             self._lost += len(lines)
@@ -128,7 +128,7 @@ class DecisionLog:
             ends = self._ends.wait(BLOCK_SECONDS)
             try:
                 if not ends and time.monotonic() >= clean_up_at:
-                    # First: it may make room on a disk that is too full to write on.
+                    # Before writing, as this may free space on a full disk.
                     clean_up_at = time.monotonic() + _CLEAN_UP_SECONDS
                     self._clean_up()
                 part = self._stream.part
@@ -148,7 +148,7 @@ class DecisionLog:
                 is_failing = True
 
     def _write(self) -> bool:
-        """Write what was taken, if there is something; it is kept until that succeeds."""
+        """Write the queued lines, if there are any; they are kept until that succeeds."""
         if self._unwritten is None:
             with self._lock:
                 if self._lost:
@@ -169,7 +169,7 @@ class DecisionLog:
             total_bytes=self._settings.decision_log_bytes,
             file_bytes=self._file_bytes,
         )
-        failures += recover(self._folder, self._sign)  # which needs room
+        failures += recover(self._folder, self._sign)  # needs free space
         for failure in failures:
             if failure not in self._failures:
                 logger.error("%s", failure)
@@ -177,5 +177,5 @@ class DecisionLog:
 
 
 def _sampled(key: str, sample: float) -> bool:
-    """Whether what has this key is recorded: an episode's decisions are, or are not, together."""
+    """Whether a key is in the sample; an episode's decisions share one key: all are, or none."""
     return zlib.crc32(key.encode()) < sample * 2**32

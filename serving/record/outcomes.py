@@ -1,4 +1,4 @@
-"""What came of episodes: decisions and feedback, joined."""
+"""The outcomes of episodes: decisions joined with feedback."""
 
 import math
 from collections.abc import Iterable
@@ -21,8 +21,8 @@ class Episode(NamedTuple):
     """An episode of one version under one selection.
 
     Attributes:
-        name: that the client gave it.
-        model: that decided.
+        name: given by the client.
+        model: the version that decided.
         selection: digest of the version selection that chose the version.
         began: time of the first decision, seconds since 1970 in UTC.
         state: "finished" with a return; "abandoned" if an hour passed without a decision or
@@ -43,8 +43,8 @@ class FeedbackFaults(msgspec.Struct, frozen=True):
 
     Attributes:
         late: feedback about an episode that was finished or abandoned before.
-        double: feedback with a reward of a step that has one already, or with a second return; the
-            first one counts.
+        double: feedback with a reward for a step that has one already, or with a second return;
+            the first one counts.
         unknown: feedback about an episode or request without a decision on record, about a request
             id that requests of different episodes or steps share, or with the reward of a request
             whose step neither the request nor the feedback gives.
@@ -58,7 +58,7 @@ class FeedbackFaults(msgspec.Struct, frozen=True):
 
 
 class Outcomes(NamedTuple):
-    """The episodes of a log, and what its feedback was worth.
+    """The episodes of a log, and the feedback that did not count.
 
     Attributes:
         episodes: in the order in which they began.
@@ -97,14 +97,14 @@ _Event = tuple[float, _Decider | _Part]  # with its time
 def join(lines: Iterable[Decision | Feedback]) -> Outcomes:
     """Join decisions with feedback, by episode.
 
-    Lines are taken by their time: several workers wrote them. An episode is finished with the
-    first feedback that gives its return, or with which it has a reward for every step from 0 to
-    its end. The return of an episode is of all of it, and takes the place of rewards. Feedback
-    about a request is about its step of its episode, where a return is one reward. What is decided
-    after an episode is finished or abandoned no longer belongs to it.
+    Lines are ordered by time, because several workers wrote them. An episode is finished by the
+    first feedback that gives its return, or that completes its rewards, one for every step from 0
+    to its end. A return covers the whole episode and replaces its rewards. Feedback about a
+    request belongs to that request's step in its episode; a return is that step's reward then.
+    What is decided after an episode is finished or abandoned no longer belongs to it.
 
     Raises:
-        OutcomesError: a reward, return or sum of rewards is not finite, or a time is not one.
+        OutcomesError: a reward, return or sum of rewards is not finite, or a time is invalid.
     """
     events: dict[str, list[_Event]] = {}
     targets: dict[str, _Target | None] = {}
@@ -117,13 +117,13 @@ def join(lines: Iterable[Decision | Feedback]) -> Outcomes:
         if isinstance(line, Feedback):
             feedback.append((time, line))
             continue
-        # Many lines have the same one: it is kept once.
+        # Many lines have equal deciders: only one object is kept.
         decider = _Decider(line.model, line.selection)
         decider = deciders.setdefault(decider, decider)
         if line.episode is not None:
             events.setdefault(line.episode, []).append((time, decider))
         target: _Target | None = _Target(line.episode, line.step)
-        # A client that asks again after an error may give the same id.
+        # A client that retries after an error may send the same id.
         targets[line.id] = target if targets.get(line.id, target) == target else None
     unknown = without_episode = 0
     for time, line in feedback:
@@ -139,7 +139,7 @@ def join(lines: Iterable[Decision | Feedback]) -> Outcomes:
             unknown += 1
         else:
             events[target.episode].append((time, part))
-    # Of one time, decisions stay before feedback.
+    # The sort is stable: at equal times, decisions stay before feedback.
     histories = [
         _History(name, sorted(found, key=lambda event: event[0])) for name, found in events.items()
     ]
@@ -181,7 +181,7 @@ class _History:
                 self.deciders.add(event)
 
     def episode(self, newest: float) -> Episode:
-        """What it is by the time of the newest line."""
+        """The episode, with its state at the time of the newest line."""
         (decider,) = self.deciders
         assert self._began is not None
         state: Literal["finished", "abandoned", "running"] = "running"
@@ -222,7 +222,7 @@ class _History:
 
 
 def _part(line: Feedback, target: _Target) -> _Part | None:
-    """What feedback says of an episode; None if nobody knows the step of its reward."""
+    """What feedback says of an episode; None if the step of its reward is unknown."""
     if line.request is None:
         return _Part(line.rewards, line.return_, line.step, line.ended)
     rewards = line.rewards if line.return_ is None else [line.return_]

@@ -1,4 +1,4 @@
-"""The policies on the disk that made recorded decisions."""
+"""Loads the policies that made recorded decisions from disk."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Policies:
-    """Loads each version once, as a service does; to be used in a `with` statement."""
+    """Loads each version once, as a service does; use it in a `with` statement."""
 
     def __init__(self, models: Path, trusted_keys: Path | None, trials: Trials) -> None:
         """Load from a models folder; with trusted keys, only versions that one of them signed."""
@@ -36,7 +36,7 @@ class Policies:
         """The policy of a version with that digest.
 
         Raises:
-            ArtefactError: it is not there, is another one, or would not be served.
+            ArtefactError: it is missing, has another digest, or would not be served.
         """
         if model not in self._loaded:
             self._loaded[model] = self._load(model)

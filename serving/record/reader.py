@@ -1,9 +1,9 @@
 """Reads a decision log, and proves that its lines are those that were written.
 
-Hashes find damage. Whoever can write the files can compute them as well: against malice, blocks are
-signed.
+Hashes detect damage, not tampering: whoever can write the files can compute them as well. Only
+signatures of the blocks detect tampering.
 
-A service may be writing the log: files are completed, rotated and deleted by their age meanwhile.
+A service may be writing the log: meanwhile, files are completed, rotated and deleted for their age.
 """
 
 from collections.abc import Callable, Iterator, Sized
@@ -49,17 +49,17 @@ class Section(NamedTuple):
     """Lines between two blocks."""
 
     lines: list[Located]
-    damage: str  # why they are not what was written, "" where they are
+    damage: str  # why they are not what was written; "" if they are
 
 
 def read_sections(log: Path, is_signed: IsSigned | None = None) -> Iterator[Section]:
-    """Read a folder of files, or one file; stream after stream, each in its order.
+    """Read a folder of files, or one file; stream by stream, each in its order.
 
-    A section that is damaged is the last one.
+    A damaged section is the last one that may be used.
 
     Args:
         log: the folder or file.
-        is_signed: checks the signature of each file's last block, where keys are given.
+        is_signed: checks the signature of each file's last block, if keys are given.
 
     Raises:
         LogError: a file is missing, cut off, not signed, or not of a decision log.
@@ -104,7 +104,7 @@ def _paths(log: Path) -> list[Path]:
         raise LogError(f"{log} is not there")
     if not log.is_dir():
         return [log]
-    # In this order: one that is completed meanwhile is seen under one of its names, or both.
+    # Open files first, so that one completed meanwhile is seen under one of its names, or both.
     still_open = list(log.glob(f"*{OPEN}"))
     complete = set(log.glob(f"*{COMPLETE}"))
     return [
@@ -114,7 +114,7 @@ def _paths(log: Path) -> list[Path]:
 
 
 def _read(listed: Path) -> tuple[Path, bytes] | None:
-    """A file's name and content by now; None if it has been deleted since it was listed."""
+    """A file's current name and content; None if it was deleted since it was listed."""
     for path in (listed, completed(listed)):
         try:
             return path, path.read_bytes()
@@ -143,7 +143,7 @@ def _order(path: Path) -> tuple[str, int]:
 
 
 class _Part:
-    """One file of a stream; what is known at its end continues in the next part."""
+    """One file of a stream; its state at the end is where the next part must continue."""
 
     def __init__(
         self, path: Path, content: bytes, before: "_Part | None", is_signed: IsSigned | None
@@ -166,11 +166,11 @@ class _Part:
         if is_open and lines and not lines[-1].endswith(b"\n"):
             lines.pop()  # it is being written
         if is_open and not lines:
-            return  # it is being made
+            return  # it is being created
         last: Block | None = None
         self._begin(lines)
         found: list[Located] = []
-        start = 0  # index of the first line behind the last block
+        start = 0  # index of the first line after the last block
         for self._index, text in enumerate(lines[1:], 2):
             line = self._decode(text)
             if isinstance(line, Block):
@@ -198,11 +198,11 @@ class _Part:
             self._index = start
             self._require_signature(last)
         if self.end is None:
-            # What its end will have, to which the next part may be chained already.
+            # The hash that its last block will have: the next part may be chained to it already.
             self.sha256 = chain(self.sha256, b"").sha256
 
     def is_there(self) -> bool:
-        """Whether the file has not been deleted, as by its age, since it was read."""
+        """Whether the file still exists: it may be deleted for its age after it was read."""
         return self.path.exists() or completed(self.path).exists()
 
     def _begin(self, lines: list[bytes]) -> None:

@@ -25,20 +25,20 @@ Numbered = Decision | Feedback | Lost
 
 
 class Replayed(NamedTuple):
-    """What became of the lines of a log."""
+    """Counts of the lines of a log by their result."""
 
     exact: int = 0  # decisions recomputed bit for bit
-    close: int = 0  # equal but for their last bits, as on another machine
-    without_rows: int = 0  # decisions whose rows were left out: not replayable
-    rows: int = 0  # that were decided about again
+    close: int = 0  # equal except for the last bits, as on another machine
+    without_rows: int = 0  # decisions recorded without observations: not replayable
+    rows: int = 0  # that were recomputed
     feedback: int = 0
-    lost: int = 0  # lines that the disk was too slow for, by the log itself
+    lost: int = 0  # lines that the log itself reports as lost
 
 
 class _Wrong(NamedTuple):
     """A line that is not what was decided, and why."""
 
-    place: int  # among the lines that are checked together
+    place: int  # index among the lines that are checked together
     why: str
 
 
@@ -50,7 +50,7 @@ def replay(sections: Iterable[Section], find: Find) -> Replayed:
         find: gives the policy that decided, or raises `ArtefactError`.
 
     Raises:
-        LogError: says which is the first line that is not what was written or decided.
+        LogError: names the first line that is not what was written or decided.
     """
     total = Replayed()
     for lines, damage in _batches(sections):
@@ -65,7 +65,7 @@ def replay(sections: Iterable[Section], find: Find) -> Replayed:
 
 
 def _batches(sections: Iterable[Section]) -> Iterator[tuple[list[Located], str]]:
-    """Lines to check together, and what is wrong with the last of them or behind, or ""."""
+    """Lines to check together, and what is wrong at or after the last of them; "" if nothing."""
     batch: list[Located] = []
     damage = ""
     try:
@@ -106,7 +106,7 @@ def _check(lines: Sequence[Numbered], find: Find) -> tuple[Replayed, _Wrong | No
 
 
 def _recompute(policy: "Policy", decisions: dict[int, Decision]) -> Replayed | _Wrong:
-    """Decide again, together, as one policy did."""
+    """Recompute the decisions of one policy, all in one call."""
     with np.errstate(over="ignore"):  # an edited number may be beyond float32
         requests = [_request(policy, line) for line in decisions.values()]
         results = decide_many(requests, _MAX_ROWS).results
@@ -136,7 +136,7 @@ def _request(policy: "Policy", line: Decision) -> DecisionRequest:
 
 
 def _is_exact(lines: Sequence[Decision], results: Results) -> npt.NDArray[np.bool_]:
-    """Which rows of all lines are recorded bit for bit as they were recomputed."""
+    """Which rows of all lines were recomputed bit for bit as they were recorded."""
     batch = next((result.batch for result in results if isinstance(result, ActResult)), None)
     if batch is None or any(not isinstance(result, ActResult) for result in results):
         return np.zeros(sum(len(line.actions) for line in lines), np.bool_)
@@ -150,9 +150,9 @@ def _is_exact(lines: Sequence[Decision], results: Results) -> npt.NDArray[np.boo
 
 
 def _difference(policy: "Policy", line: Decision, result: ActResult) -> str:
-    """How a decision differs by more than what computers do; "" if it does not.
+    """How a decision differs by more than machines do in rounding; "" if it does not.
 
-    Where a sampled number lies at the limit between two actions, either may have been taken.
+    If the uniform number is at the boundary between two actions, either may have been taken.
     """
     outputs, tolerance = result.outputs, policy.golden.tolerance
     probabilities = outputs.action_probabilities

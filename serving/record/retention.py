@@ -11,7 +11,7 @@ from serving.record.lines import COMPLETE, OPEN
 
 
 class _Old(NamedTuple):
-    """A complete file, in the order in which they are deleted."""
+    """A complete file; such tuples sort in the order of deletion."""
 
     written: float
     stream: str
@@ -21,16 +21,16 @@ class _Old(NamedTuple):
 
 
 def delete_old(folder: Path, *, days: float, total_bytes: int, file_bytes: int) -> list[str]:
-    """Delete complete files that are too old, and the oldest while all take too much.
+    """Delete complete files that are too old, and the oldest ones while the total is too large.
 
-    A part is as old as the oldest of its stream from it on: where the clock was set back, none
-    goes before an earlier one.
+    A part counts as no younger than later parts of its stream: even if the clock was set back, no
+    part is deleted before an earlier one.
 
     Args:
         folder: of the log.
-        days: after which a file is deleted.
-        total_bytes: that all files may take.
-        file_bytes: to count for each file that is still written.
+        days: the age at which a file is deleted.
+        total_bytes: the most that all files may take.
+        file_bytes: the size to assume for each file that is still being written.
 
     Returns:
         Which files cannot be deleted, and why.
@@ -43,7 +43,7 @@ def delete_old(folder: Path, *, days: float, total_bytes: int, file_bytes: int) 
             files.append(_Old(min(status.st_mtime, later), stream, part, path, status.st_size))
     room = total_bytes - file_bytes * len(list_files(folder, OPEN))
     room -= sum(file.size for file in files)
-    failures: dict[str, str] = {}  # of streams, of which later parts stay then
+    failures: dict[str, str] = {}  # by stream: its later parts are then kept
     for written, stream, _, path, size in sorted(files):
         if stream not in failures and (room < 0 or written < time.time() - 86_400 * days):
             try:

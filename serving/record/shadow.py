@@ -1,8 +1,8 @@
-"""The shadow: a version that decides, after the answers are sent, about what was just decided.
+"""The shadow: a version that decides what was just decided again, after the answers are sent.
 
-It runs in the worker's own loop, between answers: calls of policies from several threads are
-slower than one after the other. Clients see nothing of it but the time that it takes, so that is
-bounded; what does not fit is counted as skipped.
+It runs in the worker's own loop, between answers, because concurrent calls of policies are slower
+than calls one after another. Clients notice only the time that it takes, so that is bounded; rows
+that do not fit are counted as skipped.
 """
 
 import logging
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# At most this share of a worker's time: fewer than one request in 100 meets it, so the 99th
+# At most this share of a worker's time: it delays fewer than one request in 100, so the 99th
 # percentile of latency stays the same.
 TIME_SHARE = 0.005
 MAX_ROWS = 512  # that are kept until they are compared, in one call
@@ -43,7 +43,7 @@ class _Batch(NamedTuple):
 
 
 def _together(done: Sequence[ActResult]) -> tuple[FloatArray, PolicyOutputs]:
-    """The rows of results of one batch: the batch itself, where they are all of it."""
+    """The rows of results of one batch; the batch itself if they are all of its rows."""
     observations, outputs = done[0].observations, done[0].batch
     if sum(one.stop - one.start for one in done) == len(observations):
         return observations, outputs
@@ -66,12 +66,12 @@ class _Pair:
         self.has_failed = False
 
     def size(self) -> int:
-        """Of the array that holds what is known of this pair."""
+        """Length of the array that holds the comparison of this pair."""
         return Table.size(len(self.served.card.observations.names))
 
 
 class Shadows(Collector):
-    """Has the shadows of all models decide, and compares them with the served versions."""
+    """Runs the shadows of all models, and compares them with the served versions."""
 
     def __init__(self, repository: "Repository", metrics: Metrics) -> None:
         self._repository = repository
@@ -83,11 +83,11 @@ class Shadows(Collector):
     def offer(self, requests: Sequence[DecisionRequest], results: Results) -> None:
         """Keep what a version has just decided, if it has a shadow.
 
-        Requests that named a version are left out: they are not what the served version is asked.
+        Requests that named a version are left out: they are not the served version's own traffic.
 
         Args:
             requests: those that one version decided together.
-            results: theirs, in their order.
+            results: their results, in the same order.
         """
         served = requests[0].policy
         shadow = self._repository.shadow(served)
@@ -123,10 +123,10 @@ class Shadows(Collector):
         return bool(self._pairs) and time.monotonic() >= self._next
 
     def run(self, *, is_busy: bool) -> None:
-        """Compare what was offered; the worker calls it when the answers are sent.
+        """Compare what was offered; the worker calls this after the answers are sent.
 
         Args:
-            is_busy: whether requests are waiting; then it is only counted what was skipped.
+            is_busy: whether requests are waiting; if so, only skipped rows are counted.
         """
         started = time.monotonic()
         for pair in list(self._pairs.values()):
@@ -150,7 +150,7 @@ class Shadows(Collector):
         self._next = ended + (ended - started) / TIME_SHARE
 
     def comparison(self, name: str) -> Comparison:
-        """What the workers have found of the served version of a model and its shadow.
+        """How a model's served version and its shadow compare, summed over all workers.
 
         Raises:
             NotFoundError: there is no such model, or no shadow beside a served version.
@@ -166,7 +166,7 @@ class Shadows(Collector):
         return report(table, _identity(served), _identity(shadow), served.ranges)
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Where shadows differ, as prometheus_client asks for it."""
+        """Where shadows differ, in the form that prometheus_client expects."""
         meaning = "Fraction of decisions in this bin for which the shadow prefers another action."
         labels = ["model", "observation", "bin"]
         family = GaugeMetricFamily("policy_shadow_disagreement", meaning, labels=labels)
@@ -193,7 +193,7 @@ class Shadows(Collector):
                 observations, np.zeros(rows, np.float32), np.ones(rows, np.bool_)
             )
             return compare(observations, served, decided, pair.served.ranges)
-        except Exception:  # whatever it is, it is the shadow's and hurts no client
+        except Exception:  # an error of the shadow must not affect clients
             if not pair.has_failed:
                 which = f"{pair.shadow.name} version {pair.shadow.version}"
                 logger.exception("the shadow %s failed, and rests for %g s", which, PUT_OFF_SECONDS)

@@ -18,7 +18,7 @@ _ALGORITHM = ec.ECDSA(SHA256())
 
 
 class PrivateKeyError(Exception):
-    """The file holds no private key that can be used; the message says why."""
+    """The file has no usable private key; the message says why."""
 
 
 class Signer:
@@ -40,7 +40,7 @@ def read_signer(path: Path) -> Signer:
     """Read the private key in a file.
 
     Raises:
-        PrivateKeyError: it cannot be read, or is not a key as for `actor-critic-train sign`.
+        PrivateKeyError: it cannot be read, or is not a key that `actor-critic-train sign` accepts.
     """
     needed = "a private key in PEM, of an elliptic curve, without a password"
     try:
@@ -58,7 +58,7 @@ def read_verifier(folder: Path) -> Callable[[str, str], bool]:
     """A function that tells whether one of the public keys in a folder has signed a text.
 
     Raises:
-        TrustedKeysError: there is none, or one cannot be used.
+        TrustedKeysError: there is no key, or one cannot be used.
     """
     read_trusted_keys(folder)
     loaded = [load_pem_public_key(path.read_bytes()) for path in sorted(folder.glob("*.pem"))]

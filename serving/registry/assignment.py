@@ -1,4 +1,4 @@
-"""Which of the loaded versions answers which episode, and which one decides unseen beside it."""
+"""Which loaded version answers each episode, and which one is the shadow of the served version."""
 
 import hashlib
 import math
@@ -26,25 +26,25 @@ class Choice(NamedTuple):
 
 
 class Assignment:
-    """The version of every episode, as it is selected and loaded; never changed.
+    """Assigns a version to every episode, by what is selected and loaded; immutable.
 
-    It follows from the selection and the loaded versions alone, without shared state, so that all
-    workers and replicas which have loaded the same assign the same. SHA-256 of the model's name,
-    a slash and the episode's id gives a number in [0, 1) (its first 8 bytes, big-endian, divided
-    by 2**64); each canary has an interval as long as its share, in their order from 0 on, and
-    the served version has the rest. So a canary whose share grows keeps its episodes.
+    It depends only on the selection and the loaded versions, not on shared state: all workers and
+    replicas that have loaded the same versions assign alike. SHA-256 of the model's name, a slash
+    and the episode's id gives a number in [0, 1) (its first 8 bytes, big-endian, divided by
+    2**64). Starting at 0, each canary in order has an interval as long as its share, and the
+    served version has the rest. So a canary whose share grows keeps its episodes.
 
     Attributes:
         served: the version that answers all other requests, if there is one.
-        selected: what the operator selected when these versions were loaded.
+        selected: what the operator had selected when these versions were loaded.
         canaries: the policies of the loaded canaries, by version.
         excluded: why some of these answer no episodes, by version.
-        shares: of the episodes, by the versions that answer any.
-        beside: all that are loaded to be canaries or the shadow, by version.
-        shadow: decides too about what the served version decides, if it is loaded and can.
-        shadow_fault: why not, if the selected shadow is loaded.
-        selection: digest of what answers, 12 hex digits, another one where any episode could have
-            another policy; empty where no version is served.
+        shares: the share of the episodes of each version that answers any.
+        beside: all policies loaded as canaries or as the shadow, by version.
+        shadow: the loaded shadow, if it can be compared with the served version.
+        shadow_fault: why the loaded shadow cannot be compared; empty if it can, or without one.
+        selection: digest of what answers, 12 hex digits, which differs whenever any episode could
+            get another policy; empty if no version is served.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Assignment:
         selected: Selection,
         loaded: Mapping[int, "Policy"],
     ) -> None:
-        """Assign shares to the canaries that are `loaded`; the served version has the others'."""
+        """Give the `loaded` canaries their shares; the served version gets those of the others."""
         canaries = selected.canaries
         self.served = served
         self.selected = selected
@@ -88,7 +88,7 @@ class Assignment:
             self._default = Choice(served, self.selection)
             policies = [answering.get(canary.version, served) for canary in canaries]
             self._choices = [Choice(one, self.selection) for one in policies] + [self._default]
-        # Sums of shares are rounded once, so that 0.7, 0.1 and 0.2 leave nothing to the rest.
+        # Each sum of shares is rounded only once, so that 0.7, 0.1 and 0.2 leave no remainder.
         sums = (
             math.fsum(canary.share for canary in canaries[: end + 1])
             for end in range(len(canaries))
@@ -96,7 +96,7 @@ class Assignment:
         self._bounds = [int(bound * 2 ** (8 * _HASH_BYTES)) for bound in sums]
 
     def choose(self, episode: str | None) -> Choice:
-        """The policy of an episode, or of a request without one; there is a served version."""
+        """The policy for an episode, or for a request without one; needs a served version."""
         if episode is None or not self._bounds:
             return self._default
         digest = hashlib.sha256(self._prefix + episode.encode()).digest()
@@ -115,7 +115,7 @@ class Assignment:
 
 
 def difference(card: Card, served: Card) -> str:
-    """Why a policy cannot answer requests for the served one; empty if it can."""
+    """Why a policy cannot answer in place of the served one; empty if it can."""
     if card.observations.names != served.observations.names:
         return "its observations are not those of the served version"
     if card.actions != served.actions:

@@ -1,4 +1,4 @@
-"""The one way in which a version is found good or refused, by the service and every command."""
+"""The checks that every version must pass, the same in the service and in every command."""
 
 from pathlib import Path
 
@@ -13,17 +13,17 @@ def examine(copy: Path, settings: Settings, trials: Trials) -> Artefact:
 
     Args:
         copy: its folder.
-        settings: of which `min_return` and `trusted_keys` are what a version is checked by.
-        trials: runs it.
+        settings: its `min_return` and `trusted_keys` are what the version must satisfy.
+        trials: loads the version in a child process.
 
     Raises:
         ArtefactError: it is refused; the message says why.
         OSError: no process can be started to try it.
-        TrialsEndedError: nothing can be tried any more.
+        TrialsEndedError: no version can be tried any more.
     """
     artefact = read(copy)
     if settings.trusted_keys is not None:
-        # Of the extra `sign`.
+        # Needs the extra `sign`.
         from serving.policy.signature import read_trusted_keys, require_signature
 
         require_signature(copy, read_trusted_keys(settings.trusted_keys))
@@ -33,7 +33,7 @@ def examine(copy: Path, settings: Settings, trials: Trials) -> Artefact:
 
 
 def examine_version(model_dir: Path, settings: Settings, trials: Trials) -> Artefact:
-    """Examine a version as a service with these settings does before it serves it.
+    """Examine a version as a service with these settings does before serving it.
 
     Raises:
         ArtefactError: it would be refused, or cannot be examined here; the message says why.

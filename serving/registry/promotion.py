@@ -32,13 +32,13 @@ def promote(
 ) -> str:
     """Select a version of the model, or always the newest; return a report.
 
-    With a label the version is only kept loaded; with a share it is a canary, or with 0 it no
-    longer is one; so it is with `shadow`, true or false. A selection that is invalid is replaced,
-    with its labels and canaries. `require` raises where what is selected now must not be changed.
+    A label only keeps the version loaded. A share makes it a canary, and 0 ends that; `shadow`
+    makes it the shadow, or ends that. An invalid selection is replaced, and its labels and
+    canaries are lost. `require` raises if the current selection must not be changed.
 
     Raises:
-        SelectionError: the version is missing, would be refused or cannot be what is asked for,
-            the selection was changed meanwhile, or writing failed.
+        SelectionError: the version is missing, would be refused or cannot have this role, the
+            selection was changed meanwhile, or writing failed.
     """
     folder = settings.models / settings.name
     given = {"label": label, "share": share, "shadow": shadow}
@@ -62,7 +62,7 @@ def promote(
         raise SelectionError(f"version {text} is not a canary; there are: {listed}")
     if shadow is False and (version is None or version != selection.shadow):
         raise SelectionError(f"version {text} is not the shadow")
-    if text is not None and share != 0 and shadow is not False:  # what is refused can be ended
+    if text is not None and share != 0 and shadow is not False:  # a refused version's role can end
         _require_good(settings, text, selection, "canary" if share else "shadow" if shadow else "")
     selection, done = _select(selection, version, label, share, shadow)
     _write(folder, before, selection)
@@ -76,7 +76,7 @@ def _select(
     share: float | None,
     shadow: bool | None,
 ) -> tuple[Selection, str]:
-    """The selection that `promote` makes of another one, and what to report of the change.
+    """The selection after the change that `promote` was asked for, and a report of the change.
 
     Raises:
         SelectionError: the shares of the canaries add up to more than 1.
@@ -106,7 +106,7 @@ def _select(
 def rollback(settings: Settings) -> str:
     """Select the newest good version older than the selected one; return a report.
 
-    Canaries end too: whatever is wrong, no newer version keeps answering.
+    Canaries end too: whatever the fault is, no newer version may keep answering.
 
     Raises:
         SelectionError: there is no such version, the selection was changed meanwhile, or writing
@@ -130,10 +130,10 @@ def rollback(settings: Settings) -> str:
 
 
 def _write(folder: Path, before: Selection | None, selection: Selection) -> None:
-    """Write a selection that follows from the one of before, None if that was invalid.
+    """Write a selection derived from the one `before`, which is None if that was invalid.
 
     Raises:
-        SelectionError: it was changed in the seconds that examining takes, or writing failed.
+        SelectionError: the file was changed while versions were examined, or writing failed.
     """
     with locked(folder):
         now: Selection | None = None
@@ -145,10 +145,10 @@ def _write(folder: Path, before: Selection | None, selection: Selection) -> None
 
 
 def _require_good(settings: Settings, text: str, selection: Selection, role: str) -> None:
-    """Examine a version that is to be served, or a canary or shadow beside what is selected.
+    """Examine a version that is to be served, or to get a role in the selection.
 
     Raises:
-        SelectionError: it is missing, would be refused, or cannot answer in the served one's place.
+        SelectionError: it is missing, would be refused, or does not fit the served version.
     """
     folder = settings.models / settings.name
     there = _numbers(folder)
@@ -185,7 +185,7 @@ def _served(
 def _good(
     folder: Path, numbers: list[int], settings: Settings, trials: Trials
 ) -> Iterator[tuple[int, Card]]:
-    """Those of the versions that a service would not refuse, with their cards."""
+    """The versions that a service would not refuse, with their cards."""
     for number in numbers:
         with contextlib.suppress(ArtefactError):
             yield number, examine_version(folder / str(number), settings, trials).card
@@ -195,7 +195,7 @@ def served_version(settings: Settings) -> int:
     """The version of the model that is served.
 
     Raises:
-        SelectionError: none is, or the selection cannot be read.
+        SelectionError: no version is served, or the selection cannot be read.
     """
     folder = settings.models / settings.name
     selection = read_selection(folder)

@@ -1,4 +1,4 @@
-"""`pull`: brings the versions of a source into the models folder, each whole and checked."""
+"""`pull`: copies the versions of a source into the models folder, each complete and checked."""
 
 import contextlib
 import fcntl
@@ -20,34 +20,34 @@ logger = logging.getLogger(__name__)
 
 
 class Puller:
-    """Brings every version of a source that is not in the models folder.
+    """Copies every version of a source that is not yet in the models folder.
 
     A version is fetched into a hidden folder, examined as `verify` does, and renamed into place.
-    What is in the models folder already is never changed.
+    Versions that are already in the models folder are never changed.
     """
 
     def __init__(self, url: str, settings: Settings, trials: Trials) -> None:
-        """Configure the source, without connecting; `settings` have the models folder and checks.
+        """Configure the source, without connecting; `settings` give the models folder and checks.
 
         Raises:
-            SourceError: it cannot be read, whatever it holds.
+            SourceError: obstore is not installed, or does not support this URL.
         """
         self._source = Source(url)
         self._what = f"from {url} into {settings.models}"
         self._models = settings.models
         self._settings = settings
         self._trials = trials
-        # By name and number: what was listed for a version that was refused, and the reason.
+        # Refused versions by name and number: their listing when refused, and the reason.
         self._refused: dict[tuple[str, int], tuple[Listed, str]] = {}
-        self._troubles: set[str] = set()  # of the last look, to log each once
+        self._troubles: set[str] = set()  # of the last `look`, so that each is logged once
 
     def look(self, report: Callable[[str], object]) -> bool:
         """Pull what is new at the source and report each version; return whether all went well.
 
-        What did not is logged, unless it was the same at the last look.
+        Failures are logged, unless the previous `look` had the same ones.
 
         Raises:
-            TrialsEndedError: nothing can be examined any more.
+            TrialsEndedError: no version can be examined any more.
         """
         try:
             with _hidden_folder(self._models) as hidden:
@@ -57,7 +57,7 @@ class Puller:
                 found = {self._pull(hidden, *key, versions[key], report) for key in newest_first}
             troubles = found - {""}
         except (SourceError, OSError) as error:
-            # What is known of versions is still so.
+            # The failures of single versions are still true.
             troubles = self._troubles | {f"cannot pull {self._what}: {error}"}
         for trouble in sorted(troubles - self._troubles):
             logger.error("%s", trouble)
@@ -72,7 +72,7 @@ class Puller:
         listed: Listed,
         report: Callable[[str], object],
     ) -> str:
-        """Pull a version, unless it is there or was refused as it is; return what went wrong."""
+        """Pull a version, unless it exists or these files were refused; return what went wrong."""
         version, target = f"{name} version {number}", self._models / name / str(number)
         if os.path.lexists(target):
             is_same = _is_as_listed(target, listed)
@@ -87,9 +87,9 @@ class Puller:
             _publish(folder, target)
         except TrialsEndedError:
             raise
-        except Exception as error:  # whatever it is, it is this version's and hurts no other
+        except Exception as error:  # any error concerns only this version
             trouble = f"{version} is not pulled: {first_line(error)}"
-            # The source or this machine may do better at the next look; the files will not.
+            # Errors of the source or this machine may pass, so they are retried at the next `look`.
             if not isinstance(error, SourceError | OSError):
                 self._refused[name, number] = listed, trouble
             return trouble
@@ -103,9 +103,9 @@ class Puller:
 def _hidden_folder(models: Path) -> Iterator[Path]:
     """An empty folder in the models folder; what a killed process left in it is removed.
 
-    It is for one process at a time, and others wait. The kernel ends the lock of a killed one.
+    One process uses it at a time; others wait. The kernel releases the lock of a killed process.
     """
-    folder = models / ".pulling"  # which is not the name of a model
+    folder = models / ".pulling"  # not a valid name of a model
     folder.mkdir(exist_ok=True)
     with (folder / ".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -124,14 +124,14 @@ def _is_as_listed(model_dir: Path, listed: Listed) -> bool:
 
 
 def _publish(folder: Path, target: Path) -> None:
-    """Sync a version to disk (fsync), readable for every user, and then rename it into place."""
+    """Make a version readable for all users, sync it to disk (fsync), and rename it into place."""
     for path in [*folder.rglob("*"), folder]:
         path.chmod(0o755 if path.is_dir() else 0o644)
         _sync(path)
     with contextlib.suppress(FileExistsError):
         target.parent.mkdir()
         target.parent.chmod(target.parent.stat().st_mode | 0o555)
-    folder.rename(target)  # fails if another program has made it meanwhile
+    folder.rename(target)  # fails if another program has created it meanwhile
     _sync(target.parent)
     _sync(target.parent.parent)
 

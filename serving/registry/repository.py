@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 class Repository:
     """Every model under the models folder, each with its versions; one is the default.
 
-    A name in a request is looked up among the folders found here, never used as a path;
-    `NotFoundError` is raised where no model has it.
+    A name in a request is looked up among the folders found here, never used as a path. Methods
+    that take a name raise `NotFoundError` if no model has it.
     """
 
     def __init__(
@@ -40,13 +40,13 @@ class Repository:
         trials: Trials,
         store: Store | None = None,
     ) -> None:
-        """Copy versions into `store`, which the workers of a service share, and try them first."""
+        """Copy versions into `store`, which a service's workers share; each is tried before use."""
         self.default = settings.name
         self._settings = settings
         self._metrics = metrics
         self._store = store or Store()
         self._trials = trials
-        self._troubles: set[str] = set()  # of the last look, to log each once
+        self._troubles: set[str] = set()  # of the last `refresh`, so that each is logged once
         self._models: dict[str, Versions] = {}
         self._add(settings.name)
 
@@ -64,7 +64,7 @@ class Repository:
     ) -> Choice:
         """The policy to answer with; by default the served version of the default model.
 
-        A version or label that is named goes before the canary that the episode may belong to.
+        A version or label in the request takes precedence over the episode's canary.
 
         Raises:
             NotFoundError: the model, version or label is unknown or not loaded.
@@ -81,7 +81,7 @@ class Repository:
         return self.choose(name).policy
 
     def shadow(self, policy: Policy) -> Policy | None:
-        """What decides too about what a policy decided, if anything does."""
+        """A policy's shadow, which decides the same rows again, if there is one."""
         versions = self._models.get(policy.name)
         return versions.shadow(policy) if versions else None
 
@@ -90,11 +90,11 @@ class Repository:
         return self._find(name).report(default=name == self.default)
 
     def reports(self) -> list[ModelReport]:
-        """As `report`, of all models that there are now, the default's first."""
+        """As `report`, for all current models, the default one first."""
         return [one.report(default=name == self.default) for name, one in self._all()]
 
     def loaded(self, name: str | None = None) -> list[Policy]:
-        """The policies of a model, or of all, that can answer, each model's served one first."""
+        """The policies that can answer, of a model or of all; each model's served one first."""
         models = [one for _, one in self._all()] if name is None else [self._find(name)]
         return [policy for versions in models for policy in versions.loaded()]
 
@@ -103,7 +103,7 @@ class Repository:
         return [name for name, _ in self._all()]
 
     def widest(self) -> int:
-        """The most numbers that an observation of a served policy has.
+        """The length of the longest observation that a served policy takes.
 
         Raises:
             NotReadyError: no policy is served; the message says why the default model has none.
@@ -136,7 +136,7 @@ class Repository:
             if not unexamined:
                 break
             try:
-                # One of any model, so that none waits for all of another's.
+                # One at random, so that no model waits for all versions of another.
                 self._examine(random.choice(unexamined))  # noqa: S311 # not for secrets
             except OSError as error:
                 troubles.add(f"a version cannot be examined: {error}")
@@ -169,8 +169,8 @@ class Repository:
         """Add new models.
 
         Returns:
-            What is wrong with the folder, and models whose folder is gone; none while that is
-            unknown.
+            What is wrong with the folder, and the models whose folders are gone; none of these if
+            the folder cannot be read.
         """
         try:
             with os.scandir(self._settings.models) as entries:
@@ -200,6 +200,6 @@ class Repository:
                 logger.critical("%s; this process ends, and needs a successor", error)
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
-            except Exception:  # the search ends only with its process
+            except Exception:  # the search must go on as long as its process
                 logger.exception("the search for versions failed and will be repeated")
             time.sleep(self._settings.poll_seconds)

@@ -20,7 +20,7 @@ Version = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Canary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A version that answers a share of the episodes in the place of the served one."""
+    """A version that answers a share of the episodes in place of the served one."""
 
     version: Version
     share: Annotated[float, msgspec.Meta(gt=0, le=1)]
@@ -33,7 +33,7 @@ class Selection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         serve: a version, the newest that passes its checks, or nothing.
         labels: versions kept loaded beside the served one, by label.
         canaries: versions with a share of the episodes, in the order in which they were added.
-        shadow: a version that decides too, unseen by clients, to be compared with the served one.
+        shadow: a version that also decides, unseen by clients, to compare it with the served one.
     """
 
     serve: Version | Literal["newest", "nothing"] = "newest"
@@ -45,7 +45,7 @@ class Selection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Check the canaries together.
 
         Raises:
-            ValueError: one is there twice, or their shares add up to more than 1.
+            ValueError: one is listed twice, or their shares add up to more than 1.
         """
         listed = ", ".join(f"{one.share:g} of version {one.version}" for one in self.canaries)
         if len({one.version for one in self.canaries}) < len(self.canaries):
@@ -64,10 +64,10 @@ class Selection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return {*self.shares} if self.shadow is None else {*self.shares, self.shadow}
 
     def with_share(self, version: int, share: float) -> "Selection":
-        """This with another share of the episodes for a version; 0 ends its canary.
+        """A copy with another share of the episodes for a version; a share of 0 ends its canary.
 
         Raises:
-            SelectionError: the shares then add up to more than 1.
+            SelectionError: the shares would add up to more than 1.
         """
         shares = self.shares | {version: share}
         canaries = tuple(Canary(*one) for one in shares.items() if one[1])
@@ -82,7 +82,7 @@ class SelectionError(Exception):
 
 
 def read_selection(folder: Path) -> Selection:
-    """Read the selection of the model in `folder`; without a file it is the newest version.
+    """Read the selection of the model in `folder`; without a file, it is the newest version.
 
     Raises:
         SelectionError: the file cannot be read or is invalid.
@@ -92,7 +92,7 @@ def read_selection(folder: Path) -> Selection:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise SelectionError(f"{folder / FILE} is not a file")
             selection = msgspec.json.decode(file.read(), type=Selection)
-            selection.labels.pop(STABLE, None)  # it is the served version's, whatever it says here
+            selection.labels.pop(STABLE, None)  # always the served version's label
             return selection
     except FileNotFoundError:
         return Selection()
@@ -107,10 +107,10 @@ def _open_at_once(path: str, flags: int) -> int:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep others that lock it from changing the selection of the model in `folder`.
+    """Lock the model in `folder`, so that no other holder of the lock changes its selection.
 
-    Not to be held for long: an export waits too. On file systems without locks of folders nobody
-    is kept out.
+    Hold the lock only briefly: exports wait for it too. It has no effect on file systems that
+    cannot lock folders.
 
     Raises:
         SelectionError: the folder cannot be opened.

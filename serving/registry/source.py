@@ -1,6 +1,6 @@
-"""Where `pull` finds versions: an object store, which may be away, be slow or say what is not so.
+"""Where `pull` finds versions: an object store, which may be down, slow or wrong.
 
-It is read with obstore, of the extra `pull`, which is imported only here.
+It is read with obstore, from the extra `pull`, which is imported only here.
 """
 
 import re
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 MAX_OBJECTS = 100_000  # in a source
 MAX_PATH = 1024  # characters, as many as S3 allows
-READ_SECONDS = 10.0  # without a byte
-MAX_SECONDS = 600.0  # for the list of all objects, and for the files of a version
+READ_SECONDS = 10.0  # the longest time without a byte
+MAX_SECONDS = 600.0  # for listing all objects, and for fetching the files of a version
 _RETRIES = 2
 _PIECE_BYTES = 1024 * 1024
 
@@ -39,15 +39,15 @@ class SourceError(Exception):
 class Source:
     """A folder of an object store, laid out as the models folder is.
 
-    obstore's calls keep signals waiting, and its coroutines abort some processes that end after
-    them (issue 40 of pyo3-async-runtimes). So the calls are made on another thread.
+    obstore's calls delay signals, and its coroutines abort some processes that exit after using
+    them (issue 40 of pyo3-async-runtimes). So calls are made on another thread.
     """
 
     def __init__(self, url: str) -> None:
         """Configure access, without connecting.
 
         Raises:
-            SourceError: obstore is not installed, or cannot read what has such a URL.
+            SourceError: obstore is not installed, or does not support this URL.
         """
         try:
             from obstore.exceptions import BaseError
@@ -58,7 +58,7 @@ class Source:
             self._store = from_url(
                 url,
                 client_options={
-                    "allow_http": True,  # where the operator names such an address
+                    "allow_http": True,  # if the operator gives such a URL
                     "read_timeout": timedelta(seconds=READ_SECONDS),
                     "timeout": timedelta(seconds=MAX_SECONDS),
                 },
@@ -69,12 +69,12 @@ class Source:
             )
         except (BaseError, ValueError) as error:
             raise SourceError(f"{url}: {_reason(error)}") from error
-        # An HTTPStore lists paths of its host, and reads paths below its URL.
+        # An HTTPStore lists paths relative to its host, but reads paths relative to its URL.
         is_http = isinstance(self._store, HTTPStore)
         self._listed_prefix = f"{unquote(urlsplit(url).path).strip('/')}/" if is_http else ""
 
     def versions(self) -> ListedVersions:
-        """What is listed for each version; everything else is ignored.
+        """The listed objects of each version; all other objects are ignored.
 
         Raises:
             SourceError: the source cannot be listed, or has no versions.
@@ -85,10 +85,10 @@ class Source:
         return versions
 
     def fetch(self, version: str, sizes: dict[str, int], folder: Path) -> None:
-        """Write the files of a version, which is `<name>/<number>`, to a new folder.
+        """Write the files of a version, given as `<name>/<number>`, to a new folder.
 
         Raises:
-            ArtefactError: a file has another size than is listed.
+            ArtefactError: a file does not have the listed size.
             SourceError: a file cannot be read.
             OSError: a file cannot be written.
         """
@@ -137,7 +137,7 @@ def listed_sizes(listed: Listed) -> dict[str, int]:
     """The sizes of a version's files, by path.
 
     Raises:
-        ArtefactError: a path is listed twice or is unsafe, or there is too much.
+        ArtefactError: a path is listed twice or is unsafe, or the version is too large.
     """
     sizes = {one["path"]: one["size"] for one in listed}
     if len(sizes) < len(listed):
@@ -154,7 +154,7 @@ def listed_sizes(listed: Listed) -> dict[str, int]:
 
 
 def _on_a_thread(call: Callable[[], T]) -> T:
-    """Wait for a call until it returns or a signal comes; obstore's errors become `SourceError`."""
+    """Wait for a call until it returns or a signal arrives; obstore errors become `SourceError`."""
     from obstore.exceptions import BaseError
 
     future: Future[T] = Future()

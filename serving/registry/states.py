@@ -1,4 +1,4 @@
-"""What `GET /models` says of each version, and why none is served."""
+"""The state of each version in `GET /models`, and why none is served."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from serving.registry.assignment import Assignment
 from serving.registry.store import SHOWN_DIGITS
 from serving.schemas import VersionReport
 
-# Why the served version is served, by what is selected.
+# The reason for what is served, by what is selected.
 _WHY: dict[int | str, str] = {
     "nothing": "the model is unloaded",
     "newest": "the newest version that passes every check is served",
@@ -15,9 +15,9 @@ _WHY: dict[int | str, str] = {
 
 
 class Known(NamedTuple):
-    """What became of a version when its files were last seen."""
+    """What was found about a version when its files were last seen."""
 
-    fingerprint: object = None  # of the files; None: try it again, whether they change or not
+    fingerprint: object = None  # of the files; None: try again even if they do not change
     digest: str = ""  # of the copy
     reason: str = ""  # why it is refused
 
@@ -35,16 +35,16 @@ def report_version(
 
     Args:
         version: its number.
-        known: what became of it.
+        known: what was last found about it.
         wanted: the version that is selected, "newest" or "nothing".
-        assignment: what answers.
-        labels: that the version has.
+        assignment: the versions that answer.
+        labels: the version's labels.
         is_examined: whether it is being examined now.
     """
     digest = known.digest[:SHOWN_DIGITS]
     why = _WHY.get(wanted, f"version {wanted} is selected")
     served = assignment.served
-    # As they were when these versions were loaded: the operator may have selected others since.
+    # The share when these versions were loaded: the operator may have changed it since.
     share = assignment.selected.shares.get(version)
     answered = assignment.shares.get(version, 0.0)
     if served and version == served.version:
@@ -74,7 +74,7 @@ def report_version(
 def why_none_is_served(
     wanted: int | str, being_examined: int | None, known: Mapping[int, Known]
 ) -> str:
-    """The reason by what is selected and what became of the versions; empty if unknown."""
+    """The reason, from the selection and what was found about versions; empty if unknown."""
     if wanted == "nothing":
         return "it is unloaded"
     if being_examined is not None:

@@ -1,8 +1,8 @@
 """Copies of versions in a private folder of the service: what is checked is what is loaded.
 
-All workers share the folder. A copy is named by the digest of its content, so workers that copy
-the same version at once end with one copy, and one that is replaced under its number is another.
-Beside it lies the verdict on it: each version is examined once, for all workers.
+All workers share the folder. A copy is named by the digest of its content: workers that copy the
+same version at once end up with one copy, and a version replaced under its number gets a new one.
+The verdict is stored beside the copy, so that each version is examined once for all workers.
 """
 
 import atexit
@@ -27,9 +27,9 @@ SHOWN_DIGITS = 12  # of a digest, in answers and logs
 MAX_FILES = 1_000
 MAX_BYTES = 1024**3
 MAX_FOLDER_BYTES = 2 * MAX_BYTES  # of all copies in one of the folders
-# Longer than a worker takes from copying a version to listing it.
+# Longer than a worker takes from copying a version to recording that it needs the copy.
 _KEEP_SECONDS = 300.0
-_LISTING, _VERDICT = ".listing", ".verdict"  # what their files' names end with
+_LISTING, _VERDICT = ".listing", ".verdict"  # suffixes of the file names
 _PIECE_BYTES = 1024 * 1024
 
 
@@ -44,14 +44,14 @@ class Found(NamedTuple):
     """The files of a version, as they are listed."""
 
     paths: list[str]  # relative
-    fingerprint: tuple[tuple[object, ...], ...]  # differs from before if a file may have changed
+    fingerprint: tuple[tuple[object, ...], ...]  # changes whenever a file may have changed
 
 
 def find_files(model_dir: Path) -> Found:
     """List the files of a version without opening any.
 
     Raises:
-        ArtefactError: there is something else than files and folders, or too much.
+        ArtefactError: it contains anything but files and folders, or is too large.
         OSError: a folder cannot be read.
     """
     if model_dir.is_symlink():
@@ -65,7 +65,7 @@ def find_files(model_dir: Path) -> Found:
         with os.scandir(model_dir / below) as entries:
             for entry in entries:
                 path = os.path.join(below, entry.name)
-                if not path.isprintable():  # nor is one that is not UTF-8
+                if not path.isprintable():  # includes names that are not UTF-8
                     raise ArtefactError(f"the name {path!r} has characters that cannot be shown")
                 if entry.is_symlink():
                     raise ArtefactError(f"{path!r} is a symbolic link")
@@ -95,9 +95,9 @@ def require_size(files: int, size: int) -> None:
 
 
 class Store:
-    """The private folders: each takes what the ones before it have no room for.
+    """The private folders: each takes what does not fit into the ones before it.
 
-    Where none is given, there is a temporary one, which is removed when the process ends.
+    If none is given, there is a temporary one, which is removed when the process ends.
     """
 
     def __init__(self, *folders: Path) -> None:
@@ -117,18 +117,18 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
 
     def path(self, digest: str) -> Path:
-        """Where the copy with a digest is, if it is there."""
+        """Where the copy with a digest is, or would be."""
         paths = [folder / digest for folder in self._folders]
         return next((path for path in paths if path.is_dir()), paths[0])
 
     def copy(self, model_dir: Path, paths: list[str]) -> str:
-        """Copy the files of a version, each read once, unless there is a copy with their content.
+        """Copy the files of a version, each read once; an equal copy that exists is kept instead.
 
         Returns:
             Its digest: SHA-256 of the paths and contents, in 64 hex digits.
 
         Raises:
-            ArtefactError: it is larger than is allowed.
+            ArtefactError: it is too large.
             OSError: a file cannot be read, or there is no room for its copy now.
         """
         *others, last = self._folders
@@ -147,11 +147,11 @@ class Store:
         try:
             for path in paths:
                 target = writing / path
-                # Not `writing` itself: without it, files that were written before are gone.
+                # Never create `writing` again: if it is gone, so are the files written before.
                 for parent in reversed(Path(path).parents[:-1]):
                     (writing / parent).mkdir(exist_ok=True)
                 content = hashlib.sha256()
-                # Not followed and not waited for, if it has become a link or a pipe since.
+                # If it has become a link or a pipe since, neither follow it nor wait for it.
                 flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
                 with open(os.open(model_dir / path, flags), "rb") as file, target.open("wb") as out:
                     while piece := file.read(_PIECE_BYTES):
@@ -162,7 +162,7 @@ class Store:
                             raise OSError(errno.ENOSPC, "no room among the copies of others")
                         content.update(piece)
                         out.write(piece)
-                        os.utime(writing)  # or it looks old while a large file is written
+                        os.utime(writing)  # otherwise it looks old while a large file is written
                 digest.update(os.fsencode(path) + b"\0" + content.digest())
             found = digest.hexdigest()
             with contextlib.suppress(OSError):  # another worker was first
@@ -173,21 +173,21 @@ class Store:
             shutil.rmtree(writing, ignore_errors=True)
 
     def verdict(self, digest: str) -> str | None:
-        """Why a version is refused; "" where it is good, None where it was not examined yet."""
+        """Why a version is refused; "" if it is good, None if it was not examined yet."""
         with contextlib.suppress(OSError, msgspec.MsgspecError):
             return msgspec.json.decode(self._verdict_path(digest).read_bytes(), type=str)
         return None
 
     def _verdict_path(self, digest: str) -> Path:
-        """Beside the copy, where it stays when the copy of a refused version is removed."""
+        """Beside the copy; the file stays when the copy of a refused version is removed."""
         paths = [folder / f"{digest}{_VERDICT}" for folder in self._folders]
         there = next((path for path in paths if path.exists()), None)
         return there or self.path(digest).with_suffix(_VERDICT)
 
     def judge(self, digest: str, examine: Callable[[Path], object]) -> None:
-        """Have a copy examined, unless that was done or another process is about to do it.
+        """Examine a copy, unless that was done; waits for another process that is examining it.
 
-        The copy of a version that is refused is removed.
+        The copy of a refused version is removed.
 
         Args:
             digest: of the copy.
@@ -211,7 +211,7 @@ class Store:
             file.write(msgspec.json.encode(reason))
 
     def remember(self, model: str, listing: Listing) -> None:
-        """Keep what a model's folder holds, for workers that start while it cannot be read."""
+        """Save what a model's folder holds, for workers that start while it cannot be read."""
         content, name = msgspec.json.encode(listing), _listing_name(model)
         for folder in self._folders:
             path = folder / name
@@ -227,10 +227,10 @@ class Store:
                         raise
                 return
             except OSError:
-                path.unlink(missing_ok=True)  # no longer true; the next folder may have room
+                path.unlink(missing_ok=True)  # outdated; the next folder may have room
 
     def recall(self, model: str) -> Listing:
-        """What a model's folder held when any worker last read it; nothing if none has."""
+        """What a model's folder held when a worker last read it; empty if none ever has."""
         for folder in self._folders:
             with contextlib.suppress(OSError, msgspec.MsgspecError):
                 return msgspec.json.decode(
@@ -239,7 +239,7 @@ class Store:
         return Listing()
 
     def clean_up(self, needed: set[str]) -> None:
-        """Remove copies and verdicts that are not among the needed, unless they were made now."""
+        """Remove copies and verdicts that are not `needed`, except recent ones."""
         for path in (path for folder in self._folders for path in folder.iterdir()):
             is_needed = path.stem in needed and not (path.is_dir() and self.verdict(path.name))
             with contextlib.suppress(OSError):
@@ -253,7 +253,7 @@ class Store:
 
 
 def _size(folder: Path) -> int:
-    """Of all files below a folder, in bytes, while others may remove some."""
+    """Total size of all files below a folder, in bytes; others may remove some meanwhile."""
     total = 0
     for below, _, names in os.walk(folder):
         for name in names:

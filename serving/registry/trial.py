@@ -1,7 +1,7 @@
-"""Versions are tried in processes of their own: what hangs, dies or takes all memory hurts nobody.
+"""Tries versions in separate processes: one that hangs, crashes or exhausts memory does no harm.
 
-A TensorFlow that has run an operation cannot be forked. So a process that never runs one, the fork
-server, is forked before that, and forks a child for every trial.
+A process in which TensorFlow has run an operation cannot be forked. So a fork server, which never
+runs one, is forked before that, and forks a child for every trial.
 """
 
 import contextlib
@@ -20,22 +20,22 @@ from serving.errors import first_line
 from serving.policy.artefact import MAX_REASON, ArtefactError, read
 from serving.policy.tensorflow_import import import_tensorflow
 
-# Of a trial, which takes less than a second for a small policy.
+# Limits for a trial, which takes less than a second for a small policy.
 CPU_SECONDS = 10
-SECONDS = 60.0  # of the clock, on a machine that has other things to do
-MEMORY_BYTES = 1024**3  # and four bytes for each byte of the version's files
+SECONDS = 60.0  # of wall-clock time, on a busy machine
+MEMORY_BYTES = 1024**3  # plus four bytes for each byte of the version's files
 MAX_OPEN_FILES = 2**20  # outside Linux the limit can be infinite
 
 
 class TrialsEndedError(Exception):
-    """The fork server is gone: this process can try nothing any more."""
+    """The fork server is gone: this process can no longer try versions."""
 
 
 class Trials:
     """Tries versions, one at a time, with limits on time and memory.
 
-    To be made before the process runs TensorFlow or starts a thread. The fork server ends with
-    the process, or with the `with` statement.
+    Create it before the process runs TensorFlow or starts a thread. The fork server ends with the
+    process, or with the `with` statement.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class Trials:
 
     def __exit__(self, *_: object) -> None:
         self._socket.close()
-        # Where SIGCHLD is ignored, as a process can inherit it, no child can be waited for.
+        # If SIGCHLD is ignored, which a process can inherit, no child can be waited for.
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self._server, 0)
 
@@ -62,7 +62,7 @@ class Trials:
         """Load a version in a child process, as a service would.
 
         Raises:
-            ArtefactError: that fails, or takes more than the limits; the message says why.
+            ArtefactError: that fails or exceeds the limits; the message says why.
             OSError: no process can be started now.
             TrialsEndedError: the fork server is gone.
         """
@@ -98,13 +98,13 @@ def _receive(sock: socket.socket) -> str | None:
 
 
 def _serve(sock: socket.socket) -> None:
-    """Try what is asked for until the other end is closed."""
+    """Try the versions that are requested, until the other end is closed."""
     signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals():  # the other process's handlers are not for this one
+    for number in signal.valid_signals():  # the parent's handlers must not run here
         if callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    # Otherwise the other process's sockets stay open for as long as this process lives.
+    # Otherwise the parent's sockets stay open for as long as this process lives.
     os.closerange(3, sock.fileno())
     most = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], MAX_OPEN_FILES)
     os.closerange(sock.fileno() + 1, most)
@@ -114,7 +114,7 @@ def _serve(sock: socket.socket) -> None:
 
 
 def _run(model_dir: Path, sock: socket.socket) -> str | None:
-    """What a child says of a version; None if there can be no child."""
+    """Why a child refuses a version, "" if it is good; None if no child can be started."""
     reading, writing = os.pipe()
     try:
         child = os.fork()
@@ -125,7 +125,7 @@ def _run(model_dir: Path, sock: socket.socket) -> str | None:
     if child == 0:
         try:
             sock.close()
-            # At most 3,000 bytes, which a pipe takes at once.
+            # At most 3,000 bytes, which fit into a pipe at once.
             os.write(writing, msgspec.json.encode(_try(model_dir)[:MAX_REASON]))
         finally:
             os._exit(0)
@@ -137,7 +137,7 @@ def _run(model_dir: Path, sock: socket.socket) -> str | None:
 
 
 def _wait(child: int, reading: int, sock: socket.socket) -> str:
-    """Why a child refuses its version, or what ended it; nothing if the version is good."""
+    """Why a child refuses its version, or what ended the child; "" if the version is good."""
     ready, _, _ = select.select([reading, sock.fileno()], [], [], SECONDS)
     told = os.read(reading, 65536) if reading in ready else b""
     if reading not in ready:  # its time is up, or nobody waits for it any more
@@ -156,29 +156,29 @@ def _wait(child: int, reading: int, sock: socket.socket) -> str:
 
 
 def _try(model_dir: Path) -> str:
-    """Load a version in this process, which is for nothing else; why that fails."""
+    """Load a version in this process, which does nothing else; return why that fails, or ""."""
     from serving.policy.savedmodel import Policy
 
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    for standard in (1, 2):  # what TensorFlow prints is not a line of our log
+    for standard in (1, 2):  # keeps TensorFlow's messages out of our log
         os.dup2(nowhere, standard)
     try:
         _limit(sum(path.stat().st_size for path in model_dir.rglob("*")))
         Policy(model_dir, read(model_dir), "", 0, "")
     except ArtefactError as error:
         return str(error)
-    except Exception as error:  # whatever it is, it is this version's
+    except Exception as error:  # any error refuses this version
         return first_line(error)
     return ""
 
 
 def _limit(size: int) -> None:
     """Limit this process, which loads files of `size` bytes."""
-    # Where memory runs out, this process ends before any that serves.
+    # If memory runs out, this process is killed before any that serves.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     limits = {resource.RLIMIT_CORE: 0, resource.RLIMIT_CPU: CPU_SECONDS}
-    with contextlib.suppress(OSError):  # only Linux says how much there is already
+    with contextlib.suppress(OSError):  # only Linux says how much is in use already
         pages = int(Path("/proc/self/statm").read_text().split()[5])
         used = pages * resource.getpagesize()
         limits[resource.RLIMIT_DATA] = used + MEMORY_BYTES + 4 * size

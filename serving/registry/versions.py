@@ -32,9 +32,9 @@ class _UnexaminedError(Exception):
 class Versions:
     """Serves the selected version: the newest that passes its checks, or a certain one.
 
-    What is served follows from the folder and the operator's selection alone, so that all workers
-    serve the same. While the folder cannot be read, it follows from what was there before. A
-    version is examined and loaded while the one before keeps serving; one assignment swaps them.
+    What is served depends only on the folder and the operator's selection, so that all workers
+    serve the same. While the folder cannot be read, its last known content counts. A new version
+    is examined and loaded while the old one keeps serving; one Python assignment swaps them.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class Versions:
         *,
         only_served: bool = False,
     ) -> None:
-        """Begin with what other workers remember of the folder.
+        """Start from what other workers have saved about the folder.
 
         Args:
             folder: of the model.
             settings: say what to refuse.
-            metrics: count what becomes of versions.
+            metrics: record refusals, swaps and what is served.
             store: takes copies of versions.
             only_served: whether nothing is loaded beside the served version.
         """
@@ -66,9 +66,9 @@ class Versions:
         self._numbers = sorted(self._listing.digests, reverse=True)
         self._known = {n: Known(None, digest) for n, digest in self._listing.digests.items()}
         self._labelled: dict[str, Policy] = {}
-        self._being_examined: int | None = None  # the version that the rest waits for
-        self._is_settled = False  # the last refresh waited for no examination
-        self._is_away = True  # the folder, which cannot be read
+        self._being_examined: int | None = None  # the version that `refresh` waits for
+        self._is_settled = False  # whether the last `refresh` waited for no examination
+        self._is_away = True  # whether the folder cannot be read
         self._trouble = ""  # why the folder or the selection was not read
         self._lock = threading.Lock()  # one thread loads at a time
         metrics.add_model(self._name)
@@ -79,14 +79,14 @@ class Versions:
         return self._assignment.served
 
     def shadow(self, policy: Policy) -> Policy | None:
-        """The policy that also decides about what a policy decided, if that is the served one."""
+        """The shadow, which decides the same rows again, if `policy` is the served one."""
         assignment = self._assignment
         return assignment.shadow if policy is assignment.served else None
 
     def choose(self, version: int | None, label: str | None, episode: str | None) -> Choice:
-        """The policy to answer with: of a version, else of a label, else of an episode.
+        """The policy to answer with: by version, else by label, else by episode.
 
-        Without any of these it is the served one.
+        Without any of these, it is the served one.
 
         Raises:
             NotFoundError: the version or the label is not loaded.
@@ -102,7 +102,7 @@ class Versions:
                 return Choice(policy)
             raise NotFoundError(f"no version of {self._name} is labelled {label!r}")
         if self.served is None:
-            # Once one worker has said that it is ready, all must answer.
+            # Once one worker has reported that it is ready, all must answer.
             self.refresh()
         assignment = self._assignment
         if assignment.served:
@@ -143,7 +143,7 @@ class Versions:
         policies = (self._load(number, loaded) for number in candidates if wanted != "nothing")
         served = next(filter(None, policies), None)
         selection = self._listing.selection
-        # Before the one assignment, so that a worker which starts gives no episode another version.
+        # Load these before assigning, so that a starting worker gives no episode another version.
         beside, unexamined = self._load_beside(selection.beside, loaded)
         self._serve(Assignment(self._name, served, selection, beside))
         if unexamined:
@@ -160,9 +160,9 @@ class Versions:
     def _load_beside(
         self, chosen: Iterable[int], loaded: dict[tuple[int, str], Policy]
     ) -> tuple[dict[int, Policy], _UnexaminedError | None]:
-        """Canaries and the shadow, by version, and that one of them must be examined first.
+        """Canaries and the shadow, by version, and an error if one must be examined first.
 
-        The served version does not wait for it; the copy that was loaded before continues.
+        The served version does not wait for that; the copy loaded before stays in use.
         """
         beside: dict[int, Policy] = {}
         unexamined = None
@@ -178,18 +178,18 @@ class Versions:
     def report(self, *, default: bool) -> ModelReport:
         """The state of every version on disk; `default` is whether `/act` uses this model."""
         if not self._is_settled:
-            # All workers must report the same; another may have examined a version.
+            # All workers must report the same; another one may have examined a version since.
             self.refresh()
         assignment = self._assignment
         served = assignment.served.version if assignment.served else None
-        # Also what is missing though it is selected to be beside the served version.
+        # Include missing versions that are selected as canaries or shadow, or labelled.
         beside = (*assignment.selected.beside, *assignment.selected.labels.values())
         numbers = sorted({*self._numbers, *beside}, reverse=True)
         versions = [self._report(one, assignment) for one in numbers]
         return ModelReport(self._name, default, served, versions, assignment.selection)
 
     def _read(self) -> None:
-        """List the folder and its selection, unless they cannot be read."""
+        """Read the folder's versions and selection; keep the last ones if that fails."""
         trouble = ""
         try:
             self._numbers, self._is_away = version_numbers(self.folder), False
@@ -209,7 +209,7 @@ class Versions:
         return self._listing.selection.serve if pin is None else pin
 
     def _load(self, version: int, loaded: dict[tuple[int, str], Policy]) -> Policy | None:
-        """Copy and load a version, unless that is done; None if it is refused."""
+        """Copy and load a version, unless that was done; None if it is refused."""
         known = self._known.get(version, Known())
         fingerprint: object = None
         digest = known.digest if self._is_away else ""
@@ -235,11 +235,11 @@ class Versions:
             self._read()
             if self._is_away:
                 return self._load(version, loaded)
-            # Without the path, which may be a temporary file's: the same reason is logged once.
+            # Without the path, which may be a temporary file's: a repeated reason is logged once.
             reason = f"cannot be read: {error.strerror or error}"
-            # The copy that was good is what is served if the folder goes away after all.
+            # Keep the digest of the good copy, to serve it if the folder goes away after all.
             self._refuse(version, Known(None, known.digest, reason))
-        except Exception as error:  # whatever it is, it is this version's and hurts no other
+        except Exception as error:  # any error refuses this version and affects no other
             self._refuse(version, Known(fingerprint, digest, first_line(error)))
         return None
 

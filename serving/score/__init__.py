@@ -1,1 +1,1 @@
-"""Decides about the rows of a file, in blocks, and writes the decisions into another."""
+"""Decides the rows of a file, in blocks, and writes the decisions to another file."""

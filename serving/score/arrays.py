@@ -9,12 +9,12 @@ import numpy as np
 from serving.errors import first_line
 from serving.score.source import BLOCK_ROWS, Block, ScoreError, Source, require_names
 
-# Without a buffer, Parquet's columns are read by whole groups of rows, which have any size.
+# Without a buffer, Parquet's columns are read in whole row groups, which can have any size.
 _BUFFER_BYTES = 1024 * 1024
 
 
 def read_npy(path: Path, names: list[str]) -> Source:
-    """An array `[rows, O]` of real numbers, mapped block by block, so that no block stays."""
+    """An array `[rows, O]` of real numbers, mapped block by block so that none stays in memory."""
     try:
         array = np.lib.format.open_memmap(path, mode="r")
     except Exception as error:  # it parses the header as Python, which can fail in any way
@@ -32,7 +32,7 @@ def read_npy(path: Path, names: list[str]) -> Source:
             mapped = np.memmap(path, dtype, "r", offset, shape, order)
             rows = np.array(mapped[start : start + BLOCK_ROWS])
             if dtype.itemsize > np.dtype(np.float64).itemsize:
-                # What float64 cannot hold is not infinite, but beyond float32 all the more.
+                # A finite number beyond float64 must not become infinite, only beyond float32.
                 largest = np.finfo(np.float64).max
                 rows = np.where(np.isinf(rows), rows, rows.clip(-largest, largest))
             yield Block(rows, start, len(rows))
@@ -62,7 +62,7 @@ def read_parquet(path: Path, names: list[str]) -> Source:
         first = 0
         try:
             for batch in file.iter_batches(BLOCK_ROWS, columns=names):
-                # What is missing becomes NaN, which is refused as such.
+                # Missing values become NaN, which is refused.
                 columns = [batch.column(name).to_numpy(zero_copy_only=False) for name in names]
                 yield Block(np.column_stack(columns), first, len(batch))
                 first += len(batch)
@@ -73,8 +73,8 @@ def read_parquet(path: Path, names: list[str]) -> Source:
 
 
 def _unreadable(path: Path, error: Exception) -> Exception:
-    """A library's error with the file's name; an error of the system remains an `OSError`."""
-    # Arrow's of damaged files have no number.
+    """A library's error with the file's name; a system error remains an `OSError`."""
+    # Arrow's errors about damaged files can be OSErrors too, but without a number.
     if isinstance(error, OSError) and error.errno is not None:
         return OSError(error.errno, error.strerror, str(path))
     return ScoreError(f"{path}: {first_line(error)}")

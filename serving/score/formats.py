@@ -35,11 +35,11 @@ WRITERS: dict[str, Callable[[BinaryIO, int], Results]] = {
 
 
 def require_formats(source: Path, target: Path) -> None:
-    """Refuse, before anything else is done, what can be known from the names.
+    """Refuse wrong paths before anything else is done.
 
     Raises:
-        ScoreError: a format is unknown or needs an extra that is missing, both files are one, or
-            the target is not a regular file.
+        ScoreError: a format is unknown or needs an extra that is missing, both paths are the same
+            file, or the target is not a regular file.
     """
     for path in (source, target):
         if path.suffix not in READERS:
@@ -69,11 +69,11 @@ def open_source(path: Path, names: list[str]) -> Source:
 
 @contextmanager
 def open_target(path: Path) -> Iterator[Callable[[int], Results]]:
-    """What begins the results in a file, for a policy with a number of actions.
+    """A function that starts the results in a file, given the policy's number of actions.
 
-    The file takes the place of `path`, or of the file that this links to, as a whole or not at all:
-    it lies beside it until the `with` statement ends, and is synced to disk (fsync) then. Any
-    exception removes it. A file of before leaves its mode to the new one.
+    The file replaces `path`, or the file that this links to, as a whole or not at all: until the
+    `with` statement ends, it has a temporary name beside it; then it is synced to disk (fsync) and
+    renamed. Any exception removes it. The new file gets the mode of the one that it replaces.
 
     Raises:
         OSError: it cannot be written.

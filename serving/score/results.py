@@ -1,4 +1,4 @@
-"""Decisions as files: what `POST /act` answers, by row."""
+"""Decisions as files: what `POST /act` answers, row by row."""
 
 from collections.abc import Callable
 from typing import Any, BinaryIO, Protocol
@@ -9,7 +9,7 @@ import numpy.typing as npt
 from serving.policy.columns import encode
 from serving.policy.outputs import PolicyOutputs
 
-_ROW_GROUP_BLOCKS = 8  # of Parquet: readers skip and compress by groups, so not too small
+_ROW_GROUP_BLOCKS = 8  # per Parquet row group: the unit of skipping and compression
 
 
 class Results(Protocol):
@@ -23,7 +23,7 @@ class Results(Protocol):
 
 
 def column_names(actions: int) -> list[str]:
-    """The columns of CSV and Parquet, for a policy with so many actions."""
+    """The columns of CSV and Parquet, for a policy with this number of actions."""
     return [
         "action",
         *(f"action_logit_{action}" for action in range(actions)),
@@ -34,7 +34,7 @@ def column_names(actions: int) -> list[str]:
 
 
 def _numbers(outputs: PolicyOutputs) -> npt.NDArray[np.float32]:
-    """All but the action, `[B, 2 * A + 2]`, in the order of `column_names`."""
+    """All columns except the action, `[B, 2 * A + 2]`, in the order of `column_names`."""
     return np.column_stack(
         [
             outputs.action_logits,
@@ -46,7 +46,7 @@ def _numbers(outputs: PolicyOutputs) -> npt.NDArray[np.float32]:
 
 
 class TextResults:
-    """Lines; float32 has its shortest form, as in the service's answers."""
+    """Results as lines; float32 is in its shortest form, as in the service's answers."""
 
     def __init__(self, file: BinaryIO, head: bytes, encode_rows: Callable[[Any], bytes]) -> None:
         self._file, self._encode = file, encode_rows
@@ -57,7 +57,7 @@ class TextResults:
         self._file.write(self._encode(outputs))
 
     def finish(self) -> None:
-        """Nothing is left."""
+        """Nothing is left to write."""
 
 
 def write_csv(file: BinaryIO, actions: int) -> Results:
@@ -120,7 +120,7 @@ class NpyResults:
         self._rows += len(rows)
 
     def finish(self) -> None:
-        """Write the number of rows, for which the format leaves room in the head."""
+        """Write the number of rows, for which the format leaves room in its header."""
         self._file.seek(0)
         self._write_head()
 
@@ -134,7 +134,7 @@ class NpyResults:
 
 
 class ParquetResults:
-    """The columns of CSV, in groups of rows."""
+    """The same columns as CSV, in row groups."""
 
     def __init__(self, file: BinaryIO, actions: int) -> None:
         import pyarrow as pa
@@ -146,7 +146,7 @@ class ParquetResults:
                 for index, name in enumerate(column_names(actions))
             ]
         )
-        # Floats of a network hardly ever repeat: only actions gain from a dictionary.
+        # A network's floats hardly ever repeat: only actions gain from a dictionary.
         self._writer = pq.ParquetWriter(file, self._schema, use_dictionary=["action"])
         self._group: list[Any] = []
 
@@ -160,7 +160,7 @@ class ParquetResults:
             self._write_group()
 
     def finish(self) -> None:
-        """Write the last group and the index of all."""
+        """Write the last group and the index of all groups."""
         self._write_group()
         self._writer.close()
 

@@ -1,4 +1,4 @@
-"""Decides about all rows of a file as the service does about those of one request."""
+"""Decides all rows of a file as the service decides the rows of one request."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Scored(NamedTuple):
-    """What became of the rows of a file."""
+    """Counts of the rows of a file that were decided."""
 
     rows: int
     out_of_range_rows: int  # with a number outside the range that training saw
@@ -33,10 +33,10 @@ def score_rows(
     deterministic: bool,
     advance: Callable[[int], object],
 ) -> Scored:
-    """Decide about all rows of a file, block by block, and write the decisions.
+    """Decide all rows of a file, block by block, and write the decisions.
 
-    Row `i` of the file gets what row `i` of one request with this seed and all rows would get,
-    however the file is cut into blocks.
+    Row `i` of the file gets what row `i` of a single request with this seed and all rows would
+    get, however the file is split into blocks.
 
     Args:
         policy: decides.
@@ -44,14 +44,14 @@ def score_rows(
         results: takes the decisions.
         seed: of the sampled actions, as in a request.
         deterministic: take the most probable actions instead.
-        advance: called after each block with the part of `source.total` that it was.
+        advance: called after each block with its part of `source.total`.
 
     Raises:
-        ScoreError: a row is wrong; names its line, or its row, and what is wrong.
+        ScoreError: a row is invalid; the message names its line or row and says why.
         OSError: the file cannot be read, or the results cannot be written.
     """
     rows = out_of_range_rows = 0
-    # Reading, deciding and writing overlap: TensorFlow, NumPy and files leave Python to others.
+    # Reading, deciding and writing overlap: TensorFlow, NumPy and file operations release the GIL.
     decided = _ahead(_decide(policy, _ahead(source.blocks), seed, deterministic=deterministic))
     try:
         for decisions, size in decided:
@@ -69,7 +69,7 @@ def score_rows(
 def _decide(
     policy: "Policy", blocks: Iterator[Block], seed: int, *, deterministic: bool
 ) -> Iterator[tuple[Decisions, int]]:
-    """The decisions about each block, and its size; raises `PlaceError` at a wrong row."""
+    """The decisions about each block, and its size; raises `PlaceError` at an invalid row."""
     draw = uniform_stream(seed)
     for rows, first, size in blocks:
         sampling = SamplingSpec(seed, deterministic, draw(len(rows)))
@@ -81,14 +81,14 @@ def _decide(
 
 
 def _placed(error: InvalidRequestError, first: int) -> PlaceError:
-    """An error of a block's row as one of the file's."""
+    """Turn an error about a row of a block into one about a row of the file."""
     found = re.fullmatch(r"observations\[(\d+)\](?:: |\.)(.*)", error.detail, re.DOTALL)
     assert found is not None, error.detail
     return PlaceError(first + int(found[1]), found[2])
 
 
 def _ahead(items: Iterator[T]) -> Iterator[T]:
-    """Make the next item in a thread while the caller uses this one; raises what making it does."""
+    """Compute the next item on a thread while the caller uses this one; raise its errors."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, items, None)
         while (item := coming.result()) is not None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def served_policy(settings: Settings, store: Store, trials: Trials) -> "Policy":
-    """Load the version of the default model that is selected, after all checks of the service.
+    """Load the selected version of the default model, after all checks of the service.
 
     Raises:
         ScoreError: none is served; the message says why.

@@ -1,4 +1,4 @@
-"""What every format of input gives: blocks of rows, and where each row stands."""
+"""What every input format provides: blocks of rows, and the position of each row."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -9,20 +9,20 @@ from serving.errors import InvalidRequestError
 from serving.policy.observations import ROW_BLOCK, Rows, to_array
 from serving.schemas import Row
 
-# The policy computes blocks of this size as fast as any, and all formats together hold a few MB.
+# The policy computes no other block size faster, and blocks of all formats take only a few MB.
 BLOCK_ROWS = 341 * ROW_BLOCK
 
 
 class ScoreError(Exception):
-    """The rows cannot be read or decided about; the message names the file and the place."""
+    """The rows cannot be read or decided; the message names the file and the place."""
 
 
 class Block(NamedTuple):
     """Consecutive rows of a file, fewer than some ten thousand."""
 
     rows: Rows
-    first: int  # place of the first row, as `Source.place` counts
-    size: int  # of these rows, as `Source.total` counts
+    first: int  # place of the first row, in the unit of `Source.place`
+    size: int  # of these rows, in the unit of `Source.total`
 
 
 class Source(NamedTuple):
@@ -30,8 +30,8 @@ class Source(NamedTuple):
 
     Attributes:
         path: of the file.
-        place: what says where a row stands: "line" (from 1), or "row" (from 0).
-        total: bytes of a text, or rows of an array.
+        place: what the position of a row counts: "line" (from 1), or "row" (from 0).
+        total: the file's size, in bytes of text or in rows of an array.
         blocks: may raise `PlaceError`, `ScoreError` and `OSError`.
     """
 
@@ -42,7 +42,7 @@ class Source(NamedTuple):
 
 
 class PlaceError(Exception):
-    """A row is wrong; to be reported with the name of its file."""
+    """A row is invalid; the caller reports it with the name of its file."""
 
     def __init__(self, place: int, detail: str) -> None:
         super().__init__(detail)
@@ -50,7 +50,7 @@ class PlaceError(Exception):
 
 
 def require_names(columns: Sequence[str], names: list[str]) -> None:
-    """Raise `ValueError` with what is wrong unless the columns have these names, in any order."""
+    """Raise a `ValueError` with the reason unless the columns have these names, in any order."""
     for name, count in Counter(columns).items():
         if count > 1:
             raise ValueError(f"the name {name!r} comes {count} times")
@@ -58,7 +58,7 @@ def require_names(columns: Sequence[str], names: list[str]) -> None:
 
 
 def require_form(row: Row, names: list[str]) -> None:
-    """Raise `ValueError` with what is wrong unless a row has these features, whatever they are."""
+    """Raise a `ValueError` with the reason unless a row has these features, with any values."""
     if len(row) == len(names) and (isinstance(row, list) or row.keys() == set(names)):
         return
     try:

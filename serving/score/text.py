@@ -1,8 +1,8 @@
 """Rows from CSV and JSON Lines.
 
-Each block is first read as a whole by one call of msgspec, which takes what nearly all files
-have. Where that refuses, or a row could hide in another, the block is read again line by line:
-that accepts the rest, and says which line is wrong.
+Each block is first read as a whole by one call of msgspec, which accepts what nearly all files
+contain. If that refuses it, or if rows and lines might not match, the block is read again line by
+line: that accepts all other valid forms, and says which line is wrong.
 """
 
 import csv
@@ -25,26 +25,26 @@ from serving.score.source import Block, PlaceError, Source, require_form, requir
 
 _BLOCK_BYTES = 512 * 1024
 _MAX_LINE_BYTES = 16 * 1024 * 1024
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # with which some programs begin UTF-8
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # some programs start UTF-8 with it
 _COMMA, _LINE_END = b",\n"
 
 _NUMBERS = msgspec.json.Decoder(list[float])
 _ROW = msgspec.json.Decoder(Row)
 
-Read = Callable[[bytes], Rows | None]  # all rows of a block, or None if it has to be read slowly
-ReadLine = Callable[[str], Row]  # raises `ValueError` with what is wrong
+Read = Callable[[bytes], Rows | None]  # all rows of a block, or None to read it line by line
+ReadLine = Callable[[str], Row]  # raises `ValueError` that says what is wrong
 
 
 def read_csv(path: Path, names: list[str]) -> Source:
-    """Rows of numbers with commas between them, in the order that a first line of names gives.
+    """Rows of comma-separated numbers, in the order that a first line of names gives.
 
-    Without such a line, which is one that is not of numbers, they are in the order of `names`.
+    If the first line has only numbers, it is a row, and the order is that of `names`.
     """
     return Source(path, "line", path.stat().st_size, _csv_blocks(path, names))
 
 
 def read_json_lines(path: Path, names: list[str]) -> Source:
-    """Rows as `POST /act` has them: a list of numbers, or an object of named ones, on each line."""
+    """Rows as in `POST /act`, one per line: a list of numbers, or an object of named numbers."""
     read = _json_reader(names)
     blocks = (
         block
@@ -55,7 +55,7 @@ def read_json_lines(path: Path, names: list[str]) -> Source:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Blocks of whole lines, each with the number of its first line; all lines end with one."""
+    r"""Blocks of whole lines, each with the number of its first line; all lines end with `\n`."""
     number = 1
     with path.open("rb") as file:
         while text := file.read(_BLOCK_BYTES):
@@ -71,7 +71,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _read(first: int, text: bytes, size: int, read: Read, read_line: ReadLine) -> Iterator[Block]:
-    """The rows of a block of lines, up to the first that cannot be read."""
+    """The rows of a block of lines, up to the first line that cannot be read."""
     rows = read(text)
     if rows is not None:
         yield Block(rows, first, size)
@@ -115,7 +115,7 @@ def _csv_blocks(path: Path, names: list[str]) -> Iterator[Block]:
 
 
 def _order(head: bytes, names: list[str]) -> list[int] | None:
-    """Where the first line says that each name's column is; None if it has numbers, not names."""
+    """Each name's column, according to the first line; None if that has numbers, not names."""
     try:
         fields = _fields(head.decode())
         try:
@@ -139,7 +139,7 @@ def _fields(line: str) -> list[str]:
 
 def _number(field: str) -> float:
     try:
-        if "_" not in field:  # which is Python's, and nobody else's
+        if "_" not in field:  # valid in Python's numbers only
             return float(field)
     except ValueError:
         pass
@@ -147,10 +147,10 @@ def _number(field: str) -> float:
 
 
 def _numbers(text: bytes, columns: int) -> npt.NDArray[np.float64] | None:
-    """Lines of as many numbers with commas between them, `[B, O]`; None if they are not that.
+    """Lines of `columns` comma-separated numbers, as `[B, O]`; None if they are anything else.
 
-    With commas for the line ends, the lines are the inside of one JSON list. JSON's numbers are
-    numbers in CSV too.
+    With commas in place of the line ends, the lines are the inside of one JSON list. Every number
+    in JSON is one in CSV too.
     """
     characters = np.frombuffer(text, np.uint8)
     separators = characters[(characters == _COMMA) | (characters == _LINE_END)]
@@ -163,7 +163,7 @@ def _numbers(text: bytes, columns: int) -> npt.NDArray[np.float64] | None:
         numbers = _NUMBERS.decode(b"[%b]" % text[:-1].replace(b"\n", b","))
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    if len(numbers) != separators.size:  # an empty line, where a row is one number
+    if len(numbers) != separators.size:  # an empty line, if rows have one number
         return None
     return np.fromiter(numbers, np.float64, len(numbers)).reshape(separators.shape)
 
@@ -185,14 +185,14 @@ def _json_reader(names: list[str]) -> Read:
     def read(text: bytes) -> Rows | None:
         if text.endswith(b"\r\n"):
             text = text.replace(b"\r\n", b"\n")
-        # A row may not continue in the next line, nor may two share one.
+        # A row must not continue on the next line, and two must not share one.
         if text.startswith(b"[") and text.endswith(b"]\n"):
             inside = text[1:-2].replace(b"]\n[", b"\n")
             lists = _numbers(b"%b\n" % inside, len(names))
             ends = (len(text) - 3 - len(inside)) // 2
             return lists if lists is not None and len(lists) == ends + 1 else None
         lines = text.count(b"\n")
-        # Of a key that comes twice, the decoder keeps the last.
+        # Count quotes to find duplicate keys: the decoder keeps the last value of a key.
         if text.count(b"}\n{") != lines - 1 or text.count(b'"') != 2 * len(names) * lines:
             return None
         try:

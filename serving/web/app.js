@@ -116,7 +116,7 @@ const actions = {
 function modelAndCard() {
   return untilAnswered(client, async () => {
     const { models } = await client.json("models");
-    const name = link.model ?? models[0].name; // the default one
+    const name = link.model ?? models[0].name; // the default model
     linkCard(name);
     return servedModel(client, name);
   });
@@ -142,7 +142,7 @@ async function askVersions() {
   return true;
 }
 
-/** Ask what may have changed meanwhile: the loaded versions, and how a shadow compares. */
+/** Refresh what may have changed meanwhile: the loaded versions, and how a shadow compares. */
 async function askReports() {
   if (reportInterval.take()) await askVersions();
   const isShadow = ({ version, state }) => version === settings.beside && state === "shadow";

@@ -81,7 +81,7 @@ export class SideBySide {
   }
 }
 
-/** Show how a shadow compares with the served version on what clients have asked. */
+/** Show how a shadow compares with the served version on the requests of clients. */
 export function writeTraffic({ decisions, agreement, absolute_value_difference: difference }) {
   setText(
     find("traffic"),

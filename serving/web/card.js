@@ -13,7 +13,7 @@ import { fillTable } from "./tables.js";
 import { pause } from "./timing.js";
 import { PinnedVersion } from "./versions.js";
 
-/** What the states of versions are called, where not by their name in JSON. */
+/** Display names of the version states that do not keep their name in JSON. */
 const STATES = { waiting: "not selected" };
 
 const WORKERS_DIFFER_MS = 500;
@@ -22,7 +22,7 @@ const name = decoded(location.pathname.split("/").at(-1));
 const here = modelPath(name);
 const client = new ServiceClient();
 
-/** A part of an address as text; as it is if it cannot be decoded, as in /models/100%. */
+/** A decoded part of a URL; unchanged if it cannot be decoded, as in /models/100%. */
 function decoded(part) {
   try {
     return decodeURIComponent(part);
@@ -43,7 +43,7 @@ function solved({ solved, reward_threshold }) {
     : "no reward threshold to reach";
 }
 
-/** How the policy was trained, if not by another program. */
+/** How the policy was trained, unless another program trained it. */
 function training({ training }) {
   if (!training) return { Training: "elsewhere" };
   return {
@@ -118,7 +118,7 @@ function showVersions(versions) {
   );
 }
 
-/** The pictures of this version by the place for each: the card lists all files of the artefact. */
+/** Pairs of a picture's file and its element's id; the card lists all files of the artefact. */
 function pictures({ checksums }) {
   const places = { "learning_curve.png": "learning-curve", "episode.gif": "episode" };
   return Object.entries(places).filter(([file]) => `assets.extra/${file}` in checksums);
@@ -132,7 +132,7 @@ async function showPictures(all) {
   }
 }
 
-/** Links to the cards of all models, if there are others than this one. */
+/** Link to the cards of all models, if there are any other models. */
 function showModels(models) {
   const items = models.map((model) => {
     const link = document.createElement("a");
@@ -187,13 +187,13 @@ async function show() {
   showEvaluations(policy);
   showRanges(policy.observations);
   find("json").textContent = JSON.stringify(policy, null, 2);
-  // Room for what comes with later answers, so that they move nothing.
+  // Reserve space for what later answers bring, so that they move nothing.
   const all = pictures(policy);
   for (const [, id] of all) find(id).hidden = false;
   find("episode").open = !matchMedia("(prefers-reduced-motion: reduce)").matches;
   const columns = isPlayable(policy) ? heatColumns(policy.observations) : null;
   const heat = columns && new HeatMap(policy.observations, columns);
-  // Many rows are asked of the version by its number: a shadow is compared with none of them.
+  // Send requests with many rows to the version by number: these are not compared with a shadow.
   const pinned = new PinnedVersion(client, name, { version, state: "served" });
   const form = new Form(client, here, pinned, policy, (row) => heat?.mark(row));
   await Promise.all([form.run(), showPictures(all), heat && showHeatMap(heat, pinned)]);
@@ -206,7 +206,7 @@ async function showHeatMap(heat, pinned) {
     } catch (error) {
       if (error.status === undefined) throw error;
       if (error.status !== 404) {
-        find("heat-section").hidden = true; // the service takes fewer rows in a request
+        find("heat-section").hidden = true; // the service accepts fewer rows per request
         return;
       }
       const { version } = await untilAnswered(client, () => client.json(here));

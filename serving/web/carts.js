@@ -25,7 +25,7 @@ class Cart {
     this.fell = false;
   }
 
-  /** Who drove this episode: one that was driven in part counts for nobody. */
+  /** Who drove this episode; an episode with several drivers counts for none of them. */
   get driver() {
     if (this.dragged) return "dragged";
     if (this.stepsByUser === 0) return "policy";
@@ -36,7 +36,7 @@ class Cart {
 
 export class Carts {
   /**
-   * Of each start there is one cart per version, and these start again together.
+   * Each start has one cart per version, and these restart together.
    *
    * `nextStart()` is called at each start: {seed, spread}.
    */

@@ -2,11 +2,11 @@
 
 import { drawLabel, prepare } from "./stage.js";
 
-/** Opacity of a certain action in a heat map: what is drawn on top stays visible. */
+/** Opacity in a heat map at probability 0 or 1: what is drawn on top stays visible. */
 const MOST_OPAQUE = 0.7;
 const ROUND = [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10];
 
-/** The least round number that is not less than a positive one. */
+/** The smallest round number that is not below a given positive one. */
 function roundUp(number) {
   const power = 10 ** Math.floor(Math.log10(number));
   return power * ROUND.find((factor) => factor * power >= number);
@@ -29,10 +29,10 @@ export function roundScale({ low, high }) {
 }
 
 /**
- * A line chart of the latest numbers, of which there is room for `kept`.
+ * A line chart of the latest numbers, with room for `kept` of them.
  *
- * Between the line and `base` the area is filled, with a colour of its own on either side; `marks`
- * are indices at which something happened.
+ * The area between the line and `base` is filled, with one colour above and one below; `marks` are
+ * indices at which something happened.
  */
 export function drawHistory(canvas, numbers, { kept, top, bottom, base, sides, labels, marks }, colors) {
   const { context, width, height } = prepare(canvas);
@@ -71,7 +71,7 @@ export function drawHistory(canvas, numbers, { kept, top, bottom, base, sides, l
 
 /**
  * Probabilities as colours, `rows[i][j]` from bottom to top and from left to right:
- * 0 is the colour `left`, 1 is `right`, and a half is the page's surface, as is NaN.
+ * 0 is the colour `left`, 1 is `right`; a half and NaN are the colour of the page's surface.
  */
 export function drawHeatMap({ context, width, height }, rows, colors) {
   const [cellWidth, cellHeight] = [width / rows[0].length, height / rows.length];

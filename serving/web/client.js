@@ -2,7 +2,7 @@
 
 export const SERVICE = new URL("../", import.meta.url);
 const TIMEOUT_MS = 10_000;
-/** By path: other services of this origin have other keys. */
+/** Includes the path: other services of this origin have other keys. */
 const STORED_KEY = `api-key ${SERVICE.pathname}`;
 
 /** Where a model is, relative to the service. */
@@ -39,7 +39,7 @@ export class ServiceClient {
     storeKey(key);
   }
 
-  /** Get actions for rows of observations; `path` selects the model, by default the default one. */
+  /** Get actions for rows of observations; `path` selects the model (if omitted, the default). */
   async act(rows, deterministic, { path = "act", seed } = {}) {
     const decision = await this.post(path, { observations: rows, deterministic, seed });
     const actions = decision.actions;
@@ -108,7 +108,7 @@ export class ServiceClient {
   }
 }
 
-// Where a browser forbids storage, even to name it raises: the key is then kept in memory only.
+// If a browser forbids storage, merely accessing it throws: the key is then kept in memory only.
 function storedKey() {
   try {
     return sessionStorage.getItem(STORED_KEY) ?? "";
@@ -142,7 +142,7 @@ async function problem(response) {
   let detail = response.statusText;
   try {
     const body = await response.json();
-    detail = body.detail ?? body.error ?? detail; // `error` below /v1 and /v2
+    detail = body.detail ?? body.error ?? detail; // `error` on routes below /v1 and /v2
   } catch {
     // Not the service's JSON, such as a proxy's error page: use its status only.
   }

@@ -11,7 +11,7 @@ const TIP_BLOW = 0.025;
 /** The direction that the user holds, -1, 0 or 1, and by which key, pointer or button. */
 export const held = { direction: 0, by: null };
 
-/** A key, pointer or button is let go: only that which began to drive ends it. */
+/** Handle the release of a key, pointer or button: only the one that started driving ends it. */
 function release(by) {
   if (by === held.by) held.direction = 0;
 }
@@ -25,7 +25,7 @@ function release(by) {
 export function connect(actions) {
   find("pause").addEventListener("click", actions.pause);
   find("pause").addEventListener("keydown", (event) => {
-    if (event.repeat && event.key === "Enter") event.preventDefault(); // else a click each time
+    if (event.repeat && event.key === "Enter") event.preventDefault(); // or each repeat clicks
   });
   find("step").addEventListener("click", actions.step);
   find("reset").addEventListener("click", actions.reset);
@@ -77,7 +77,7 @@ function connectButtons(push, hit) {
     drive.addEventListener("keydown", (event) => {
       if (settings.byUser && (event.key === " " || event.key === "Enter")) push(direction, drive);
     });
-    // Without the focus it does not hear that the key is let go.
+    // A button that has lost the focus does not receive the key's release.
     for (const type of ["keyup", "blur"]) drive.addEventListener(type, () => release(drive));
   }
 }

@@ -86,7 +86,7 @@ async function send(form, client) {
     const milliseconds = Math.round(performance.now() - started);
     showAnswer(answer.querySelector("div"), response.headers, text);
     status.className = response.ok ? "" : "refused";
-    // Screen readers say it again where it is the same as before.
+    // Set even if unchanged, so that screen readers announce it again.
     status.textContent = `${response.status} ${response.statusText} in ${milliseconds} ms`;
   } catch (error) {
     answer.querySelector("div").hidden = true;

@@ -26,7 +26,7 @@ async function showWithKey() {
     );
     const page = new DOMParser().parseFromString(html, "text/html");
     document.body.replaceChildren(...page.body.childNodes);
-    // A link sends no key: this one leads to what the page has fetched.
+    // A link sends no key, so this one leads to what the page has fetched.
     const link = find("openapi");
     link.href = URL.createObjectURL(new Blob([description], { type: "application/json" }));
     link.download = "openapi.json";
@@ -46,13 +46,13 @@ function setUp() {
   document.addEventListener("click", ({ target }) => {
     const link = target.closest('a[href^="#"]');
     const details = target.closest("summary")?.parentElement;
-    // Without a change of the address there is no `hashchange`.
+    // A link to the current address fires no `hashchange`.
     if (link) open(link.hash);
     else if (details?.id && !details.open) history.replaceState(null, "", `#${details.id}`);
   });
 }
 
-/** Open what has this anchor, and what it is in. */
+/** Open the element with this anchor, and all that contain it. */
 function open(hash) {
   const target = find(hash.slice(1));
   for (let part = target; part; part = part.parentElement?.closest("details")) part.open = true;

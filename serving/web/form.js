@@ -1,4 +1,4 @@
-/** The form of the card page: the service answers for the numbers of its sliders, at once. */
+/** The form of the card page: shows at once what the service answers for its sliders' numbers. */
 
 import { RefusedError, SERVICE } from "./client.js";
 import { actionColors } from "./colors.js";
@@ -10,12 +10,12 @@ import { pageColors } from "./stage.js";
 import { drawSweep, sweepCells, sweepRows } from "./sweeps.js";
 import { pause } from "./timing.js";
 
-/** How long the sliders must rest before the strips, which take many rows, are asked for. */
+/** How long the sliders must rest before the strips, which take many rows, are requested. */
 const REST_MS = 150;
 
 export class Form {
   #wake = () => {};
-  #isStale = true; // what is shown is not about the sliders' numbers
+  #isStale = true; // whether the shown answer is not for the sliders' current numbers
   #spoken = "";
   #digest = null; // of the version that this page is about, once it has answered
   #strips = []; // by swept column, probabilities [cells][actions]
@@ -52,7 +52,7 @@ export class Form {
         if (!this.#isStale) await this.#sweep();
       } catch (error) {
         if (!(error instanceof RefusedError)) throw error;
-        if (error.status === 404) this.#isStale = true; // this version is replaced: ask, and see
+        if (error.status === 404) this.#isStale = true; // replaced: ask again
         find("form-status").textContent = `The service refuses these numbers: ${error.message}`;
       }
     }
@@ -73,7 +73,7 @@ export class Form {
 
   #changed(slider) {
     this.#isStale = true;
-    // A slider's own strip is about the other numbers, which are as they were.
+    // A slider's own strip depends on the other numbers only, and these have not changed.
     for (const one of this.sliders.all) one.strip.classList.toggle("stale", one !== slider);
     const row = this.sliders.row;
     find("curl").textContent = curl(new URL(`${this.path}/act`, SERVICE), row, this.client.key);
@@ -84,7 +84,7 @@ export class Form {
   /** Show what the policy answers for the sliders' numbers; returns the model that did. */
   async #ask() {
     const answer = await untilAnswered(this.client, () => {
-      this.#isStale = false; // a retry asks about the numbers of its time
+      this.#isStale = false; // a retry sends the numbers current by then
       return this.client.act([this.sliders.row], true, { path: `${this.path}/act` });
     });
     const [chosen] = answer.actions;
@@ -113,10 +113,10 @@ export class Form {
       answer = await untilAnswered(this.client, () => this.pinned.act(rows, true));
     } catch (error) {
       if (!(error instanceof RefusedError) || error.status === 404) throw error;
-      this.#haveStrips([]); // the service takes fewer rows in a request
+      this.#haveStrips([]); // the service accepts fewer rows per request
       return;
     }
-    if (answer.model.digest !== this.#digest) this.#isStale = true; // replaced: ask, and see
+    if (answer.model.digest !== this.#digest) this.#isStale = true; // replaced: ask again
     if (this.#isStale) return;
     this.#strips = inRows(answer.action_probabilities, this.cells);
     for (const { strip } of this.sliders.all) strip.classList.remove("stale");

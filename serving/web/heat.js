@@ -10,7 +10,7 @@ import { pageColors, prepare } from "./stage.js";
 import { tableRow } from "./tables.js";
 
 const CELLS = 41;
-/** Every fifth of the cells is a column or a row of the table. */
+/** Every fifth cell is a column or a row of the table. */
 const TABLE_STRIDE = 5;
 
 /** The columns of the pole's angle and its angular velocity; null if there are none. */

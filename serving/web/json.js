@@ -17,7 +17,7 @@ function withDigits(_, value, context) {
   return typeof value === "number" && JSON.rawJSON ? JSON.rawJSON(context.source) : value;
 }
 
-/** `key` and `value` in lines, of which the first is already indented. */
+/** `key` and `value` as lines; the caller indents the first one. */
 function lines(key, value, indent) {
   const line = `${key}${oneLine(value)}`;
   const fits = indent.length + line.length <= LINE_LENGTH;
@@ -39,7 +39,7 @@ function isNested(value) {
   return typeof value === "object" && value !== null && !JSON.isRawJSON?.(value);
 }
 
-/** The parts of an array or object, each with what stands before it. */
+/** The parts of an array or object, each with the text that precedes it. */
 function members(value) {
   if (Array.isArray(value)) return value.map((part) => ["", part]);
   return Object.entries(value).map(([key, part]) => [`${JSON.stringify(key)}: `, part]);

@@ -7,9 +7,9 @@ import { SEEDS } from "./seeds.js";
 import { loadedVersions, title } from "./versions.js";
 
 /**
- * What a page's address asks for: {model, replay}, both null where it says nothing of them.
+ * What a page's address asks for: {model, replay}, each null if the address does not give it.
  *
- * Raises RefusedError: a part of it is not what it should be.
+ * Raises RefusedError: a part of the address is invalid.
  */
 export function readLink(search) {
   const query = new URLSearchParams(search);
@@ -68,7 +68,7 @@ export function showReplay(report, replay) {
   return undefined;
 }
 
-/** Show the initial state of the replay, which need not be one of those to choose from. */
+/** Show the spread of the replay, which need not be one of those that the page offers. */
 function showSpread(spread) {
   const select = find("spread");
   select.disabled = true;

@@ -7,7 +7,7 @@ import { pause } from "./timing.js";
 
 const FIRST_WAIT_MS = 250;
 const LONGEST_WAIT_MS = 5000;
-/** What the service answers while it has no version to answer with. */
+/** The service's error while no version of a model is served. */
 const NOT_SERVED = /^503 no version of (\S+) is served/;
 const START = " If it has stopped, `python -m serving run` or `make serve` starts it.";
 const KEY_NEEDED = "This service needs an API key. Whoever runs it gives them out.";
@@ -38,7 +38,7 @@ export async function untilAnswered(client, ask) {
       return answer;
     } catch (error) {
       if (error instanceof KeyError) {
-        // A request that was sent before an entry tries the entered key first.
+        // If a key was entered after this request was sent, retry with that key first.
         if (client.key === key) await enterKey(client);
       } else if (error instanceof UnavailableError) {
         showUnavailable(await reasonFor(client, error));
@@ -51,7 +51,7 @@ export async function untilAnswered(client, ask) {
   }
 }
 
-/** Show text, with what is between backticks as code; "" hides it. */
+/** Show text, with parts between backticks as code; "" hides the notice. */
 function showUnavailable(text) {
   const notice = find("unavailable");
   const parts = text.split("`");
@@ -90,7 +90,7 @@ async function whyNot(client, { message }) {
 
 let entry = null;
 
-/** Ask the user for a key; all requests that need one meanwhile wait for the same entry. */
+/** Ask the user for a key; all requests that need one wait for the same entry. */
 function enterKey(client) {
   entry ??= askForKey(client.key ? KEY_WRONG : KEY_NEEDED).then((key) => {
     client.key = key;

@@ -28,8 +28,8 @@ export function between(low, high, share) {
 }
 
 /**
- * What the observation's numbers typically are: their medians in the last evaluation, where the
- * card has histograms, else the middle of the ranges that training saw.
+ * Typical numbers of an observation: their medians in the last evaluation if the card has
+ * histograms, else the middle of the ranges that training saw.
  */
 export function typical({ seen_low, seen_high, histograms }) {
   return seen_low.map((low, i) => {
@@ -43,7 +43,7 @@ export function typical({ seen_low, seen_high, histograms }) {
 /** The median of a histogram whose edges are deciles: the edge below which half of the rows are. */
 function median(edges, shares, lowest) {
   let sum = 0;
-  // Five tenths of whole rows may be a little more than a half, and never as much as this.
+  // Shares are of whole rows: five tenths can add up to a little over 0.5, but never to 0.55.
   const bin = shares.findIndex((share) => (sum += share) > 0.55);
   return bin > 0 ? edges[bin - 1] : lowest;
 }

@@ -11,9 +11,9 @@ import { drawLabel, prepare } from "./stage.js";
 const TRAIL_KEPT = 3 * STEPS_PER_SECOND;
 /** Angular velocity at the edges, in rad/s. */
 const VELOCITY_SHOWN = 2;
-/** Cells of the map: so many columns and rows. */
+/** Numbers of columns and rows of the map. */
 const [COLUMNS, ROWS] = [25, 19];
-/** Changes of the cart, in m and m/s, from which on the map is asked for again. */
+/** Changes of the cart, in m and m/s, that make the map outdated. */
 const [POSITION_CHANGE, VELOCITY_CHANGE] = [0.05, 0.1];
 
 /** The middle of each of `count` cells from -limit to +limit. */

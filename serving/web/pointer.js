@@ -7,7 +7,7 @@ import { worldAt } from "./stage.js";
 
 /** A pointer that moves this far, in CSS pixels, drags. */
 const DRAG_PIXELS = 5;
-/** Height above the joint, in metres, from which on the pointer takes the pole, not the cart. */
+/** Height above the joint, in metres, from which the pointer takes the pole, not the cart. */
 const POLE_FROM = 0.1;
 /** Dragging stays within this share of the limits, at which the episode would end. */
 const WITHIN = 0.95;
@@ -42,7 +42,7 @@ export function connectPointer(push, hit, actions) {
     else pressed = { event, isHigh: atPointer(event).isHigh };
   });
   listen("pointermove", (event) => {
-    // It was released outside the picture, which hears of that only once it drags.
+    // Released outside the picture, which receives such events only during a drag.
     if (event.buttons === 0) pressed = null;
     if (pressed === null) return;
     const { clientX, clientY } = pressed.event;

@@ -8,7 +8,7 @@ import { Rate, RoundTrips } from "./timing.js";
 
 const DECISIONS_KEPT = 5 * STEPS_PER_SECOND;
 const RETURNS_KEPT = 100;
-/** How long the rate must stay low to count as late: after a start it grows for a second. */
+/** How long the rate must stay low to count as late: after a start, it rises for a second. */
 const LATE_MS = 2000;
 const STATE_IDS = ["cart-position", "cart-velocity", "pole-angle", "pole-angular-velocity"];
 const STATE_UNITS = ["m", "m/s", "rad", "rad/s"];
@@ -27,7 +27,7 @@ export function outputs(decision, row) {
   };
 }
 
-/** The mean of returns, and of how many. */
+/** The mean of returns, and their number. */
 export function meanOf(returns) {
   const { length } = returns;
   if (length === 0) return "–";
@@ -38,7 +38,7 @@ export function meanOf(returns) {
 export class Readouts {
   /** Of the last seconds: {right, value, pushed}. */
   history = [];
-  /** The extremes of all values so far: a scale that followed the latest ones would be restless. */
+  /** The extremes of all values so far: a scale for only the latest ones would keep changing. */
   range = { low: 0, high: 0 };
   /** Of the policy's latest episodes. */
   returns = [];

@@ -2,7 +2,7 @@
 
 import { degrees, STEPS_PER_SECOND } from "./physics.js";
 
-/** Upright again: the pole stays within this angle, in rad, for so many steps. */
+/** Upright again: the pole stays within this angle, in rad, for this many steps. */
 const UPRIGHT_ANGLE = Math.PI / 180;
 const UPRIGHT_STEPS = STEPS_PER_SECOND / 2;
 

@@ -87,15 +87,15 @@ export class Simulation {
   async refreshMap() {
     const { watched } = this.carts;
     if (this.model === null || watched.ended || !this.#hasMap) return;
-    // Asked of the version by its number: what is asked so is not compared with a shadow.
+    // Sent to the version by its number: such requests are not compared with a shadow.
     const { name, version } = this.model;
     const asked = new PinnedVersion(this.client, name, { version, state: "served" });
     try {
       await untilAnswered(this.client, () => this.map.refresh(asked, watched));
     } catch (error) {
       if (!(error instanceof RefusedError)) throw error;
-      // 404: the version was replaced, and the next answer has another one. Any other refusal: the
-      // service accepts fewer rows in a request, and the map is left out.
+      // 404: the version was replaced, and the next answer names the new one. Any other refusal:
+      // the service accepts fewer rows per request, so the map is left out.
       this.#hasMap = error.status === 404;
     }
   }

@@ -5,7 +5,7 @@ import { between, short, typical, words } from "./numbers.js";
 
 /** Steps of a slider. */
 const STEPS = 200;
-/** Numbers that are shown at once; more are folded. */
+/** How many numbers are shown at first; the others are folded. */
 const SHOWN = 12;
 
 /** One number: its field takes any value, its slider those that training saw. */
@@ -20,7 +20,7 @@ class Slider {
     this.range = input("range", { min: 0, max: STEPS, step: 1, disabled: low === high });
     this.range.setAttribute("aria-label", `${words(name)}, slider`);
     this.strip = document.createElement("canvas");
-    this.strip.setAttribute("aria-hidden", "true"); // the slider says the same, step by step
+    this.strip.setAttribute("aria-hidden", "true"); // the slider conveys the same, step by step
     const ends = document.createElement("p");
     ends.className = "ends";
     const texts = low === high ? [`always ${short(low)} in training`] : [short(low), short(high)];
@@ -33,13 +33,13 @@ class Slider {
       changed(this);
     });
     this.field.addEventListener("input", () => {
-      if (!Number.isFinite(this.field.valueAsNumber)) return; // half of it is written
+      if (!Number.isFinite(this.field.valueAsNumber)) return; // the user is still typing
       this.#follow(this.field.valueAsNumber);
       changed(this);
     });
   }
 
-  /** Show a value that the user did not write. */
+  /** Show a value that the user did not type. */
   show(value) {
     this.field.value = value === this.low || value === this.high ? short(value) : value;
     this.#follow(value);

@@ -8,7 +8,7 @@ const WORLD_HEIGHT = 1.75;
 const GROUND = 0.25;
 const CART_WIDTH = 0.42;
 const CART_HEIGHT = 0.25;
-/** Of many carts on one track, all but the first are a thin line: their pole. */
+/** With many carts on one track, all but the first are drawn as a thin line, their pole. */
 const OPACITY_BEHIND = 0.4;
 
 /** The current colours of the style sheet. */
@@ -42,16 +42,16 @@ export function drawLabel(context, text, align, left, top, colors) {
   context.fillText(text, left, top);
 }
 
-/** Up to so many carts are drawn beside each other; more are drawn on one track. */
+/** Up to this many carts are drawn in cells of their own; more are drawn on one track. */
 const MOST_CELLS = 16;
 
-/** Draw carts; of several, the first is the one that the page's numbers are about. */
+/** Draw carts; the first one is the one that the page's numbers are about. */
 export function drawCarts(canvas, carts, colors) {
   const { context, width, height } = prepare(canvas);
   const cells = cellsOf(carts.length, width, height);
   const detailed = cells.length === 1;
   for (const cell of cells) drawTrack(context, viewOf(cell), colors, detailed);
-  // The first last: it is in front where all are on one track.
+  // Draw the first cart last: it is in front if all are on one track.
   for (const [index, cart] of [...carts.entries()].reverse()) {
     const isBehind = carts.length > cells.length && index > 0;
     drawCart(context, viewOf(cells[index % cells.length]), cart, colors, isBehind);

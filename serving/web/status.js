@@ -1,4 +1,4 @@
-/** What is said about the carts: in words, and for screen readers. */
+/** Messages about the carts: as text on the page, and for screen readers. */
 
 import { find, setText } from "./dom.js";
 import { showServed } from "./header.js";

@@ -1,9 +1,9 @@
-/** What the policy answers where one number of an observation varies and the others stay. */
+/** What the policy answers if one number of an observation varies and the others stay. */
 
 import { between } from "./numbers.js";
 import { prepare } from "./stage.js";
 
-/** Values of a number, if observations are small: the numbers of one request are limited. */
+/** Values per swept number: fewer for large observations, as a request's size is limited. */
 const MOST_CELLS = 41;
 const LEAST_CELLS = 8;
 const MOST_NUMBERS = 24_000;

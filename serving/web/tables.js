@@ -5,8 +5,8 @@ import { find } from "./dom.js";
 /**
  * A table row; its first cell is the header.
  *
- * On a phone the cells of some tables are blocks, which would take their meaning from them: so it
- * is written out.
+ * On phones, CSS shows the cells of some tables as blocks, which removes their meaning for screen
+ * readers: so explicit roles give it.
  */
 export function tableRow([header, ...cells], labels = []) {
   const row = document.createElement("tr");

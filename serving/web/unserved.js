@@ -54,7 +54,7 @@ export function whyNothingIsServed({ name, default: isDefault, versions }) {
         `${check}; a good one is served as soon as it is exported.`;
 }
 
-/** The version that an operator has selected, which the reasons of others name; null if none. */
+/** The version that an operator has selected, found in versions' reasons; null if none. */
 function selectedVersion(versions) {
   for (const { reason } of versions) {
     const found = reason.match(/version (\d+) is selected$/);

@@ -1,4 +1,4 @@
-/** The versions of a model that can be asked, and how: all decisions look like those of /act. */
+/** The versions of a model that can answer; all decisions have the form of those of /act. */
 
 import { modelPath } from "./client.js";
 import { inRows } from "./numbers.js";
@@ -11,12 +11,12 @@ export function loadedVersions({ versions }) {
   return versions.filter(({ state }) => LOADED.includes(state));
 }
 
-/** What a version is to the service: "version 4 (shadow)". */
+/** A version with its role: "version 4 (shadow)". */
 export function title({ version, state }) {
   return `version ${version} (${state})`;
 }
 
-/** Whichever version of a model is served; of the default model without a `name`. */
+/** The version of a model that is currently served; of the default model if `name` is null. */
 export class ServedVersion {
   title = "served version";
 
