@@ -316,5 +316,5 @@ def test_a_log_in_a_folder_that_went_away_goes_on_when_it_is_back(
     folder.mkdir()
     log.close()
     assert len(list(read_lines(folder))) == 1
-    with pytest.raises(LogError, match="holds no decision log"):
+    with pytest.raises(LogError, match="has no decision log files"):
         list(read_lines(ROOT / "docs"))

@@ -41,7 +41,7 @@ from tests.test_act import NAMES, ROW, act, post
         ({"observations": [[1, 2, 3, [4]]]}, 422, "observations[0][3]: expected `float`"),
         ({"observations": [[1, 2, 3, 1e39]]}, 422, "pole_angular_velocity: 1e+39 is beyond"),
         (b'{"observations": [[1, 2, 3, 1e999]]}', 422, "observations[0][3]: number out of range"),
-        ({"observations": [ROW], "observation": ROW}, 422, "exclude each other"),
+        ({"observations": [ROW], "observation": ROW}, 422, "cannot be used together"),
         ({"observation": [ROW]}, 422, "observation[0]: expected `float`, got `array`"),
         ({"observation": {"cart_position": 1}}, 422, "'cart_velocity' is missing"),
         ({"observation": dict.fromkeys([*NAMES, "speed"], 0)}, 422, "'speed' is unknown"),
@@ -62,23 +62,23 @@ from tests.test_act import NAMES, ROW, act, post
         (
             b'{"observations": [[1, 2, 3, 4]], "seed": 1, "seed": 2}',
             422,
-            "the key 'seed' comes 2 times in one object",
+            "the key 'seed' occurs 2 times in one object",
         ),
         (
             b'{"observation": {"pole_angle": 1, "pole_angle": 1, "cart_position": 1, '
             b'"cart_velocity": 1, "pole_angular_velocity": 1}}',
             422,
-            "the key 'pole_angle' comes 2 times in one object",
+            "the key 'pole_angle' occurs 2 times in one object",
         ),
         (
             b'{"observations": [[1, 2, 3, 4]], "observations": [[5, 6, 7, 8]]}',
             422,
-            "the key 'observations' comes 2 times",
+            "the key 'observations' occurs 2 times",
         ),
         (
             b'{"observations": [[1, 2, 3, 4]], "se\\u0065d": 1, "seed": 1}',
             422,
-            "the key 'seed' comes 2 times",
+            "the key 'seed' occurs 2 times",
         ),
         ({"observation": {'a"b': 1.0}}, 422, "'a\"b' is unknown"),
         ({"observations": [ROW] * 65_537}, 422, "65537 rows, expected 1 to 65536"),

@@ -41,7 +41,7 @@ def test_feedback_is_recorded_as_it_was_sent(trained: Trained, tmp_path: Path) -
             ('{"episode": "e", "rewards": [0, 1e999]}', "rewards[1]: number out of range"),
             ('{"episode": "a b", "return": 1}', "episode"),
             ('{"request": "a\\n", "return": 1}', "request: expected 1 to 128 letters"),
-            ('{"episode": "e", "return": 1, "return": 2}', "'return' comes 2 times"),
+            ('{"episode": "e", "return": 1, "return": 2}', "'return' occurs 2 times"),
             ('{"episode": "e", "rewards": [1], "step": -1}', "step"),
         ]:
             answer = urllib3.request("POST", f"{service.url}/feedback", body=body, headers=JSON)

@@ -142,8 +142,8 @@ def other_action(line: dict[str, Any]) -> None:
         (edit_decision(7, lambda line: line.update(id="other")), r"lines \d+ to \d+ are not what"),
         (remove, r"has the number \d+ where \d+ was written"),
         (exchange, "has the number 8 where 7 was written"),
-        (lambda lines: lines.pop(), "FILE is cut off"),
-        (lambda lines: lines.__delitem__(slice(20, None)), "FILE is cut off"),
+        (lambda lines: lines.pop(), "FILE is truncated"),
+        (lambda lines: lines.__delitem__(slice(20, None)), "FILE is truncated"),
         (lambda lines: lines.__setitem__(-1, lines[-1][:20]), "is not a line of a decision log"),
         (lambda lines: lines.extend(lines[1:3]), "FILE continues after its last line"),
         (lambda lines: lines.insert(9, lines[0]), "begins another worker's file: two files are"),
@@ -196,11 +196,11 @@ def test_a_forged_log_is_found_by_its_signature(
     log = recorded.copy(tmp_path / "log")
     forge(log.file, lambda line: line.update(episode="another"))
     assert isinstance(log.replay(), Replayed)  # the hashes are right
-    assert "without the signature of a trusted key" in str(log.replay(key.trusted))
+    assert "which no trusted key has signed" in str(log.replay(key.trusted))
 
 
 def test_a_key_that_is_not_trusted_proves_nothing(recorded: Recorded, other_key: Key) -> None:
-    assert "without the signature of a trusted key" in str(recorded.replay(other_key.trusted))
+    assert "which no trusted key has signed" in str(recorded.replay(other_key.trusted))
 
 
 def test_last_bits_are_told_apart_from_another_decision(recorded: Recorded, tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ UNUSABLE: dict[str, tuple[dict[str, Any], str]] = {
     },
     "other observations": (
         card_with(observations={"names": ["a"]}),
-        "is not what the policy was trained on: it observes 4 numbers, 1 are on the policy card",
+        "is not what the policy was trained on: it observes 4 numbers, but the policy card has 1",
     ),
     "another number of actions": (
         card_with(actions={"names": ["a"], "start": 1}),
@@ -247,7 +247,7 @@ def test_what_third_party_code_prints_is_not_among_the_results(
 def test_an_environment_that_cannot_be_rendered_says_so_where_that_is_wanted() -> None:
     plain = card_with(environment="somebodys.envs:Plain-v0")
     assert episode(made(plain)) == [1.0] * 3
-    with pytest.raises(UnplayableError, match="Plain-v0 cannot be rendered as pictures"):
+    with pytest.raises(UnplayableError, match="Plain-v0 has no rgb_array rendering"):
         made(plain, rendered=True)
     # It announces pictures, and has none.
     blank = made(card_with("environment_options", kwargs={"picture": False}), rendered=True)

@@ -95,10 +95,10 @@ def keep_one_row(golden: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lose_values, "its state_values are not those of assets.extra/golden.json"),
-        (keep_one_row, "its action_logits are not those of assets.extra/golden.json"),
-        (shift_first_value, "its state_values are not those of assets.extra/golden.json"),
-        (swap_logits, "its action_logits are not those of assets.extra/golden.json"),
+        (lose_values, "its state_values do not match assets.extra/golden.json"),
+        (keep_one_row, "its action_logits do not match assets.extra/golden.json"),
+        (shift_first_value, "its state_values do not match assets.extra/golden.json"),
+        (swap_logits, "its action_logits do not match assets.extra/golden.json"),
         (shorten_rows, "its golden values cannot be computed"),
         (make_ragged, "its golden values cannot be computed"),
     ],

@@ -93,7 +93,7 @@ def test_rollback_goes_to_the_good_version_before_until_there_is_none(models: Pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["promote", "9"], "cartpole has no version 9; there are: 5, 4, 3, 2, 1; without a"),
+        (["promote", "9"], "cartpole has no version 9; versions: 5, 4, 3, 2, 1; without a"),
         (["promote", "3"], "saved_model.pb does not match its checksum on the card"),
         (["promote", "5"], "its card says that it is not solved"),
         (["promote", "4", "--min-return", "501"], "its greedy mean return 500 is below 501"),
@@ -102,7 +102,7 @@ def test_rollback_goes_to_the_good_version_before_until_there_is_none(models: Pa
         (["promote", "4", "--label", "a/b"], "matching regex"),
         (["promote", "4", "--label", "a\n"], "matching regex"),
         (["promote", "-1"], "-1"),
-        (["promote", "latest"], "cartpole has no version latest; there are: 5, 4, 3, 2, 1;"),
+        (["promote", "latest"], "cartpole has no version latest; versions: 5, 4, 3, 2, 1;"),
         (["promote", "04"], "cartpole has no version 04;"),
         (["promote", "4", "--name", "../cartpole"], "'../cartpole' is not a name"),
         (["promote", "--name", "none"], "none/serve.json cannot be written: No such file"),

@@ -144,7 +144,7 @@ def test_a_row_that_overflows_inside_the_policy_is_named(tmp_path: Path) -> None
     source = tmp_path / "in.csv"
     source.write_text("b,a\n" + "1,1\n" * 50_000 + "10,1\n")
     policy: Any = Overflowing()
-    with pytest.raises(ScoreError, match=r"in\.csv, line 50002: too large, the policy overflows"):
+    with pytest.raises(ScoreError, match=r"in\.csv, line 50002: too large: the policy overflows"):
         scoring.score(policy, source, tmp_path / "out.csv")
 
 

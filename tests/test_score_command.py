@@ -86,7 +86,7 @@ def test_a_drawn_seed_is_told_and_replays(trained: Trained, tmp_path: Path) -> N
     [
         (("in.txt", "out.npy"), (), "in.txt: the format must be one of .csv, .jsonl, .npy, .parq"),
         (("in.npy", "out"), (), "out: the format must be one of"),
-        (("in.npy", "in.npy"), (), "in.npy: the results would replace the observations"),
+        (("in.npy", "in.npy"), (), "in.npy: the results would overwrite the observations"),
         (("in.npy", "no/such/out.npy"), (), "No such file or directory"),
         (("in.npy", "out.npy"), ("--seed", str(2**53)), "--seed"),
         (("in.npy", "out.npy"), ("--name", "other"), "no version of other is served"),

@@ -99,7 +99,7 @@ def test_json_lines_have_lists_and_objects(
         (".csv", "1,2\n3,[4]\n", 2, "'[4]' is not a number"),
         (".csv", '1,2\n3,"4\n', 2, "not CSV: unexpected end of data"),
         (".csv", "a,c\n1,2\n", 1, "'b' is missing, 'c' is unknown; the names are a, b"),
-        (".csv", "a,b,a\n1,2,3\n", 1, "the name 'a' comes 2 times"),
+        (".csv", "a,b,a\n1,2,3\n", 1, "the name 'a' occurs 2 times"),
         (".csv", "1,2\n3\n4,x\n", 2, "1 numbers, expected 2: a, b"),
         (".jsonl", "[1,2]\n[3]\n", 2, "1 numbers, expected 2: a, b"),
         (".jsonl", "[1,2]\n[3,null]\n", 2, "Expected `float`, got `null` - at `$[1]`"),
@@ -115,7 +115,7 @@ def test_json_lines_have_lists_and_objects(
         (".jsonl", "7\n", 1, "Expected `object | array`, got `int`"),
         (".jsonl", '{"a":1}\n', 1, "'b' is missing; the names are a, b"),
         (".jsonl", '{"a":1,"b":2,"c":3}\n', 1, "'c' is unknown; the names are a, b"),
-        (".jsonl", '{"a":1,"b":2,"a":3}\n', 1, "the key 'a' comes 2 times"),
+        (".jsonl", '{"a":1,"b":2,"a":3}\n', 1, "the key 'a' occurs 2 times"),
         (".jsonl", '{"a":1,"b":"2"}\n', 1, "Expected `float`, got `str` - at `$[...]`"),
     ],
 )

@@ -140,7 +140,7 @@ def test_a_shadow_that_fails_is_counted_logged_once_and_put_off(
             decided.decide(3)  # while it rests
             decided.shadows.run(is_busy=False)
             now += PUT_OFF_SECONDS
-    assert caplog.text.count("the shadow cartpole version 4 failed, and rests for 60 s") == 1
+    assert caplog.text.count("the shadow cartpole version 4 failed; paused for 60 s") == 1
     found = decided.comparison()
     assert (found.decisions, found.skipped, found.failures) == (0, 10, 2)
     decided.decide(2)
@@ -184,10 +184,10 @@ def of_another_environment(model_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["6", "--shadow"], "its environment is Acrobot-v1, and the served version's another"),
+        (["6", "--shadow"], "its environment is Acrobot-v1, not that of the served version"),
         (["3", "--shadow"], "saved_model.pb does not match its checksum on the card"),
-        (["2", "--shadow"], "version 2 is served: a shadow is beside another one"),
-        (["4", "--shadow", "--share", "0.1"], "--share and --shadow exclude each other"),
+        (["2", "--shadow"], "version 2 is served: it cannot be a shadow too"),
+        (["4", "--shadow", "--share", "0.1"], "--share and --shadow cannot be used together"),
         (["--shadow"], "a shadow needs a version"),
         (["1", "--no-shadow"], "version 1 is not the shadow"),
     ],

@@ -47,7 +47,7 @@ def test_a_folder_takes_a_bounded_number_of_bytes_and_the_next_one_the_rest(
     second = copies.path(copies.copy(version, ["a"]))
     assert [first.parent, second.parent] == folders
     (version / "a").write_bytes(b"z" * 1_000)
-    with pytest.raises(OSError, match="no room among the copies of others") as full:
+    with pytest.raises(OSError, match="no room for another copy of a version") as full:
         copies.copy(version, ["a"])
     assert full.value.errno == errno.ENOSPC
     assert [len(list(folder.iterdir())) for folder in folders] == [1, 1]

@@ -78,7 +78,7 @@ def observation_rows(given: ActRequest) -> list[Row]:
         InvalidRequestError: both or none were given.
     """
     if given.observations is not UNSET and given.observation is not UNSET:
-        raise InvalidRequestError("'observations' and 'observation' exclude each other")
+        raise InvalidRequestError("'observations' and 'observation' cannot be used together")
     if given.observations is not UNSET:
         return given.observations
     if given.observation is not UNSET:

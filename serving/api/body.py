@@ -220,7 +220,7 @@ def require_unique_keys(body: bytes, strings: Iterable[int]) -> None:
 def _refuse_double(pairs: list[tuple[str, Any]]) -> None:
     for key, count in Counter(key for key, _ in pairs).items():
         if count > 1:
-            raise InvalidRequestError(f"the key {key!r} comes {count} times in one object")
+            raise InvalidRequestError(f"the key {key!r} occurs {count} times in one object")
 
 
 def describe(message: str) -> str:

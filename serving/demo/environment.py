@@ -214,7 +214,7 @@ def _fitting(env: gym.Env[Any, Any], card: Card, rendered: bool) -> Environment:
     if not _is_flat(observations):
         wrong = f"its observations {observations} are not of a fixed size"
     elif (observed := gym.spaces.flatdim(observations)) != expected:
-        wrong = f"it observes {observed} numbers, {expected} are on the policy card"
+        wrong = f"it observes {observed} numbers, but the policy card has {expected}"
     elif not isinstance(actions, gym.spaces.Discrete):
         wrong = f"its actions are {actions}, not Discrete"
     elif (actions.n, actions.start) != (len(names), start):
@@ -244,7 +244,7 @@ def _renders(metadata: object) -> bool:
 
 
 def _unrenderable(environment: str) -> UnplayableError:
-    return UnplayableError(f"{environment} cannot be rendered as pictures, nor recorded")
+    return UnplayableError(f"{environment} has no rgb_array rendering, so it cannot be recorded")
 
 
 def _close(env: gym.Env[Any, Any]) -> None:

@@ -148,7 +148,7 @@ def _error(request: DecisionRequest, max_rows: int) -> InvalidRequestError | Non
 def _overflow(finite: npt.NDArray[np.bool_]) -> InvalidRequestError | None:
     if finite.all():
         return None
-    what = "too large, the policy overflows on it"
+    what = "too large: the policy overflows"
     return InvalidRequestError(f"observations[{np.argmin(finite)}]: {what}")
 
 

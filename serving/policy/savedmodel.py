@@ -116,7 +116,7 @@ class Policy:
                     computed, expected, golden.tolerance, golden.tolerance
                 )
                 if not is_same:
-                    raise ArtefactError(f"its {name} are not those of {GOLDEN}")
+                    raise ArtefactError(f"its {name} do not match {GOLDEN}")
         except (ValueError, tf.errors.OpError) as error:
             reason = f"its golden values cannot be computed: {first_line(error)}"
             raise ArtefactError(reason) from error

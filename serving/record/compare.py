@@ -202,8 +202,7 @@ def _return_bounds(champion: OnDisk, challenger: OnDisk) -> Bounds:
     bounds = cards[0].return_bounds
     if bounds is None or not bounds[0] < bounds[1]:
         raise CompareError(
-            "the cards have no return_bounds, without which no number of episodes is enough:"
-            " train with --return-bounds"
+            "the cards have no return_bounds, which a comparison needs: train with --return-bounds"
         )
     return bounds
 
@@ -240,7 +239,7 @@ def _read_record(log: Path, name: str, versions: Sequence[OnDisk]) -> tuple[Outc
         raise CompareError(str(error)) from error
     if name not in models:
         listed = ", ".join(sorted(models)) or "none"
-        raise CompareError(f"{log} has no decision of the model {name}; there are: {listed}")
+        raise CompareError(f"{log} has no decisions of the model {name}; it has: {listed}")
     return outcomes, rows
 
 

@@ -254,7 +254,7 @@ def _recover(descriptor: int, path: Path, sign: Sign | None) -> None:
         block = chain(last.sha256, content[behind:], "recovered", sign)
         _write_at(descriptor, len(content), encode_line(block))
     _complete(descriptor, path)
-    logger.warning("%s was left by a worker that was killed, and %s", path.name, what)
+    logger.warning("%s was left by a killed worker, and %s", path.name, what)
 
 
 def _write_at(descriptor: int, offset: int, data: bytes) -> None:

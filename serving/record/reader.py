@@ -66,7 +66,7 @@ def read_sections(log: Path, is_signed: IsSigned | None = None) -> Iterator[Sect
     """
     paths = sorted(_paths(log), key=_order)
     if not paths:
-        raise LogError(f"{log} holds no decision log, *{COMPLETE}")
+        raise LogError(f"{log} has no decision log files, *{COMPLETE}")
     for _, of_stream in groupby(paths, lambda path: _order(path)[0]):
         before: _Part | None = None
         for listed in of_stream:
@@ -193,7 +193,7 @@ class _Part:
                 self._count(line)
                 found.append(Located(self.path.name, self._index, line))
         if not is_open and self.end is None:
-            raise LogError(f"{self.path.name} is cut off: its last line does not say that it ends")
+            raise LogError(f"{self.path.name} is truncated: it has no end line")
         if last is not None:
             self._index = start
             self._require_signature(last)
@@ -244,7 +244,7 @@ class _Part:
         if self._is_signed is not None and not (
             block.signature and self._is_signed(text, block.signature)
         ):
-            raise self._error("is the last block, without the signature of a trusted key")
+            raise self._error("ends the last block, which no trusted key has signed")
 
     def _error(self, what: str) -> LogError:
         return LogError(f"{self.path.name}, line {self._index}: {what}")

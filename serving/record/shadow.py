@@ -196,7 +196,7 @@ class Shadows(Collector):
         except Exception:  # an error of the shadow must not affect clients
             if not pair.has_failed:
                 which = f"{pair.shadow.name} version {pair.shadow.version}"
-                logger.exception("the shadow %s failed, and rests for %g s", which, PUT_OFF_SECONDS)
+                logger.exception("the shadow %s failed; paused for %g s", which, PUT_OFF_SECONDS)
             pair.has_failed = True
             pair.rests_until = time.monotonic() + PUT_OFF_SECONDS
             return _only(pair, Sums(failures=1, skipped=rows))

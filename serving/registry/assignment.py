@@ -126,7 +126,7 @@ def difference(card: Card, served: Card) -> str:
 def shadow_difference(card: Card, served: Card) -> str:
     """Why the decisions of two policies cannot be compared; empty if they can."""
     if card.environment != served.environment:
-        return f"its environment is {card.environment}, and the served version's another"
+        return f"its environment is {card.environment}, not that of the served version"
     return difference(card, served)
 
 

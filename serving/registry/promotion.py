@@ -44,7 +44,7 @@ def promote(
     given = {"label": label, "share": share, "shadow": shadow}
     roles = [role for role, value in given.items() if value is not None]
     if len(roles) > 1:
-        raise SelectionError(f"--{roles[0]} and --{roles[1]} exclude each other")
+        raise SelectionError(f"--{roles[0]} and --{roles[1]} cannot be used together")
     if text is None and roles:
         raise SelectionError(f"a {roles[0]} needs a version")
     if label == STABLE:
@@ -59,7 +59,7 @@ def promote(
     version = None if text is None else version_number(text)
     if share == 0 and version not in selection.shares:
         listed = ", ".join(map(str, selection.shares)) or "none"
-        raise SelectionError(f"version {text} is not a canary; there are: {listed}")
+        raise SelectionError(f"version {text} is not a canary; canaries: {listed}")
     if shadow is False and (version is None or version != selection.shadow):
         raise SelectionError(f"version {text} is not the shadow")
     if text is not None and share != 0 and shadow is not False:  # a refused version's role can end
@@ -155,7 +155,7 @@ def _require_good(settings: Settings, text: str, selection: Selection, role: str
     if version_number(text) not in there:
         listed = ", ".join(map(str, there)) or "none"
         rest = "without a version, the newest is served"
-        raise SelectionError(f"{folder.name} has no version {text}; there are: {listed}; {rest}")
+        raise SelectionError(f"{folder.name} has no version {text}; versions: {listed}; {rest}")
     with Trials() as trials:
         try:
             card = examine_version(folder / text, settings, trials).card
@@ -166,7 +166,7 @@ def _require_good(settings: Settings, text: str, selection: Selection, role: str
         return
     number, served_card = served
     if str(number) == text:
-        raise SelectionError(f"version {text} is served: a {role} is beside another one")
+        raise SelectionError(f"version {text} is served: it cannot be a {role} too")
     why = (difference if role == "canary" else shadow_difference)(card, served_card)
     if why:
         raise SelectionError(f"{folder / text}: {why}: version {number} is served")

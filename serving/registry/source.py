@@ -145,7 +145,7 @@ def listed_sizes(listed: Listed) -> dict[str, int]:
     for path in sizes:
         parts = path.split("/")
         if len(path) > MAX_PATH or not all(re.fullmatch(MODEL_NAME.pattern, one) for one in parts):
-            raise ArtefactError(f"the source lists a file {path[:MAX_PATH]!r}")
+            raise ArtefactError(f"the source lists an unsafe path {path[:MAX_PATH]!r}")
     # Some tools upload an empty object for each folder.
     folders = {str(parent) for path in sizes for parent in PurePosixPath(path).parents}
     sizes = {path: size for path, size in sizes.items() if path not in folders}

@@ -159,7 +159,7 @@ class Store:
                         if total > MAX_BYTES:
                             raise ArtefactError(f"it has more than {MAX_BYTES} bytes")
                         if total > room:
-                            raise OSError(errno.ENOSPC, "no room among the copies of others")
+                            raise OSError(errno.ENOSPC, "no room for another copy of a version")
                         content.update(piece)
                         out.write(piece)
                         os.utime(writing)  # otherwise it looks old while a large file is written

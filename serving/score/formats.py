@@ -52,7 +52,7 @@ def require_formats(source: Path, target: Path) -> None:
             raise ScoreError(f"Parquet needs actor-critic[parquet]: {error}") from error
     if target.exists():
         if target.samefile(source):
-            raise ScoreError(f"{target}: the results would replace the observations")
+            raise ScoreError(f"{target}: the results would overwrite the observations")
         if not target.is_file():
             raise ScoreError(f"{target}: it is not a regular file")
 

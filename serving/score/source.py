@@ -53,7 +53,7 @@ def require_names(columns: Sequence[str], names: list[str]) -> None:
     """Raise a `ValueError` with the reason unless the columns have these names, in any order."""
     for name, count in Counter(columns).items():
         if count > 1:
-            raise ValueError(f"the name {name!r} comes {count} times")
+            raise ValueError(f"the name {name!r} occurs {count} times")
     require_form(dict.fromkeys(columns, 0.0), names)
 
 

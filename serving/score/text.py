@@ -216,6 +216,6 @@ def _json_row(names: list[str], line: str) -> Row:
         pairs: list[tuple[str, float]] = json.loads(line, object_pairs_hook=list)
         for key, count in Counter(key for key, _ in pairs).items():
             if count > 1:
-                raise ValueError(f"the key {key!r} comes {count} times")
+                raise ValueError(f"the key {key!r} occurs {count} times")
     require_form(row, names)
     return row

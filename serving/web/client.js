@@ -44,7 +44,7 @@ export class ServiceClient {
     const decision = await this.post(path, { observations: rows, deterministic, seed });
     const actions = decision.actions;
     if (!Array.isArray(actions) || actions.length !== rows.length) {
-      throw new RefusedError(`The response has not one action per row (${rows.length}).`);
+      throw new RefusedError(`The response does not have one action per row (${rows.length}).`);
     }
     return decision;
   }

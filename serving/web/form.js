@@ -137,8 +137,8 @@ function replaced(shown, served) {
   return served === shown
     ? `Version ${shown} has been replaced by another of the same number. ` +
         "Reload this page to see it."
-    : `Version ${served} is served by now, and this page is about version ${shown}. ` +
-        "Reload it for the other one.";
+    : `Version ${served} is now served, and this page is about version ${shown}. ` +
+        "Reload it to see that one.";
 }
 
 /** A row of the table of actions, and its parts that change. */

@@ -10,7 +10,7 @@ const LONGEST_WAIT_MS = 5000;
 /** The service's error while no version of a model is served. */
 const NOT_SERVED = /^503 no version of (\S+) is served/;
 const START = " If it has stopped, `python -m serving run` or `make serve` starts it.";
-const KEY_NEEDED = "This service needs an API key. Whoever runs it gives them out.";
+const KEY_NEEDED = "This service needs an API key. Ask whoever runs it for one.";
 const KEY_WRONG =
   "The service does not accept this key. Look for a typing error, or ask for another key.";
 

@@ -9,8 +9,8 @@ const WARNING_STAYS_MS = 2000;
 const DRIVERS = {
   policy: "Driven by the policy",
   user: "Driven by you",
-  both: "Driven by you and by the policy, so that it counts for neither",
-  dragged: "Dragged by you, so that it counts for neither",
+  both: "Driven by you and by the policy, so it counts for neither",
+  dragged: "Dragged by you, so it counts for neither",
   nobody: "You did not steer",
 };
 

@@ -24,7 +24,7 @@ def test_versions_that_cannot_be_compared_are_refused(models: Path, tmp_path: Pa
     message = refusal(models, log, 1, 3)
     assert "return_bounds of version 1 is (0.0, 500.0), that of version 3 is None" in message
     publish(models / "cartpole" / "3", models / "cartpole" / "5")
-    assert "the cards have no return_bounds, without which" in refusal(models, log, 3, 5)
+    assert "the cards have no return_bounds, which" in refusal(models, log, 3, 5)
     message = refusal(models, log, 1, 4)
     assert "environment of version 1 is CartPole-v1, that of version 4 is Acrobot-v1" in message
     publish(models / "cartpole" / "2", models / "cartpole" / "6", rename_observation)
@@ -35,12 +35,12 @@ def test_versions_that_cannot_be_compared_are_refused(models: Path, tmp_path: Pa
 
 def test_a_log_of_something_else_is_refused(models: Path, tmp_path: Path) -> None:
     lines = canary(models, 60, episodes=20)
-    assert "holds no decision log" in refusal(models, models)
+    assert "has no decision log files" in refusal(models, models)
     (first, *_) = lines
     assert isinstance(first, Decision)
     other = msgspec.structs.replace(first, model=ModelVersion("acrobot", 1, "d"))
     message = refusal(models, write_log(tmp_path / "model", [other]))
-    assert "has no decision of the model cartpole; there are: acrobot" in message
+    assert "has no decisions of the model cartpole; it has: acrobot" in message
     other = msgspec.structs.replace(first, model=ModelVersion("cartpole", 2, "0123456789ab"))
     message = refusal(models, write_log(tmp_path / "digest", [other]))
     assert "version 2 on record has the digest 0123456789ab, and the one on the disk " in message

@@ -21,14 +21,14 @@ from tests.pull.sources import KEY, S3, SOURCE, Looks, Rclone, found
     [
         ([("x/../../../../../escaped", 3)], "invalid path"),
         ([("//x", 3)], "empty path segment"),
-        ([(r"a\b", 3)], r"the source lists a file 'a\\b'"),
-        ([("a b", 3)], "the source lists a file 'a b'"),
-        ([(".hidden", 3)], "the source lists a file '.hidden'"),
-        ([("x/" * 600 + "x", 3)], "the source lists a file 'x/x/"),
+        ([(r"a\b", 3)], r"the source lists an unsafe path 'a\\b'"),
+        ([("a b", 3)], "the source lists an unsafe path 'a b'"),
+        ([(".hidden", 3)], "the source lists an unsafe path '.hidden'"),
+        ([("x/" * 600 + "x", 3)], "the source lists an unsafe path 'x/x/"),
         ([("x", 3), ("x", 3)], "the source lists a file twice"),
-        ([("x", 2)], "x has not the 2 bytes that the source lists"),
-        ([("x", 4)], "x has not the 4 bytes that the source lists"),
-        ([("x", 0)], "x has not the 0 bytes that the source lists"),
+        ([("x", 2)], "x does not have the 2 bytes that the source lists"),
+        ([("x", 4)], "x does not have the 4 bytes that the source lists"),
+        ([("x", 0)], "x does not have the 0 bytes that the source lists"),
         ([("x", 2**30 + 1)], "it has more than 1000 files or 1073741824 bytes"),
         ([(f"x{n}", 0) for n in range(1001)], "it has more than 1000 files or 1073741824"),
         ([("x", -1)], "invalid list response"),
@@ -81,7 +81,7 @@ def test_a_file_that_is_longer_than_listed_is_not_read_to_its_end(fake: S3, look
     fake.content = {"cartpole/1/x": bytes(64 * 2**20)}
     fake.pieces = count
     _, (trouble,) = look()
-    assert "x has not the 3 bytes that the source lists" in trouble
+    assert "x does not have the 3 bytes that the source lists" in trouble
     assert megabytes < 32
 
 

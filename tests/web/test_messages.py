@@ -159,7 +159,7 @@ def test_pages_say_what_happens_to_the_model_that_they_show(
         expect(live.locator("#served-model")).to_have_text("cartpole version 2")
         card.get_by_role("button", name="Random numbers").click()
         expect(card.locator("#problem")).to_contain_text(
-            "Version 2 is served by now, and this page is about version 1. Reload it"
+            "Version 2 is now served, and this page is about version 1. Reload it"
         )
         card.reload()
         expect(card.get_by_role("heading", level=1)).to_contain_text("version 2")
