@@ -263,7 +263,7 @@ def test_a_missing_number_is_shown_as_not_a_number(service: Service, visit: Visi
     [
         ('{"actions": [NaN]}', "not JSON"),
         ('{"actions": [null], "model": {"name": "m", "version": 1}}', "neither 0 nor 1"),
-        ('{"actions": []}', "not one action per row (1)"),
+        ('{"actions": []}', "not have one action per row (1)"),
     ],
 )
 def test_an_invalid_response_is_shown_and_stops_the_carts(
