@@ -142,20 +142,20 @@ def test_a_disk_that_is_full_costs_records_and_no_answer(
     folder.mkdir()
     metrics = Metrics()
     log = DecisionLog(Settings(models=trained.models, decision_log=folder), metrics, None)
-    log.fed_back("a", RETURN)
+    log.record_feedback("a", RETURN)
     wait_until(lambda: len(lines_in(folder)) == 4, 5)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (next(folder.iterdir()).stat().st_size, hard))
     try:
         for _ in range(20):
-            log.fed_back("a", RETURN)
+            log.record_feedback("a", RETURN)
             time.sleep(0.02)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
     wait_until(lambda: len(lines_in(folder)) > 4, 5)
-    log.fed_back("a", RETURN)
+    log.record_feedback("a", RETURN)
     log.close()
     written = [line for section in read_sections(folder) for line in section.lines]
     lost = [line.line.lines for line in written if isinstance(line.line, Lost)]
@@ -257,7 +257,7 @@ def test_all_files_together_stay_within_the_limit(trained: Trained, folder: Path
     most = 0
     for _ in range(30):
         for _ in range(1000):
-            log.fed_back("a", RETURN)
+            log.record_feedback("a", RETURN)
         time.sleep(0.06)
         most = max(most, sum(path.stat().st_size for path in folder.iterdir()))
     log.close()
@@ -311,7 +311,7 @@ def test_a_log_in_a_folder_that_went_away_goes_on_when_it_is_back(
 ) -> None:
     log = DecisionLog(Settings(models=trained.models, decision_log=folder), Metrics(), None)
     shutil.rmtree(folder)
-    log.fed_back("a", RETURN)
+    log.record_feedback("a", RETURN)
     time.sleep(0.2)
     folder.mkdir()
     log.close()

@@ -149,7 +149,7 @@ def test_old_files_are_deleted_while_the_disk_is_full(
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
     try:
         log = DecisionLog(Settings(decision_log=folder), Metrics(), None)
-        log.fed_back("a", RETURN)
+        log.record_feedback("a", RETURN)
         time.sleep(0.3)
         os.utime(old, (0, 0))
         wait_until(lambda: not old.exists(), 3)
@@ -202,8 +202,8 @@ def test_feedback_is_on_record_for_the_share_of_episodes_whose_decisions_are(fol
     log = DecisionLog(settings, Metrics(), None)
     names = [f"e{number}" for number in range(1_000)]
     for name in names:
-        log.fed_back("a", FeedbackRequest(episode=name, return_=1.0))
-    log.fed_back("b", FeedbackRequest(request="r", return_=1.0))
+        log.record_feedback("a", FeedbackRequest(episode=name, return_=1.0))
+    log.record_feedback("b", FeedbackRequest(request="r", return_=1.0))
     log.close()
     recorded = [line.episode for line in read_lines(folder) if isinstance(line, Feedback)]
     assert recorded == [*(name for name in names if crc32(name.encode()) < 2**31), None]
@@ -227,12 +227,12 @@ def test_files_that_are_removed_while_they_are_written_are_told_and_counted(
     metrics = Metrics()
     log = DecisionLog(Settings(decision_log=folder), metrics, None)
     for _ in range(3):
-        log.fed_back("a", RETURN)
+        log.record_feedback("a", RETURN)
     wait_until(lambda: b"policy_decision_log_lines_total 3.0" in metrics.text()[0], 5)
     (path,) = folder.iterdir()
     path.unlink()
     wait_until(lambda: b"policy_decision_log_lost_total 3.0" in metrics.text()[0], 5)
-    log.fed_back("b", RETURN)
+    log.record_feedback("b", RETURN)
     log.close()
     assert [(line.number, line.id) for line in read_lines(folder)] == [(4, "b")]
     errors = [record.message for record in caplog.records if record.levelname == "ERROR"]

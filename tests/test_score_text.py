@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from serving.errors import InvalidRequestError
 from serving.policy.observations import to_array
-from serving.score.source import PlaceError
+from serving.score.source import RowError
 from serving.score.text import read_csv, read_json_lines
 
 NAMES = ["a", "b"]
@@ -23,7 +23,7 @@ def rows_of(path: Path) -> list[list[float]]:
     """All rows of a file in float64.
 
     Raises:
-        PlaceError: of the first that is wrong, as the decisions would raise it.
+        RowError: of the first that is wrong, as the decisions would raise it.
     """
     reader = read_csv if path.suffix == ".csv" else read_json_lines
     rows: list[list[float]] = []
@@ -32,7 +32,7 @@ def rows_of(path: Path) -> list[list[float]]:
             to_array(block.rows, NAMES, len(block.rows))
         except InvalidRequestError as error:
             place, _, what = error.detail.removeprefix("observations[").partition("]")
-            raise PlaceError(block.first + int(place), what.lstrip(".: ")) from error
+            raise RowError(block.first + int(place), what.lstrip(".: ")) from error
         rows += [
             [row[name] for name in NAMES] if isinstance(row, dict) else list(row)
             for row in block.rows
@@ -124,7 +124,7 @@ def test_the_first_wrong_line_is_named(
 ) -> None:
     path = tmp_path / f"in{suffix}"
     path.write_text(text)
-    with pytest.raises(PlaceError) as error:
+    with pytest.raises(RowError) as error:
         rows_of(path)
     assert error.value.place == place
     assert error.value.detail.startswith(what), error.value.detail
@@ -144,7 +144,7 @@ def test_an_empty_row_is_named_where_rows_have_one_number(
 ) -> None:
     path = tmp_path / f"in{suffix}"
     path.write_text(text)
-    with pytest.raises(PlaceError, match=r"^0 numbers, expected 1: a$") as error:
+    with pytest.raises(RowError, match=r"^0 numbers, expected 1: a$") as error:
         list((read_csv if suffix == ".csv" else read_json_lines)(path, ["a"]).blocks)
     assert error.value.place == place
 
@@ -152,7 +152,7 @@ def test_an_empty_row_is_named_where_rows_have_one_number(
 def test_text_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
     path = tmp_path / "in.csv"
     path.write_bytes(b"1,2\n3,\xff\n")
-    with pytest.raises(PlaceError, match="can't decode byte 0xff") as error:
+    with pytest.raises(RowError, match="can't decode byte 0xff") as error:
         rows_of(path)
     assert error.value.place == 2
 
@@ -165,7 +165,7 @@ def test_lines_are_counted_over_blocks(tmp_path: Path) -> None:
     assert rows == [[float(f"{-number}e-3"), number + 0.25] for number in range(100_000)]
     lines[70_000] = "1,2,3"
     path.write_text("\n".join(["b,a", *lines]))
-    with pytest.raises(PlaceError) as error:
+    with pytest.raises(RowError) as error:
         rows_of(path)
     assert error.value.place == 70_002
 
@@ -229,6 +229,6 @@ def test_lines_are_read_as_python_reads_each(
     if place is None:
         np.testing.assert_array_equal(rows_of(path), expected)
     else:
-        with pytest.raises(PlaceError) as error:
+        with pytest.raises(RowError) as error:
             rows_of(path)
         assert error.value.place == place

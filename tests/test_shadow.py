@@ -10,7 +10,7 @@ import pytest
 from serving.metrics import Metrics
 from serving.policy.decide import DecisionRequest, SamplingSpec, decide_many
 from serving.policy.outputs import PolicyOutputs
-from serving.record.shadow import MAX_ROWS, PUT_OFF_SECONDS, Shadows
+from serving.record.shadow import MAX_ROWS, RETRY_SECONDS, Shadows
 from serving.registry.repository import Repository
 from serving.registry.selection import Selection, write_selection
 from serving.registry.trial import Trials
@@ -139,7 +139,7 @@ def test_a_shadow_that_fails_is_counted_logged_once_and_put_off(
             decided.shadows.run(is_busy=False)
             decided.decide(3)  # while it rests
             decided.shadows.run(is_busy=False)
-            now += PUT_OFF_SECONDS
+            now += RETRY_SECONDS
     assert caplog.text.count("the shadow cartpole version 4 failed; paused for 60 s") == 1
     found = decided.comparison()
     assert (found.decisions, found.skipped, found.failures) == (0, 10, 2)

@@ -9,7 +9,7 @@ from serving.collection import collection
 from serving.errors import ProblemError, UnexpectedError
 from serving.policy.columns import Columns
 from serving.policy.decide import ActResult, DecisionRequest
-from serving.record.encoding import Decided
+from serving.record.encoding import DecidedRequest
 from serving.record.log import DecisionLog
 from serving.service import DecisionService
 
@@ -76,7 +76,7 @@ class Batches:
             requests = [decision for decision, _ in decoded.values()]
             results = self._service.decide_many(requests)
             is_decided = time.perf_counter_ns()
-            decided: list[Decided] = []
+            decided: list[DecidedRequest] = []
             for (index, (decision, encode)), result in zip(decoded.items(), results, strict=True):
                 if isinstance(result, ProblemError):
                     answers[index] = _without_frames(result)
@@ -86,11 +86,11 @@ class Batches:
                         columns = by_batch[id(result.batch)] = Columns(result)
                     answers[index] = encode(result, columns)
                     if self._log is not None:
-                        decided.append(Decided(calls[index].id, decision, result, columns))
+                        decided.append(DecidedRequest(calls[index].id, decision, result, columns))
             is_encoded = time.perf_counter_ns()
             self._service.count(requests, results, (started, is_decoded, is_decided, is_encoded))
             if self._log is not None:
-                self._log.decided(decided, (is_encoded - started) / 1e6)
+                self._log.record_decisions(decided, (is_encoded - started) / 1e6)
         except Exception:  # likewise: each by itself, to find whose it is
             if len(calls) > 1:
                 return [answer for call in calls for answer in self._decide([call], decode)]

@@ -31,7 +31,7 @@ def feedback_blueprint(log: DecisionLog | None, bodies: BodyReader) -> Blueprint
             bodies.release(received)
         require_unique_keys(body, _count_strings(given))
         _require_valid(given)
-        log.fed_back(g.request_id, given)
+        log.record_feedback(g.request_id, given)
         return to_flask(json_answer(FeedbackResponse(g.request_id))._replace(status=202))
 
     return blueprint

@@ -75,20 +75,20 @@ class Environment:
 
     def reset(self, seed: int | None) -> npt.NDArray[np.float32]:
         """Start an episode, and return its first observation `[O]`."""
-        with _blaming(f"{self.id} has failed"):
+        with _as_unplayable(f"{self.id} has failed"):
             observation, _ = self.env.reset(seed=seed)
             return np.asarray(observation, np.float32)
 
     def step(self, action: int) -> tuple[npt.NDArray[np.float32], float, bool]:
         """Take an action, counted from 0; return observation `[O]`, reward and whether it ended."""
-        with _blaming(f"{self.id} has failed"):
+        with _as_unplayable(f"{self.id} has failed"):
             observation, reward, terminated, truncated, _ = self.env.step(action + self.start)
             ended = bool(terminated or truncated)
             return np.asarray(observation, np.float32), float(reward), ended
 
     def render(self) -> npt.NDArray[np.uint8]:
         """Draw the current state: RGB `[height, width, 3]`."""
-        with warnings.catch_warnings(), _blaming(f"{self.id} cannot be rendered"):
+        with warnings.catch_warnings(), _as_unplayable(f"{self.id} cannot be rendered"):
             # Hide Gymnasium's warning: what is not a picture is an error below.
             warnings.filterwarnings("ignore", message=".*RGB-array rendering")
             frame: Any = self.env.render()
@@ -131,7 +131,7 @@ def make(policy_card: object, allowed: Iterable[str], *, rendered: bool) -> Envi
     if module:
         _import(module[0])
     kwargs = options.kwargs | ({"render_mode": "rgb_array"} if rendered else {})
-    with warnings.catch_warnings(), _blaming(f"{card.environment} cannot be made"):
+    with warnings.catch_warnings(), _as_unplayable(f"{card.environment} cannot be made"):
         # That it cannot be rendered is an error below, where it matters.
         warnings.filterwarnings("ignore", message=".*render_modes")
         try:
@@ -182,7 +182,7 @@ def _require_allowed(modules: list[str], allowed: list[str]) -> None:
 
 
 def _import(module: str) -> Any:
-    with _blaming(f"{module} cannot be imported"):
+    with _as_unplayable(f"{module} cannot be imported"):
         try:
             return importlib.import_module(module)
         except ModuleNotFoundError as error:
@@ -197,7 +197,7 @@ def _wrap(env: gym.Env[Any, Any], module: str, attribute: str) -> gym.Env[Any, A
     wrapper = getattr(_import(module), attribute, None)
     if not callable(wrapper):
         raise UnplayableError(f"the wrapper {path} on the policy card cannot be called")
-    with _blaming(f"the wrapper {path} has failed"):
+    with _as_unplayable(f"the wrapper {path} has failed"):
         wrapped = wrapper(env)
     if not isinstance(wrapped, gym.Env):
         raise UnplayableError(f"the wrapper {path} returns no Gymnasium environment")
@@ -206,7 +206,7 @@ def _wrap(env: gym.Env[Any, Any], module: str, attribute: str) -> gym.Env[Any, A
 
 def _fitting(env: gym.Env[Any, Any], card: Card, rendered: bool) -> Environment:
     """Flatten the observations, and check that the environment is the one that the card means."""
-    with _blaming(f"{card.environment} cannot be used"):
+    with _as_unplayable(f"{card.environment} cannot be used"):
         if not _is_flat(env.observation_space):
             env = gym.wrappers.FlattenObservation(env)
         observations, actions, metadata = env.observation_space, env.action_space, env.metadata
@@ -249,12 +249,12 @@ def _unrenderable(environment: str) -> UnplayableError:
 
 def _close(env: gym.Env[Any, Any]) -> None:
     # Its errors are ignored: everything was played, or something else failed before.
-    with contextlib.suppress(UnplayableError), _blaming("it cannot be closed"):
+    with contextlib.suppress(UnplayableError), _as_unplayable("it cannot be closed"):
         env.close()
 
 
 @contextlib.contextmanager
-def _blaming(what: str) -> Iterator[None]:
+def _as_unplayable(what: str) -> Iterator[None]:
     """Run third-party code, which can raise anything and must not write to standard output."""
     try:
         with contextlib.redirect_stdout(sys.stderr):

@@ -8,7 +8,7 @@ from serving.policy.columns import Columns, encode
 from serving.policy.decide import ActResult, DecisionRequest
 
 
-class Decided(NamedTuple):
+class DecidedRequest(NamedTuple):
     """A decided request, and its results as JSON."""
 
     id: str  # of the request
@@ -39,7 +39,7 @@ _DECISION = (
 
 
 def decision_lines(
-    decided: Sequence[Decided], number: int, now: str, milliseconds: float, *, rows: bool
+    decided: Sequence[DecidedRequest], number: int, now: str, milliseconds: float, *, rows: bool
 ) -> list[bytes]:
     """The lines of decisions that were made together.
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from msgspec import UNSET
 
 from serving.metrics import Metrics
-from serving.record.encoding import Clock, Decided, decision_lines
+from serving.record.encoding import Clock, DecidedRequest, decision_lines
 from serving.record.files import MAX_FILE_BYTES, Sign, Stream, recover
 from serving.record.lines import Feedback, Lost, encode_line
 from serving.record.retention import delete_old
@@ -71,7 +71,7 @@ class DecisionLog:
         self._thread = threading.Thread(target=self._run, name="decision-log", daemon=True)
         self._thread.start()
 
-    def decided(self, decided: Sequence[Decided], milliseconds: float) -> None:
+    def record_decisions(self, decided: Sequence[DecidedRequest], milliseconds: float) -> None:
         """Record decisions that were made together, in so many milliseconds."""
         sample = self._settings.decision_log_sample
         if sample < 1:
@@ -81,7 +81,7 @@ class DecisionLog:
             number, now = self._pending.number, self._clock.now()
             self._take(decision_lines(decided, number, now, milliseconds, rows=rows))
 
-    def fed_back(self, own_id: str, given: FeedbackRequest) -> None:
+    def record_feedback(self, own_id: str, given: FeedbackRequest) -> None:
         """Record feedback that a request with this id brought, if its episode is recorded."""
         sample = self._settings.decision_log_sample
         if given.episode is UNSET or _sampled(given.episode, sample):

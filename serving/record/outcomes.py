@@ -75,7 +75,7 @@ class _Decider(NamedTuple):
     selection: str
 
 
-class _Part(NamedTuple):
+class _EpisodeFeedback(NamedTuple):
     """Feedback about an episode: rewards from a step on, or its return."""
 
     rewards: list[float] | None
@@ -91,7 +91,7 @@ class _Target(NamedTuple):
     step: int | None
 
 
-_Event = tuple[float, _Decider | _Part]  # with its time
+_Event = tuple[float, _Decider | _EpisodeFeedback]  # with its time
 
 
 def join(lines: Iterable[Decision | Feedback]) -> Outcomes:
@@ -135,7 +135,7 @@ def join(lines: Iterable[Decision | Feedback]) -> Outcomes:
             unknown += 1
         elif target.episode is None:
             without_episode += 1
-        elif (part := _part(line, target)) is None:
+        elif (part := _of_episode(line, target)) is None:
             unknown += 1
         else:
             events[target.episode].append((time, part))
@@ -174,7 +174,7 @@ class _History:
                 self._is_abandoned = True
             self._last = time
             is_over = self._is_abandoned or self._return is not None
-            if isinstance(event, _Part):
+            if isinstance(event, _EpisodeFeedback):
                 self._take(event, is_over)
             elif not is_over or self._began is None:
                 self._began = time if self._began is None else self._began
@@ -191,7 +191,7 @@ class _History:
             state = "abandoned"
         return Episode(self.name, *decider, self._began, state, self._return)
 
-    def _take(self, part: _Part, is_over: bool) -> None:
+    def _take(self, part: _EpisodeFeedback, is_over: bool) -> None:
         first = part.step or 0
         rewards = dict(enumerate(part.rewards or [], first))
         if part.return_ is not None:
@@ -221,13 +221,13 @@ class _History:
                 raise OutcomesError(f"episode {self.name}: its return is not finite") from error
 
 
-def _part(line: Feedback, target: _Target) -> _Part | None:
+def _of_episode(line: Feedback, target: _Target) -> _EpisodeFeedback | None:
     """What feedback says of an episode; None if the step of its reward is unknown."""
     if line.request is None:
-        return _Part(line.rewards, line.return_, line.step, line.ended)
+        return _EpisodeFeedback(line.rewards, line.return_, line.step, line.ended)
     rewards = line.rewards if line.return_ is None else [line.return_]
     step = target.step if target.step is not None else line.step
-    return None if rewards and step is None else _Part(rewards, None, step, line.ended)
+    return None if rewards and step is None else _EpisodeFeedback(rewards, None, step, line.ended)
 
 
 def _require_finite(line: Feedback) -> None:

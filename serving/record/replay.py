@@ -35,7 +35,7 @@ class Replayed(NamedTuple):
     lost: int = 0  # lines that the log itself reports as lost
 
 
-class _Wrong(NamedTuple):
+class _Mismatch(NamedTuple):
     """A line that is not what was decided, and why."""
 
     place: int  # index among the lines that are checked together
@@ -79,7 +79,7 @@ def _batches(sections: Iterable[Section]) -> Iterator[tuple[list[Located], str]]
     yield batch, damage
 
 
-def _check(lines: Sequence[Numbered], find: Find) -> tuple[Replayed, _Wrong | None]:
+def _check(lines: Sequence[Numbered], find: Find) -> tuple[Replayed, _Mismatch | None]:
     """Count lines, or find the first that is wrong."""
     total = Replayed()
     of_model: dict[ModelVersion, dict[int, Decision]] = {}
@@ -92,20 +92,20 @@ def _check(lines: Sequence[Numbered], find: Find) -> tuple[Replayed, _Wrong | No
             total = total._replace(without_rows=total.without_rows + 1)
         else:
             of_model.setdefault(line.model, {})[index] = line
-    wrong: list[_Wrong] = []
+    wrong: list[_Mismatch] = []
     for model, decisions in of_model.items():
         try:
             counts = _recompute(find(model), decisions)
         except ArtefactError as error:
-            counts = _Wrong(next(iter(decisions)), str(error))
-        if isinstance(counts, _Wrong):
+            counts = _Mismatch(next(iter(decisions)), str(error))
+        if isinstance(counts, _Mismatch):
             wrong.append(counts)
         else:
             total = _sum(total, counts)
     return total, min(wrong, default=None)
 
 
-def _recompute(policy: "Policy", decisions: dict[int, Decision]) -> Replayed | _Wrong:
+def _recompute(policy: "Policy", decisions: dict[int, Decision]) -> Replayed | _Mismatch:
     """Recompute the decisions of one policy, all in one call."""
     with np.errstate(over="ignore"):  # an edited number may be beyond float32
         requests = [_request(policy, line) for line in decisions.values()]
@@ -114,14 +114,14 @@ def _recompute(policy: "Policy", decisions: dict[int, Decision]) -> Replayed | _
     close = rows = 0
     for (index, line), result in zip(decisions.items(), results, strict=True):
         if not isinstance(result, ActResult):
-            return _Wrong(index, f"cannot have been decided: {result.detail}")
+            return _Mismatch(index, f"cannot have been decided: {result.detail}")
         if not is_exact[result.start : result.stop].all():
             why = _difference(policy, line, result)
             if why:
-                return _Wrong(index, why)
+                return _Mismatch(index, why)
             close += 1
         if line.warnings != result.warnings:
-            return _Wrong(index, f"was recorded with the warnings {line.warnings}")
+            return _Mismatch(index, f"was recorded with the warnings {line.warnings}")
         rows += result.stop - result.start
     return Replayed(exact=len(decisions) - close, close=close, rows=rows)
 

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 # percentile of latency stays the same.
 TIME_SHARE = 0.005
 MAX_ROWS = 512  # that are kept until they are compared, in one call
-PUT_OFF_SECONDS = 60.0  # after a failure
+RETRY_SECONDS = 60.0  # after a failure
 
 
 class _Batch(NamedTuple):
@@ -62,7 +62,7 @@ class _Pair:
         self.batches: list[_Batch] = []
         self.rows = 0  # of the batches
         self.skipped = 0
-        self.rests_until = 0.0  # by `time.monotonic`, after a failure
+        self.paused_until = 0.0  # by `time.monotonic`, after a failure
         self.has_failed = False
 
     def size(self) -> int:
@@ -107,7 +107,7 @@ class Shadows(Collector):
                 if pair is not None:
                     self._metrics.comparisons.forget(pair.key)
                 pair = self._pairs[served.name] = _Pair(served, shadow)
-            is_resting = pair.rests_until > time.monotonic()
+            is_resting = pair.paused_until > time.monotonic()
             room = 0 if is_resting else MAX_ROWS - pair.rows
             rows = len(observations)
             if rows > room:
@@ -196,9 +196,9 @@ class Shadows(Collector):
         except Exception:  # an error of the shadow must not affect clients
             if not pair.has_failed:
                 which = f"{pair.shadow.name} version {pair.shadow.version}"
-                logger.exception("the shadow %s failed; paused for %g s", which, PUT_OFF_SECONDS)
+                logger.exception("the shadow %s failed; paused for %g s", which, RETRY_SECONDS)
             pair.has_failed = True
-            pair.rests_until = time.monotonic() + PUT_OFF_SECONDS
+            pair.paused_until = time.monotonic() + RETRY_SECONDS
             return _only(pair, Sums(failures=1, skipped=rows))
 
     def _add(self, pair: _Pair, table: Table) -> None:

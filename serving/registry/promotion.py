@@ -50,11 +50,11 @@ def promote(
     if label == STABLE:
         raise SelectionError(f"{STABLE!r} is the label of the served version: omit --label")
     before: Selection | None = None
-    mended = ""
+    note = ""
     try:
         selection = before = read_selection(folder)
     except SelectionError as error:
-        selection, mended = Selection(), f"; replaced what was invalid: {error}"
+        selection, note = Selection(), f"; replaced what was invalid: {error}"
     require()
     version = None if text is None else version_number(text)
     if share == 0 and version not in selection.shares:
@@ -63,10 +63,12 @@ def promote(
     if shadow is False and (version is None or version != selection.shadow):
         raise SelectionError(f"version {text} is not the shadow")
     if text is not None and share != 0 and shadow is not False:  # a refused version's role can end
-        _require_good(settings, text, selection, "canary" if share else "shadow" if shadow else "")
+        _require_servable(
+            settings, text, selection, "canary" if share else "shadow" if shadow else ""
+        )
     selection, done = _select(selection, version, label, share, shadow)
     _write(folder, before, selection)
-    return f"{settings.name}: {done}{mended}"
+    return f"{settings.name}: {done}{note}"
 
 
 def _select(
@@ -116,10 +118,10 @@ def rollback(settings: Settings) -> str:
     selection = read_selection(folder)
     with Trials() as trials:
         numbers = _numbers(folder)
-        good = (number for number, _ in _good(folder, numbers, settings, trials))
+        good = (number for number, _ in _servable(folder, numbers, settings, trials))
         current = selection.serve if isinstance(selection.serve, int) else next(good, None)
         older = [number for number in numbers if current is not None and number < current]
-        previous = next((number for number, _ in _good(folder, older, settings, trials)), None)
+        previous = next((number for number, _ in _servable(folder, older, settings, trials)), None)
     if previous is None:
         than = "" if current is None else f" before {current}"
         raise SelectionError(f"{settings.name} has no good version{than}")
@@ -144,7 +146,7 @@ def _write(folder: Path, before: Selection | None, selection: Selection) -> None
         write_selection(folder, selection)
 
 
-def _require_good(settings: Settings, text: str, selection: Selection, role: str) -> None:
+def _require_servable(settings: Settings, text: str, selection: Selection, role: str) -> None:
     """Examine a version that is to be served, or to get a role in the selection.
 
     Raises:
@@ -179,10 +181,10 @@ def _served(
     if selection.serve == "nothing":
         return None
     numbers = [selection.serve] if isinstance(selection.serve, int) else _numbers(folder)
-    return next(_good(folder, numbers, settings, trials), None)
+    return next(_servable(folder, numbers, settings, trials), None)
 
 
-def _good(
+def _servable(
     folder: Path, numbers: list[int], settings: Settings, trials: Trials
 ) -> Iterator[tuple[int, Card]]:
     """The versions that a service would not refuse, with their cards."""

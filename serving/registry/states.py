@@ -8,7 +8,7 @@ from serving.registry.store import SHOWN_DIGITS
 from serving.schemas import VersionReport
 
 # The reason for what is served, by what is selected.
-_WHY: dict[int | str, str] = {
+_REASONS: dict[int | str, str] = {
     "nothing": "the model is unloaded",
     "newest": "the newest version that passes every check is served",
 }
@@ -42,7 +42,7 @@ def report_version(
         is_examined: whether it is being examined now.
     """
     digest = known.digest[:SHOWN_DIGITS]
-    why = _WHY.get(wanted, f"version {wanted} is selected")
+    why = _REASONS.get(wanted, f"version {wanted} is selected")
     served = assignment.served
     # The share when these versions were loaded: the operator may have changed it since.
     share = assignment.selected.shares.get(version)

@@ -9,7 +9,7 @@ from serving.errors import InvalidRequestError
 from serving.policy.decide import DecisionRequest, Decisions, SamplingSpec, decide_many
 from serving.policy.sampling import uniform_stream
 from serving.score.results import Results
-from serving.score.source import Block, PlaceError, ScoreError, Source
+from serving.score.source import Block, RowError, ScoreError, Source
 
 if TYPE_CHECKING:
     from serving.policy.savedmodel import Policy  # imports TensorFlow
@@ -52,7 +52,9 @@ def score_rows(
     """
     rows = out_of_range_rows = 0
     # Reading, deciding and writing overlap: TensorFlow, NumPy and file operations release the GIL.
-    decided = _ahead(_decide(policy, _ahead(source.blocks), seed, deterministic=deterministic))
+    decided = _prefetch(
+        _decide(policy, _prefetch(source.blocks), seed, deterministic=deterministic)
+    )
     try:
         for decisions, size in decided:
             assert decisions.outputs is not None
@@ -60,7 +62,7 @@ def score_rows(
             rows += len(decisions.outputs.actions)
             out_of_range_rows += decisions.out_of_range_rows
             advance(size)
-    except PlaceError as error:
+    except RowError as error:
         raise ScoreError(f"{source.path}, {source.place} {error.place}: {error.detail}") from error
     results.finish()
     return Scored(rows, out_of_range_rows)
@@ -69,25 +71,25 @@ def score_rows(
 def _decide(
     policy: "Policy", blocks: Iterator[Block], seed: int, *, deterministic: bool
 ) -> Iterator[tuple[Decisions, int]]:
-    """The decisions about each block, and its size; raises `PlaceError` at an invalid row."""
+    """The decisions about each block, and its size; raises `RowError` at an invalid row."""
     draw = uniform_stream(seed)
     for rows, first, size in blocks:
         sampling = SamplingSpec(seed, deterministic, draw(len(rows)))
         decisions = decide_many([DecisionRequest(policy, rows, sampling)], len(rows))
         (result,) = decisions.results
         if isinstance(result, InvalidRequestError):
-            raise _placed(result, first)
+            raise _in_file(result, first)
         yield decisions, size
 
 
-def _placed(error: InvalidRequestError, first: int) -> PlaceError:
+def _in_file(error: InvalidRequestError, first: int) -> RowError:
     """Turn an error about a row of a block into one about a row of the file."""
     found = re.fullmatch(r"observations\[(\d+)\](?:: |\.)(.*)", error.detail, re.DOTALL)
     assert found is not None, error.detail
-    return PlaceError(first + int(found[1]), found[2])
+    return RowError(first + int(found[1]), found[2])
 
 
-def _ahead(items: Iterator[T]) -> Iterator[T]:
+def _prefetch(items: Iterator[T]) -> Iterator[T]:
     """Compute the next item on a thread while the caller uses this one; raise its errors."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, items, None)

@@ -32,7 +32,7 @@ class Source(NamedTuple):
         path: of the file.
         place: what the position of a row counts: "line" (from 1), or "row" (from 0).
         total: the file's size, in bytes of text or in rows of an array.
-        blocks: may raise `PlaceError`, `ScoreError` and `OSError`.
+        blocks: may raise `RowError`, `ScoreError` and `OSError`.
     """
 
     path: Path
@@ -41,7 +41,7 @@ class Source(NamedTuple):
     blocks: Iterator[Block]
 
 
-class PlaceError(Exception):
+class RowError(Exception):
     """A row is invalid; the caller reports it with the name of its file."""
 
     def __init__(self, place: int, detail: str) -> None:

@@ -21,7 +21,7 @@ from msgspec.structs import astuple
 
 from serving.policy.observations import Rows
 from serving.schemas import Row
-from serving.score.source import Block, PlaceError, Source, require_form, require_names
+from serving.score.source import Block, RowError, Source, require_form, require_names
 
 _BLOCK_BYTES = 512 * 1024
 _MAX_LINE_BYTES = 16 * 1024 * 1024
@@ -64,7 +64,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
             if not text.endswith(b"\n"):
                 if file.read(1):
                     where = number + text.count(b"\n")
-                    raise PlaceError(where, f"longer than {_MAX_LINE_BYTES} bytes")
+                    raise RowError(where, f"longer than {_MAX_LINE_BYTES} bytes")
                 text += b"\n"
             yield number, text
             number += text.count(b"\n")
@@ -77,12 +77,12 @@ def _read(first: int, text: bytes, size: int, read: Read, read_line: ReadLine) -
         yield Block(rows, first, size)
         return
     one_by_one: list[Row] = []
-    wrong: PlaceError | None = None
+    wrong: RowError | None = None
     for number, line in enumerate(text[:-1].split(b"\n"), first):
         try:
             one_by_one.append(read_line(line.decode()))
         except ValueError as error:
-            wrong = PlaceError(number, str(error))
+            wrong = RowError(number, str(error))
             break
     if one_by_one:
         yield Block(one_by_one, first, size)
@@ -126,7 +126,7 @@ def _order(head: bytes, names: list[str]) -> list[int] | None:
             return None
         require_names(fields, names)
     except ValueError as error:
-        raise PlaceError(1, str(error)) from error
+        raise RowError(1, str(error)) from error
     return [fields.index(name) for name in names]
 
 
