@@ -12,7 +12,7 @@ def main() -> None:
 
     host, port = os.environ.get("SERVING_HOST"), os.environ.get("SERVING_PORT", "")
     if sys.argv[1:] == ["health"] and host and port.isdecimal():
-        # As the images ask, every few seconds: half the time goes into importing click.
+        # The images' health check, every few seconds: importing click would double its time.
         from serving.healthcheck import report
 
         report(host, int(port))

@@ -1,4 +1,4 @@
-"""The command line of the service and its demo player; mistakes become one clear line."""
+"""The command line of the service and its demo player; user errors are reported in one line."""
 
 import os
 import signal
@@ -38,12 +38,12 @@ for command in (verify, promote, rollback, pull, replay, compare, score):
 
 def main() -> None:
     """Run the command line and exit with its status; 130 after Ctrl-C, 143 after SIGTERM."""
-    # By an exception, so that temporary files are removed.
+    # Exit by an exception, so that temporary files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         sys.exit(commands.main(standalone_mode=False))
     except click.ClickException as mistake:
-        # Not click's own way to show it: its usage lines would bury the error.
+        # Not click's own output: its usage lines would bury the error.
         click.echo(f"Error: {mistake.format_message()}", err=True)
         sys.exit(mistake.exit_code)
     except click.Abort:
@@ -51,10 +51,10 @@ def main() -> None:
 
 
 def _require_grpc() -> None:
-    """Check that the packages of gRPC are installed, without importing them before the fork.
+    """Check that gRPC's packages are installed, without importing them before the fork.
 
     Raises:
-        click.UsageError: names the first that is missing.
+        click.UsageError: one is missing; names the first.
     """
     from importlib.util import find_spec
 
@@ -72,7 +72,7 @@ def _require_grpc() -> None:
 
 
 def _listen(take: Callable[[str, int], socket.socket], host: str, port: int) -> socket.socket:
-    """Have `bind` or `reserve` take an address, or raise a `click.UsageError` that says why not."""
+    """Call `take`, which is `bind` or `reserve`; its OSError becomes a `click.UsageError`."""
     try:
         return take(host, port)
     except OSError as error:
@@ -87,12 +87,12 @@ def run(**options: Any) -> None:
     The address that it listens on is the one line on standard output.
     """
     settings = Settings(**options)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # until gunicorn takes it
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # until gunicorn sets its own
     # Mistakes are reported before TensorFlow is imported, which takes seconds.
     require_keys(settings.trusted_keys)
     import logging
 
-    # gunicorn reads them, whatever they hold: of another service, or of systemd's sockets.
+    # gunicorn would obey these, even if they were set for another service or by systemd.
     for name in ("WEB_CONCURRENCY", "GUNICORN_PID", "GUNICORN_FD", "LISTEN_PID", "LISTEN_FDS"):
         os.environ.pop(name, None)
     from serving.api.keys import KeysError, read_keys

@@ -33,7 +33,7 @@ class ServiceError(Exception):
 
     def __init__(self, detail: str, status: int | None = None) -> None:
         super().__init__(detail)
-        self.status = status  # of HTTP; None if there was no response
+        self.status = status  # HTTP status; None if there was no response
 
 
 Answer = TypeVar("Answer")
@@ -59,10 +59,10 @@ class _Served(msgspec.Struct):
     versions: list[VersionReport] = []
 
     def has_actions_of(self, model: ModelVersion) -> bool:
-        """Whether the policy card tells the actions of a version: the served one or a canary."""
+        """Whether the served version's policy card also describes the actions of `model`."""
         if self.version == model.version:
             return True
-        # A canary that answers episodes has the served version's actions.
+        # A canary that answers episodes has the same actions as the served version.
         return any(
             (one.version, one.digest) == (model.version, model.digest) and one.share > 0
             for one in self.versions
@@ -75,14 +75,14 @@ class _WithCard(msgspec.Struct):
 
 @dataclass
 class PolicyClient:
-    """A client with persistent connections, which leaving its `with` block closes.
+    """A client with persistent connections; leaving its `with` block closes them.
 
     Raises:
-        ServiceError: the key is not valid in an HTTP header; by every method, its request failed.
+        ServiceError: the key is not valid in an HTTP header. Methods raise it if a request fails.
     """
 
     url: str  # of the service, such as `http://127.0.0.1:8000`
-    timeout: float = 10.0  # seconds without a connection or a further byte: an attempt fails
+    timeout: float = 10.0  # seconds to connect, and between bytes, before an attempt fails
     api_key: str | None = field(default=None, repr=False)  # if the service requires one
 
     def __post_init__(self) -> None:
@@ -117,8 +117,8 @@ class PolicyClient:
             deterministic: take the most probable action instead of sampling.
             seed: replays the response that has this seed.
             model: name of a model; by default the default model of the service.
-            episode: that the rows are of, for the decision log and for a canary.
-            step: of the first row in its episode.
+            episode: id of the rows' episode, for the decision log and for a canary.
+            step: index of the first row in its episode.
         """
         body: dict[str, Any] = {
             "observations": observations,
@@ -143,15 +143,15 @@ class PolicyClient:
         step: int = 0,
         ended: bool | None = None,
     ) -> FeedbackResponse:
-        """Have the service record what came of an episode or a request, in its decision log.
+        """Have the service record the outcome of an episode or a request in its decision log.
 
         Args:
             episode: either this or `request`.
-            request: the id of an answer of one row, its header `X-Request-ID`.
+            request: the `X-Request-ID` of an answer to one row.
             rewards: one per step, from `step` on; either these or `episode_return`.
             episode_return: the sum of all rewards.
-            step: of the first reward in its episode.
-            ended: whether the episode has ended with this; by default, with feedback about it.
+            step: index of the first reward in its episode.
+            ended: whether the episode has ended; by default true for feedback by `episode`.
         """
         given = FeedbackRequest(
             episode=UNSET if episode is None else episode,
@@ -165,13 +165,13 @@ class PolicyClient:
         return self._request("/feedback", FeedbackResponse, encoded)
 
     def environment_actions(self, response: ActResponse) -> npt.NDArray[np.int64]:
-        """The actions of an answer as the environment numbers them, which need not be from 0.
+        """The actions of an answer in the environment's numbering, which may not start at 0.
 
-        The first answer of a model's version costs a request for its policy card, which waits up
-        to `timeout` seconds for a service that is just replacing the version.
+        The first answer of a version costs a request for its policy card, which is repeated for up
+        to `timeout` seconds while the service is replacing the version.
 
         Args:
-            response: of `act`, for any model.
+            response: from `act`, for any model.
 
         Returns:
             `[B]`, for the environment's `step`.
@@ -185,11 +185,11 @@ class PolicyClient:
         """Get the policy card of a model, or of the default one.
 
         Raises:
-            ServiceError: it serves no version.
+            ServiceError: no version of the model is served.
         """
         name = self.models().models[0].name if model is None else model
         served = self._request(_path_of(name), _WithCard)
-        # Not by msgspec, which has no numbers beyond 64 bits.
+        # Not msgspec, which has no numbers beyond 64 bits.
         try:
             card: dict[str, Any] | None = json.loads(bytes(served.policy))
         except (ValueError, RecursionError) as error:
@@ -210,7 +210,7 @@ class PolicyClient:
         """
         deadline = time.monotonic() + seconds
         while True:
-            # Of an attempt; urllib3 takes no 0.
+            # Of one attempt; urllib3 does not accept 0.
             timeout = min(self.timeout, max(0.1, deadline - time.monotonic()))
             try:
                 self._request("/health/ready", Health, retries=_NO_RETRY, timeout=timeout)
@@ -221,7 +221,7 @@ class PolicyClient:
             time.sleep(0.1)
 
     def _start(self, model: ModelVersion) -> int:
-        """The environment's own number of the action that is 0 here."""
+        """The environment's number for the service's action 0."""
         deadline = time.monotonic() + self.timeout
         while True:
             served = self._request(_path_of(model.name), _Served)
@@ -245,14 +245,14 @@ class PolicyClient:
     ) -> Answer:
         method, url = "GET" if body is None else "POST", self.url.rstrip("/") + path
         if self._process != os.getpid():
-            # Since a fork: on the same sockets, each process would get answers to the other.
+            # After a fork: on shared sockets, each process could read the other's answers.
             self._pool = urllib3.PoolManager(headers=self._pool.headers)
             self._process = os.getpid()
         try:
             response = self._pool.request(
                 method, url, body=body, retries=retries, timeout=timeout or self.timeout
             )
-        # ValueError and OverflowError: of an invalid Location or Retry-After.
+        # An invalid Location or Retry-After raises ValueError or OverflowError.
         except (urllib3.exceptions.HTTPError, ValueError, OverflowError) as error:
             reason = getattr(error, "reason", None) or error
             raise ServiceError(f"{self.url} does not answer: {reason}") from error
@@ -266,12 +266,12 @@ class PolicyClient:
 
 
 def _path_of(model: str) -> str:
-    # urllib3 would resolve a name of dots, as a path relative to the one before.
+    # urllib3 would resolve a name such as `..` as a relative path.
     return "/models/" + quote(model, safe="").replace(".", "%2E")
 
 
 def _to_builtin(value: Any) -> Any:
-    """Lists and numbers of NumPy's."""
+    """Convert NumPy arrays and scalars."""
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     raise TypeError(f"observations cannot contain a {type(value).__name__}")

@@ -1,4 +1,4 @@
-"""`compare`, and what `promote --if-better` asks of it."""
+"""`compare`, and the check behind `promote --if-better`."""
 
 import sys
 from collections.abc import Callable
@@ -18,7 +18,7 @@ _VERSION = click.IntRange(min=0)
 
 
 def log_option(*, required: bool) -> Callable[[FC], FC]:
-    """The option `--log`, which may be set as that of the service is."""
+    """The option `--log`; the service's variable for its decision log sets it too."""
     return click.option(
         "--log",
         type=click.Path(exists=required, path_type=Path),
@@ -55,7 +55,7 @@ def compare(champion: int, challenger: int, log: Path, as_json: bool, **options:
     from serving.registry.trial import Trials
     from serving.schemas import ModelVersion
 
-    # Trials before this process runs TensorFlow.
+    # Trials forks, so it comes before this process runs TensorFlow.
     with Trials() as trials, Policies(settings.models, None, trials) as policies, Store() as store:
         try:
             folder = settings.models / settings.name

@@ -11,7 +11,7 @@ def first_line(error: Exception) -> str:
 
 
 class ProblemError(Exception):
-    """An error that is answered to the client, with its HTTP status and headers."""
+    """An error that is sent to the client, with its HTTP status and headers."""
 
     status: int = HTTPStatus.INTERNAL_SERVER_ERROR
     headers: Headers = ()
@@ -97,7 +97,7 @@ class UnsupportedCodingError(UnsupportedMediaTypeError):
 
 
 class InvalidRequestError(ProblemError):
-    """The body is JSON, and not a valid request."""
+    """The body is JSON but not a valid request."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
 

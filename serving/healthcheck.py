@@ -9,7 +9,7 @@ _REQUEST = b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\
 
 
 def problem(host: str, port: int, timeout: float = 4.0) -> str | None:
-    """Say in one line why the service is not ready, or None if it is."""
+    """One line that says why the service is not ready; None if it is."""
     host = _LOOPBACK.get(host, host)
     try:
         # A plain socket never goes through a proxy, and takes half the time that http.client does.
@@ -21,7 +21,7 @@ def problem(host: str, port: int, timeout: float = 4.0) -> str | None:
     head, _, body = answer.partition(b"\r\n\r\n")
     if head.startswith((b"HTTP/1.1 200 ", b"HTTP/1.0 200 ")):
         return None
-    import json  # only here, for its time
+    import json  # here, because a ready service does not need it
 
     status = head.partition(b"\r\n")[0].decode(errors="replace")
     try:

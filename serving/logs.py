@@ -51,7 +51,7 @@ def _printable(text: str) -> str:
 
 
 class GunicornLogger(Logger):
-    """gunicorn's own messages through the same handler as ours."""
+    """Sends gunicorn's messages to the same handler as ours."""
 
     def setup(self, _cfg: Any) -> None:
         """Leave formatting and writing to the root logger."""
@@ -60,12 +60,12 @@ class GunicornLogger(Logger):
 
 
 class PrintedLines(io.TextIOBase):
-    """Standard error for Python code that prints, as parts of gunicorn do: each line is logged."""
+    """Replaces standard error: lines that Python code prints, such as gunicorn's, are logged."""
 
     line = ""
 
     def write(self, text: str) -> int:
-        """Log every line that this ends, except empty ones."""
+        """Log every line that `text` completes, except blank ones."""
         *lines, self.line = (self.line + text).split("\n")
         for line in filter(str.strip, lines):
             logger.warning("%s", line)
@@ -73,7 +73,7 @@ class PrintedLines(io.TextIOBase):
 
 
 def log_uncaught(what: Any) -> None:
-    """Log what ends a thread, or an exception that has no caller; never SystemExit."""
+    """Log an exception that ended a thread or could not be raised; never SystemExit."""
     if not issubclass(what.exc_type, SystemExit):
         where = getattr(what, "thread", None) or getattr(what, "object", None)
         info = (what.exc_type, what.exc_value, what.exc_traceback)
@@ -81,12 +81,12 @@ def log_uncaught(what: Any) -> None:
 
 
 def set_up_logs(log_format: str) -> None:
-    """Log to standard error, and have all that Python code writes there logged."""
+    """Log to standard error, and log whatever Python code writes there."""
     is_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if is_json else TextFormatter())
     logging.basicConfig(handlers=[handler], level=logging.INFO)
-    logging.raiseExceptions = False  # else a full disk is reported on the same standard error
+    logging.raiseExceptions = False  # failed writes would be reported on the same standard error
     logging.captureWarnings(True)
     sys.excepthook = lambda *info: logger.critical("uncaught exception", exc_info=info)
     threading.excepthook = sys.unraisablehook = log_uncaught

@@ -1,4 +1,4 @@
-"""What an operator sees: Prometheus metrics, summed over the worker processes."""
+"""Prometheus metrics for the operator, summed over the worker processes."""
 
 import math
 import os
@@ -21,13 +21,13 @@ _SECONDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 
 
 class Metrics:
-    """The metrics of one process, made after the fork. `model` is a model's name in all.
+    """The metrics of one process, made after the fork; `model` is always a model's name.
 
-    Where `PROMETHEUS_MULTIPROC_DIR` is set, as `serving/server/master.py` does, prometheus_client
+    If `PROMETHEUS_MULTIPROC_DIR` is set (serving/server/master.py sets it), prometheus_client
     keeps each process's numbers in files there, and `text` sums them.
 
     Attributes:
-        statistics: what each loaded version was asked, which is in no metric.
+        statistics: counts and times of each loaded version, which are not Prometheus metrics.
         comparisons: what `serving/record/shadow.py` found, by model and the two versions.
     """
 
@@ -53,7 +53,7 @@ class Metrics:
             "policy_decision_log_lost",
             "Lines that the disk was too slow for, or whose file was removed while it was open.",
         )
-        # A metric with labels is a function of their values, which looks each up once.
+        # `cache` makes a labelled metric a function of label values that looks each up once.
         self._requests = cache(
             counter("policy_http_requests", "Requests answered.", ["route", "status"]).labels
         )
@@ -105,12 +105,12 @@ class Metrics:
         }
 
     def add_collector(self, collector: Collector) -> None:
-        """Add what a collector computes of all processes, whenever the metrics are asked for."""
+        """Add a collector that computes metrics over all processes at every scrape."""
         self._registry.register(collector)
         self._collectors.append(collector)
 
     def add_model(self, model: str) -> None:
-        """Begin with none served, and rare counts at 0: Prometheus sees no count's first value."""
+        """Report no served version yet, and rare counts at 0, so that Prometheus sees them rise."""
         self.serves(model, -1, "0")
         of_shadow = self._shadow.values()
         for counter in (self.swaps, self.refusals, self._out_of_range_rows, *of_shadow):
@@ -118,17 +118,17 @@ class Metrics:
 
     def remove_model(self, model: str) -> None:
         """Report that the model was deleted, so that alerts about it end."""
-        # NaN is below nothing. Alerts compare digests, and NaN would differ from itself.
+        # NaN < 0 is false, which ends that alert. Digests are compared by !=: NaN != NaN is true.
         self._served_version(model).set(math.nan)
         self._served_digest(model).set(0)
 
     def compared(self, model: str, **sums: float) -> None:
-        """Count what a shadow did: by its names, what to add to each metric."""
+        """Count what a shadow did: `sums` has what to add to each of its metrics, by name."""
         for name, value in sums.items():
             self._shadow[name](model).inc(value)
 
     def serves(self, model: str, version: int, digest: str) -> None:
-        """Report the version that is served, and the hex digits of its digest: 48 bits at most."""
+        """Report the served version, and its digest in hex digits, 48 bits at most."""
         self._served_version(model).set(version)
         self._served_digest(model).set(int(digest, 16))
 
@@ -137,12 +137,12 @@ class Metrics:
         self._requests("none", int(status)).inc()
 
     def answered(self, route: str, status: int, seconds: float, requests: int) -> None:
-        """Count requests that were answered together and in that time."""
+        """Count requests that were answered together, in so many seconds."""
         self._requests(route, status).inc(requests)
         observe(self._request_seconds(route), seconds, requests)
 
     def requested(self, model: str, rows: Sequence[int], out_of_range_rows: int) -> None:
-        """Count requests by their `rows`, and rows of all together that are out of range."""
+        """Count requests by their numbers of `rows`, and the out-of-range rows of all of them."""
         for size in set(rows):
             observe(self._batch_rows(model), size, rows.count(size))
         if out_of_range_rows:
@@ -166,9 +166,9 @@ class Metrics:
         self._state_value(model).set(float(np.add.reduce(state_values)) / len(state_values))
 
     def text(self, accept: str = "") -> tuple[bytes, str]:
-        """All metrics of all processes, and the content type, which `Accept` chooses.
+        """All metrics of all processes, and their content type.
 
-        It is Prometheus's text format, or OpenMetrics where that is asked for.
+        It is Prometheus's text format, or OpenMetrics if the header `Accept` prefers that.
         """
         registry = self._registry
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
@@ -178,6 +178,6 @@ class Metrics:
                 registry.register(collector)
         try:
             generate, content_type = choose_encoder(accept)
-        except (TypeError, ValueError):  # it asks for a version that is not a number
+        except (TypeError, ValueError):  # `Accept` has a version that is not a number
             generate, content_type = choose_encoder("")
         return generate(registry), content_type

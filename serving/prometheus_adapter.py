@@ -1,4 +1,4 @@
-"""Every name of prometheus-client that the service uses and prometheus-client does not document."""
+"""The only module that uses undocumented names of prometheus-client."""
 
 from bisect import bisect_left
 from collections.abc import Callable

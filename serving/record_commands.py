@@ -1,4 +1,4 @@
-"""The decision log on the command line: what writes it is prepared, and commands read it."""
+"""The decision log on the command line: preparations for writing it, and `replay`."""
 
 import sys
 import tempfile
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def prepare_log(settings: Settings) -> "Sign | None":
-    """Make the decision log's folder, and read the key that signs its files, where there is one.
+    """Make the decision log's folder, and read the key that signs its files, if one is set.
 
     Raises:
         click.UsageError: the folder cannot be written, or the key cannot be used.

@@ -16,8 +16,8 @@ Digest = Annotated[
 ]
 Row = list[float] | dict[str, float]
 Seed = Annotated[int, Meta(ge=0, le=MAX_SEED)]
-# What a client may call a request or an episode, which is logged. Python's `$` also matches before
-# a final line break, so `PLAIN_WORD` has to match the whole.
+# Ids that clients may give to requests and episodes; they are logged. Python's `$` also matches
+# before a final line break, so use `fullmatch` with `PLAIN_WORD`.
 PLAIN_WORD = r"[A-Za-z0-9._-]{1,128}"
 Name = Annotated[str, Meta(pattern=f"^{PLAIN_WORD}$")]
 # JSON has one number type: some languages write 7 as 7.0.

@@ -28,7 +28,7 @@ from serving.version_commands import require_keys
 @click.option("--deterministic", is_flag=True, help="Take the most probable actions.")
 @click.option(
     "--seed",
-    # MAX_SEED of `serving.schemas`, which `health` would load too.
+    # MAX_SEED of `serving.schemas`, an import that would slow down `health` too.
     type=click.IntRange(0, 2**53 - 1),
     help="Replays the sampled actions.  [default: one is drawn]",
 )
@@ -63,7 +63,7 @@ def score(
 def _score(
     settings: Settings, source: Path, target: Path, deterministic: bool, seed: int | None
 ) -> dict[str, Any]:
-    """What came of it, as `--json` gives it."""
+    """Score, and return the result as `--json` prints it."""
     from serving.policy.sampling import draw_seeds
     from serving.policy.tensorflow_import import import_tensorflow
     from serving.registry.store import Store

@@ -1,6 +1,6 @@
 """The decision service: requests of any protocol in, decisions out, counted.
 
-It may be called from several threads at once, and takes what is served as data: every request
+It may be called from several threads at once, and does not look up what is served: every request
 holds the policy that answers it.
 """
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class DecisionService:
-    """Decides for many requests, those of one policy in one call, and counts them."""
+    """Decides many requests, with one call per policy, and counts them."""
 
     def __init__(self, max_rows: int, metrics: Metrics, drift: Drift, shadows: Shadows) -> None:
         self._max_rows = max_rows
@@ -29,7 +29,7 @@ class DecisionService:
         self._shadows = shadows
 
     def decide_many(self, requests: Sequence[DecisionRequest]) -> Results:
-        """Decide; each request gets its result or its error, in their order."""
+        """Return a result or an error for each request, in the same order."""
         policies = {request.policy for request in requests}
         if len(policies) > 1:
             results = {
@@ -63,7 +63,7 @@ class DecisionService:
 
         Args:
             requests: those that were decided together.
-            results: theirs, in their order.
+            results: one per request, in the same order.
             times: nanoseconds at which decoding, deciding and encoding began, and the end.
         """
         by_policy: dict[Policy, Results] = {}

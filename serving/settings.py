@@ -34,7 +34,7 @@ class Pattern(click.ParamType[str]):
         return value
 
 
-# One folder's name, which cannot lead out of the models folder.
+# The name of one folder: it cannot lead outside the models folder.
 MODEL_NAME = Pattern(
     "name", r"[A-Za-z0-9_-][A-Za-z0-9._-]*", "a name of letters, digits, '.', '_' and '-'"
 )
@@ -48,7 +48,7 @@ class Networks(click.ParamType[tuple[Network, ...]]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[Network, ...]:
-        """Refuse what is neither, and networks with bits behind their prefix."""
+        """Refuse anything else, and networks with host bits set."""
         try:
             return tuple(ip_network(part.strip()) for part in value.split(","))
         except ValueError as error:
@@ -59,16 +59,16 @@ URL = Pattern("text", r"(?s)https?://[^/].*", "like http://127.0.0.1:8000")
 SOURCE = Pattern(
     "url", r"(s3|gs|az|https?)://[^/@][^@]*", "like s3://bucket/models, without credentials"
 )
-# An empty one would mean every address of the machine.
 ROOT_PATH = Pattern("path", r"(/[A-Za-z0-9._~-]+)+", "a path like /policy")
 ORIGIN = Pattern("origin", r"\*|https?://[A-Za-z0-9._:\[\]-]+", "like https://example.org, or *")
+# An empty host would mean every address of the machine.
 HOST = Pattern("host", r"[A-Za-z0-9._:%-]+", "a host name or an IP address")
 # More than a day is a mistake, and system calls refuse much more.
 SECONDS = click.FloatRange(min=0, min_open=True, max=86_400)
 
 
 class Option(click.Option):
-    """An option of which the help shows only the first name and variable, not its aliases."""
+    """An option whose help shows only its first name and variable, not the aliases."""
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """Describe it without its aliases."""
@@ -78,7 +78,7 @@ class Option(click.Option):
 
 
 def finite(_context: click.Context, _parameter: click.Parameter, value: Any) -> Any:
-    """Refuse nan, which is in every range, and infinity; a callback of options of floats."""
+    """Refuse nan, which passes every range check, and infinity; a callback for float options."""
     if isinstance(value, float) and not math.isfinite(value):
         raise click.BadParameter(f"{value} is not a finite number")
     return value
@@ -190,7 +190,7 @@ class Settings:
 
 
 def settings_options(*names: str) -> Callable[[FC], FC]:
-    """Make a decorator that adds settings as options, all where none is named, to a command."""
+    """Make a decorator that adds settings, all if none is named, to a command as options."""
 
     def add(command: FC) -> FC:
         for setting in reversed(fields(Settings)):

@@ -1,6 +1,6 @@
-"""What each loaded version was asked and how long that took, in all worker processes.
+"""Counts and times of each loaded version's requests, over all worker processes.
 
-Prometheus's counters are kept for ever; these numbers go when their version is unloaded.
+Prometheus's counters are kept for ever; these numbers are removed with their version.
 """
 
 import logging
@@ -17,10 +17,10 @@ logger = logging.getLogger(__name__)
 
 
 class Inferences(NamedTuple):
-    """Requests that were decided, since their version was loaded.
+    """Requests that were decided since their version was loaded.
 
-    Requests that are decided together are decoded, decided and encoded together, and each waits
-    for all of them: these times count once for each request.
+    A batch is decoded, decided and encoded together, and each of its requests waits for all of
+    them: the batch's times are added once per request.
     """
 
     requests: int = 0
@@ -31,17 +31,17 @@ class Inferences(NamedTuple):
     encode_nanoseconds: int = 0
     failures: int = 0
     failure_nanoseconds: int = 0
-    last_milliseconds: int = 0  # of Unix time, when the last one ended
+    last_milliseconds: int = 0  # Unix time at which the last request ended
 
 
 _SIZE = len(Inferences._fields)
 
 
 class SharedArrays:
-    """Arrays of numbers by name, one of each process, in a folder that all of them share.
+    """Arrays of numbers by name, one per process, in a folder that the processes share.
 
-    Each process writes its own files, by its `slot`, and continues from those that its predecessor
-    in that slot left. Without a folder the arrays are of this process alone.
+    Each process writes its own files, named by its `slot`, and continues those that its predecessor
+    in that slot left. Without a folder, the arrays are not shared.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class SharedArrays:
         self._own: dict[str, npt.NDArray[Any]] = {}
 
     def own(self, name: str, size: int) -> npt.NDArray[Any]:
-        """This process's array of that name and size, to be written in place; first of zeros."""
+        """This process's array of that name and size, to be written in place; zeros at first."""
         with self._lock:
             if name not in self._own:
                 self._own[name] = self._open(name, size)
@@ -71,7 +71,7 @@ class SharedArrays:
         for path in (self._folder / name).glob("*"):
             with suppress(FileNotFoundError):  # its version was unloaded just now
                 parts.append(np.fromfile(path, self._dtype))
-        return [part for part in parts if part.size == size]  # one may be in the making
+        return [part for part in parts if part.size == size]  # one may be only partly written
 
     def forget(self, name: str) -> None:
         """Remove this process's array."""
@@ -90,22 +90,22 @@ class SharedArrays:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if not path.exists():
-                # Written, to allocate its space: without, a write through the map is a SIGBUS.
+                # Allocate the space: without, a write to the map on a full disk raises SIGBUS.
                 path.write_bytes(zeros.tobytes())
             return np.asarray(np.memmap(path, self._dtype, "r+", shape=(size,)))
         except (OSError, ValueError) as error:
             logger.error("from now on the statistics are of this worker alone: %s", error)
             with suppress(OSError):
-                path.unlink()  # of a part of it, if there was no room for all
+                path.unlink()  # it is partly written if there was no room for all of it
             self._folder = None
             return zeros
 
 
 class Statistics:
-    """Inferences by model, version and digest: a version that is replaced begins anew.
+    """Inferences by model, version and digest: a replaced version starts from zero.
 
     Attributes:
-        arrays: in which the processes of a service keep them.
+        arrays: hold the inferences of all processes of a service.
     """
 
     def __init__(self, folder: Path | None = None, slot: int = 0) -> None:

@@ -12,7 +12,7 @@ from serving.settings import SECONDS, SOURCE, Settings, finite, settings_options
 
 
 def require_keys(folder: Path | None) -> None:
-    """Read the trusted keys, where set, so that mistakes in them are reported at once.
+    """Read the trusted keys, if set, so that mistakes in them are reported at once.
 
     Raises:
         click.UsageError: one cannot be used, or the extra `sign` is missing.
@@ -37,7 +37,7 @@ def verify(model_dir: Path, trusted_keys: Path | None) -> None:
 
     Exit status 1 says that the service would refuse it.
     """
-    model_dir = Path(os.path.abspath(model_dir))  # a link stays one, which is refused
+    model_dir = Path(os.path.abspath(model_dir))  # keeps a symbolic link, which is then refused
     from serving.policy.artefact import ArtefactError, version_number
     from serving.registry.examination import examine_version
     from serving.registry.trial import Trials
@@ -159,7 +159,7 @@ def pull(source: str, every: float | None, **options: Any) -> None:
     from serving.registry.source import SourceError
     from serving.registry.trial import Trials, TrialsEndedError
 
-    # With --every this is the normal end; a single look has not been finished.
+    # With --every, SIGTERM is the normal end; without, it interrupts the only look.
     if every is not None:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:

@@ -1,1 +1,1 @@
-"""HTTP: one blueprint a protocol. Handlers decode, call and encode."""
+"""HTTP: one blueprint per protocol. Handlers decode, call and encode."""

@@ -31,7 +31,7 @@ from serving.settings import Settings
 
 
 class Api(NamedTuple):
-    """The application, which any WSGI server can run, and its parts that the worker calls."""
+    """The application, which any WSGI server can run, and the parts that the worker calls."""
 
     flask: Flask
     decisions: DecisionRoutes
@@ -50,7 +50,7 @@ def create_api(
     keys: Keys,
     log: DecisionLog | None = None,
 ) -> Api:
-    """Build the application; `repository` is started, and `log` closed, by whoever runs it."""
+    """Build the application; the caller starts `repository` and closes `log`."""
     budget = Budget(8 * settings.max_body_bytes)
     bodies = BodyReader(settings, budget, repository.widest)
     exchange = Exchange(settings, metrics, keys)
@@ -70,7 +70,7 @@ def create_api(
     models = InferenceModels(repository, settings, metrics.statistics)
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
-    app.url_map.merge_slashes = False  # with a redirect to an absolute address
+    app.url_map.merge_slashes = False  # merging would redirect to an absolute URL
     app.url_map.converters.update(CONVERTERS)
     register_error_handlers(app)
     exchange.register(app)

@@ -1,4 +1,4 @@
-"""Requests decided together, whatever protocol and transport they came by."""
+"""Requests decided together, from any protocol and transport."""
 
 import logging
 import time
@@ -22,19 +22,19 @@ Decoding = tuple[DecisionRequest, Callable[[ActResult, Columns], T]]
 
 
 class Call(Protocol):
-    """A request that is not decoded yet, as logs and the decision log name it."""
+    """A request that is not decoded yet, with the attributes that the logs need."""
 
     @property
     def id(self) -> str:
-        """Of the request."""
+        """The request's id."""
 
     @property
     def method(self) -> str:
-        """As in HTTP."""
+        """The HTTP method."""
 
     @property
     def path(self) -> str:
-        """As in HTTP."""
+        """The HTTP path."""
 
 
 class Batches:
@@ -48,9 +48,9 @@ class Batches:
     def decide(
         self, calls: Sequence[C], decode: Callable[[C], Decoding[T]], *, are_large: bool = False
     ) -> list[T | ProblemError]:
-        """Decode all, decide together, encode each; one that fails leaves the others alone.
+        """Decode all, decide together, encode each; a failed request does not affect the others.
 
-        Large ones are decoded without a garbage collection. `decode` raises `ProblemError`.
+        If some are large, garbage collection pauses. `decode` may raise `ProblemError`.
         """
         if are_large:
             with collection.paused():
@@ -68,7 +68,7 @@ class Batches:
                 decoded[index] = decode(call)
             except ProblemError as error:
                 answers[index] = _without_frames(error)
-            except Exception:  # a fault of this program, which is one request's alone
+            except Exception:  # a bug fails only the request that meets it
                 answers[index] = _failed(call)
         try:
             by_batch: dict[int, Columns] = {}
@@ -91,7 +91,7 @@ class Batches:
             self._service.count(requests, results, (started, is_decoded, is_decided, is_encoded))
             if self._log is not None:
                 self._log.record_decisions(decided, (is_encoded - started) / 1e6)
-        except Exception:  # likewise: each by itself, to find whose it is
+        except Exception:  # likewise: decide each alone, to find the request that fails
             if len(calls) > 1:
                 return [answer for call in calls for answer in self._decide([call], decode)]
             answers[0] = _failed(calls[0])
@@ -99,7 +99,7 @@ class Batches:
 
 
 def _without_frames(error: ProblemError) -> ProblemError:
-    """The error without the frames that it came through, which hold the request in a cycle."""
+    """Remove the error's traceback, whose frames keep the request in a reference cycle."""
     error.__traceback__ = error.__context__ = error.__cause__ = None
     return error
 

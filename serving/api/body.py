@@ -26,12 +26,12 @@ from serving.settings import Settings
 
 T = TypeVar("T")
 
-# zlib's window sizes: 16 more reads gzip (RFC 1952), else zlib, which HTTP calls deflate.
+# zlib's window sizes: plus 16 means gzip (RFC 1952); without, zlib, which HTTP calls deflate.
 _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 _PIECE_BYTES = 1024 * 1024
 _PACKED_BYTES = 4 * 1024
 LARGE_BYTES = 64 * 1024
-# More, 1,500 rows of four numbers, takes about two milliseconds: not in the loop of a worker.
+# Larger bodies, which take about 2 ms (1,500 rows of four numbers), are not for a worker's loop.
 INLINE_BYTES = 128 * 1024
 # Values and lists of a request besides those of its rows: names, parameters, shapes.
 _OTHER_VALUES = 1024
@@ -40,7 +40,7 @@ _OTHER_VALUES = 1024
 class BodyReader:
     """Reads bodies within the limits of the service.
 
-    `widest` returns the most numbers that an observation of a served policy has.
+    `widest` returns the length of the longest observation of any served policy.
     """
 
     def __init__(self, settings: Settings, budget: Budget, widest: Callable[[], int]) -> None:
@@ -71,13 +71,13 @@ class BodyReader:
         return body
 
     def read(self, request: Request) -> bytes:
-        """The bytes of a body of any type, unpacked; call `release` when they are not needed.
+        """The bytes of a body of any type, unpacked; call `release` when they are no longer needed.
 
         Raises:
-            UnsupportedCodingError: its coding is another one than gzip or deflate.
+            UnsupportedCodingError: its coding is neither gzip nor deflate.
             TooLargeError: it is longer than the service's limit when unpacked.
             NoMemoryError: other requests hold the memory that it needs.
-            NotJsonError: it is not in the coding that it is declared to be in.
+            NotJsonError: it does not have the declared coding.
         """
         declared = request.headers.get("content-encoding")
         if declared is None:
@@ -113,13 +113,13 @@ class BodyReader:
         request.unpacked_bytes = 0
 
     def require_few_values(self, body: bytes) -> None:
-        """Refuse JSON that has more values than the allowed rows, before any is an object.
+        """Refuse JSON that has more values than the allowed rows can have, before it is parsed.
 
-        A number of two bytes becomes 32 bytes, an empty list of three 64.
+        Parsed, a number of two bytes takes 32 bytes, and an empty list of three bytes takes 64.
 
         Raises:
             InvalidRequestError: it has more.
-            NotReadyError: nothing is served, so nobody knows how many values a row has.
+            NotReadyError: nothing is served, so the number of values per row is unknown.
         """
         if len(body) <= LARGE_BYTES:
             return
@@ -131,14 +131,14 @@ class BodyReader:
             )
 
     def _unpack(self, request: Request, coding: str) -> bytes:
-        """Unpack piece by piece, so that a bomb is met after the limit and not after its end."""
+        """Unpack piece by piece, so that a decompression bomb is stopped at the limit."""
         pieces, packed, total = [], b"", 0
         rest = memoryview(request.body)
         unpacker = zlib.decompressobj(_WINDOWS[coding])
         try:
             while True:
                 if not packed:
-                    # Little at a time: at each member's end, zlib copies what it was given beyond.
+                    # Small pieces: zlib copies the input that is left at the end of each member.
                     packed, rest = bytes(rest[:_PACKED_BYTES]), rest[_PACKED_BYTES:]
                 piece = unpacker.decompress(packed, _PIECE_BYTES)
                 total += len(piece)
@@ -165,7 +165,7 @@ class BodyReader:
 
 
 def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """Parse and validate JSON, but for keys that come twice: see `require_unique_keys`.
+    """Parse and validate JSON, except for duplicate keys: see `require_unique_keys`.
 
     Raises:
         NotJsonError: it is not JSON.
@@ -175,7 +175,7 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         try:
             return decoder.decode(body)
         except msgspec.ValidationError as error:
-            # After the wrong type there may be something that is not JSON at all.
+            # msgspec stops at a wrong type; what follows may not be JSON at all.
             _parse(body)
             raise InvalidRequestError(describe(str(error))) from error
     except RecursionError as error:
@@ -185,7 +185,7 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
 
 
 def _parse(body: bytes, pairs_hook: Callable[[list[tuple[str, Any]]], Any] = dict) -> None:
-    """Check a whole body by the letter of RFC 8259, with numbers of any size; it is slow."""
+    """Check a whole body strictly by RFC 8259, with numbers of any size; slow."""
 
     def refuse(constant: str) -> None:
         raise NotJsonError(f"the body is not JSON: it has no {constant}")
@@ -199,15 +199,15 @@ def _parse(body: bytes, pairs_hook: Callable[[list[tuple[str, Any]]], Any] = dic
 
 
 def require_unique_keys(body: bytes, strings: Iterable[int]) -> None:
-    """Refuse an object in which a key comes twice: the decoder keeps the last, silently.
+    """Refuse an object with a duplicate key: the decoder silently keeps the last.
 
     Args:
         body: JSON.
-        strings: how many the decoder may have kept, keys and values, quickest to count first. With
-            two quotation marks for each, no key comes twice; else every object is looked at.
+        strings: how many the decoder may have kept, keys and values, quickest to count first. If
+            the body has two quotation marks for each, no key was lost; else each object is checked.
 
     Raises:
-        InvalidRequestError: one comes twice; names it.
+        InvalidRequestError: a key is a duplicate; names it.
     """
     quotation_marks = body.count(b'"')
     for count in strings:

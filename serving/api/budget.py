@@ -8,7 +8,7 @@ class Budget:
 
     Attributes:
         limit: the most bytes.
-        held: by connections; only the loop changes it.
+        held: bytes that connections hold; only the worker's loop changes it.
     """
 
     def __init__(self, limit: int) -> None:

@@ -1,7 +1,7 @@
-"""The routes that decide: a table of protocols, and one way through all of them.
+"""The routes that decide: a table of protocols, and one code path for all of them.
 
-Flask answers these routes like all others. The worker calls `answer` instead, with all requests
-that are ready, which is the same but for Flask and faster.
+Flask can answer these routes like all others. The worker instead calls `answer` with all requests
+that are ready: the answers are the same, but faster without Flask.
 """
 
 import re
@@ -19,12 +19,12 @@ from serving.api.messages import Answer, Request, from_flask, to_flask
 from serving.api.problems import from_error
 from serving.errors import ProblemError
 
-# What a part of a path may be, by the name of its converter; "" is Flask's default.
+# What may match a part of a path, by the name of its converter; "" is Flask's default.
 PARTS = {"": "[^/]+", "tfname": "[^/:]+", "tfnumber": "[0-9]+"}
 
 Decoded = Decoding[Answer]
-# Decodes a `Request`, with the parts of its path by their names in the rule; raises `ProblemError`
-# where it is wrong, or no policy is served that it asks for.
+# Decodes a `Request`; the parts of its path are keyword arguments, named as in the rule. Raises
+# `ProblemError` if the request is invalid, or asks for a policy that is not served.
 Decode = Callable[..., Decoded]
 
 
@@ -37,7 +37,7 @@ class Route(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A request and the route that it takes."""
+    """A request and its route."""
 
     route: Route
     parts: dict[str, str]
@@ -46,12 +46,12 @@ class Call(NamedTuple):
 
     @property
     def method(self) -> str:
-        """Of the request."""
+        """The request's method."""
         return self.request.method
 
     @property
     def path(self) -> str:
-        """Of the request."""
+        """The request's path."""
         return self.request.path
 
 
@@ -65,7 +65,7 @@ class DecisionRoutes:
         exchange: Exchange,
         bodies: BodyReader,
     ) -> None:
-        """Take a table of rules and what decodes their requests."""
+        """`table` has, for each rule, the function that decodes its requests."""
         self._batches = batches
         self._exchange = exchange
         self._bodies = bodies
@@ -81,7 +81,7 @@ class DecisionRoutes:
                 )
                 return to_flask(answer)
 
-            # Flask answers OPTIONS, but below these paths, whose protocols answer it themselves.
+            # Flask answers OPTIONS, except below these paths, where the catch-all routes do.
             options = False if route.rule.startswith(("/v1/", "/v2/")) else None
             app.add_url_rule(
                 route.rule, route.rule, view, methods=["POST"], provide_automatic_options=options
@@ -112,7 +112,7 @@ class DecisionRoutes:
         return answers
 
     def decide(self, calls: Sequence[Call]) -> list[Answer]:
-        """Decode all, decide together, encode each; one that fails leaves the others alone."""
+        """Decode all, decide together, encode each; a failed request does not affect the others."""
         are_large = any(len(call.request.body) > LARGE_BYTES for call in calls)
         decided = self._batches.decide(calls, self._decode, are_large=are_large)
         for call in calls:
@@ -124,7 +124,7 @@ class DecisionRoutes:
         ]
 
     def _decode(self, call: Call) -> Decoded:
-        # For the worker; where Flask answers, it has checked the key before.
+        # For the worker; if Flask answers, `before_request` has already checked the key.
         route, parts, request, _ = call
         self._exchange.admit(request.path, request.headers.get("authorization"))
         return route.decode(request, **parts)

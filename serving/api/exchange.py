@@ -21,13 +21,13 @@ logger = logging.getLogger("serving.requests")
 
 _READINESS = frozenset({"/health/ready", "/v2/health/ready"})
 HEALTH = _READINESS | {"/health/live", "/v2/health/live"}
-# Like health, these need no key. The pages are files without any data: they ask the API, with
-# the key that is entered there.
+# Like health, these need no key. The pages are files without any data: they fetch it from the API
+# with the key that the user enters.
 _PUBLIC = re.compile(r"/|/web/[^/]+")
 # Requests that change what is served.
 _OPERATED = re.compile(r"/v2/repository/models/[^/]+/(un)?load")
 
-# What pages of another origin may send, and may read of an answer (Fetch standard, CORS protocol).
+# Headers that pages of another origin may send, and may read (Fetch standard, CORS protocol).
 _SENT = "authorization, content-encoding, content-type, inference-header-content-length"
 _READ = "inference-header-content-length, retry-after, traceparent, x-request-id"
 _PREFLIGHT = {
@@ -38,7 +38,7 @@ _PREFLIGHT = {
 
 
 class HeaderFields(Protocol):
-    """The headers of a request; names in any case where Flask read them, else in lower case."""
+    """The headers of a request; Flask finds names in any case, the worker only in lower case."""
 
     def get(self, name: str, /) -> str | None:
         """The value of a header."""
@@ -54,7 +54,7 @@ class Finished(NamedTuple):
     traceparent: str | None = None  # of the answer
 
     def add_trace(self, answer: Answer) -> Answer:
-        """The answer with the trace that its request belongs to."""
+        """The answer with a `traceparent`, if its request belongs to a trace."""
         if self.traceparent is None:
             return answer
         return answer._replace(headers=(*answer.headers, ("traceparent", self.traceparent)))
@@ -65,8 +65,8 @@ class Exchange:
 
     Attributes:
         headers: of every answer.
-        is_ending: whether load balancers are told to send no more requests, which are still
-            answered.
+        is_ending: whether readiness fails, so that load balancers send no more requests; those
+            that still come are answered.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics, keys: Keys) -> None:
@@ -96,7 +96,7 @@ class Exchange:
         """Accept a request that needs no key, or has a valid one that may do this.
 
         Returns:
-            The key that it needed.
+            The key; None if none is needed.
 
         Raises:
             InsufficientRightError: the key may not do this.
@@ -121,12 +121,12 @@ class Exchange:
     def finished(
         self, method: str, path: str, headers: HeaderFields, peer: str, own_id: str
     ) -> Finished:
-        """What the log tells of a request that came from `peer` and was answered."""
+        """What the log says about a request that came from `peer` and was answered."""
         remote = self.client(peer, headers.get("x-forwarded-for"))
         return Finished(method, path, remote, own_id, traceparent(headers.get("traceparent")))
 
     def finish(self, route: str, status: int, requests: list[Finished], seconds: float) -> None:
-        """Count and log requests that were answered alike and together, in that time."""
+        """Count and log requests that were answered together, with the same route and status."""
         self._metrics.answered(route, status, seconds, len(requests))
         if status < 400 and not self._logs_all:
             return
@@ -144,7 +144,7 @@ class Exchange:
             )
 
     def register(self, app: Flask) -> None:
-        """Have every request of a Flask application go through this."""
+        """Do this for every request of a Flask application."""
 
         @app.before_request
         def begin() -> Response | None:
@@ -183,7 +183,7 @@ class Exchange:
             response.headers.pop("Date", None)  # the server sends its own
             for name, value in self.headers:
                 response.headers.setdefault(name, value)
-            if response.mimetype == "text/html":  # the framework's own, such as of OPTIONS
+            if response.mimetype == "text/html":  # Flask's own, such as its answer to OPTIONS
                 response.headers.setdefault(
                     "Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"
                 )
@@ -191,5 +191,5 @@ class Exchange:
 
 
 def request_id(given: str | None) -> str:
-    """The client's own id where it is a plain word, which can be logged, else a new one."""
+    """The client's own id if it is a plain word, which can be logged; otherwise a new one."""
     return given if given is not None and is_plain_word(given) else os.urandom(8).hex()

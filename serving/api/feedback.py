@@ -1,4 +1,4 @@
-"""`POST /feedback`: what came of decisions, for the decision log."""
+"""`POST /feedback`: the outcomes of decisions, for the decision log."""
 
 from collections.abc import Iterator
 
@@ -38,7 +38,7 @@ def feedback_blueprint(log: DecisionLog | None, bodies: BodyReader) -> Blueprint
 
 
 def _require_valid(given: FeedbackRequest) -> None:
-    """Raise `InvalidRequestError` if it is not about one thing, or has not one content."""
+    """Raise `InvalidRequestError` unless it has exactly one subject and one content."""
     if (given.episode is UNSET) == (given.request is UNSET):
         raise InvalidRequestError("expected exactly one of 'episode' and 'request'")
     if (given.rewards is UNSET) == (given.return_ is UNSET):
@@ -48,6 +48,6 @@ def _require_valid(given: FeedbackRequest) -> None:
 
 
 def _count_strings(given: FeedbackRequest) -> Iterator[int]:
-    """How many strings of a body the decoder kept: its keys, and the name of what it is about."""
+    """How many strings of a body the decoder kept: its keys, and the id of its subject."""
     fields = [getattr(given, name) is not UNSET for name in given.__struct_fields__]
     yield sum(fields) + (given.episode is not UNSET) + (given.request is not UNSET)

@@ -1,4 +1,4 @@
-"""What a request's headers say of its way here: the proxies, and the trace (W3C)."""
+"""What headers say about a request's origin: its client behind proxies, and its trace (W3C)."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 from serving.settings import Network
 
-# version, trace-id, parent-id, trace-flags; only versions after 00 may have more behind.
+# version, trace-id, parent-id, trace-flags; only versions after 00 may have more fields.
 _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?"
 )
@@ -19,7 +19,7 @@ def client_address(peer: str, forwarded_for: str | None, trusted: Sequence[Netwo
     Args:
         peer: the other end of the connection.
         forwarded_for: `X-Forwarded-For`, to which each proxy appends the address of its client.
-        trusted: the networks of proxies that are believed.
+        trusted: the networks of trusted proxies.
 
     Returns:
         The last address that is not a trusted proxy's, or the first if all are.
@@ -36,7 +36,7 @@ def client_address(peer: str, forwarded_for: str | None, trusted: Sequence[Netwo
 
 
 def _plain(address: str) -> str:
-    """An IPv4 address that a socket of IPv6 gives as `::ffff:127.0.0.1`, as IPv4 writes it."""
+    """Write an IPv4-mapped address of an IPv6 socket, such as `::ffff:127.0.0.1`, as IPv4."""
     try:
         mapped = getattr(ip_address(address), "ipv4_mapped", None)
     except ValueError:
@@ -47,7 +47,7 @@ def _plain(address: str) -> str:
 def traceparent(given: str | None) -> str | None:
     """The `traceparent` of an answer (W3C Trace Context): the request's trace, and a new parent-id.
 
-    None where the request's own is missing or invalid.
+    None if the request's own is missing or invalid.
     """
     if given is None:
         return None

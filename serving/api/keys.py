@@ -15,11 +15,11 @@ class KeysError(Exception):
 
 
 class Key(NamedTuple):
-    """A key; of its characters only the hash is kept.
+    """A key; only its hash is kept.
 
     Attributes:
         digest: its SHA-256.
-        name: for logs; the first 8 hex digits of the digest where the operator gave none.
+        name: for logs; the first 8 hex digits of the digest if the operator gave none.
         operates: whether it may change what is served.
     """
 
@@ -57,12 +57,12 @@ class Keys:
 
 
 def read_keys(path: Path | None) -> Keys:
-    """The keys in a file, one a line, and in the environment, with commas between them.
+    """The keys in a file, one per line, and in the environment, separated by commas.
 
     Raises:
-        KeysError: the file cannot be read or has no key, or an entry is none.
+        KeysError: the file cannot be read or has no key, or an entry is not a valid key.
     """
-    variable = os.environ.get("SERVING_API_KEYS")  # an empty one is none
+    variable = os.environ.get("SERVING_API_KEYS")  # an empty one counts as not set
     entries = variable.split(",") if variable else []
     if path is not None:
         try:

@@ -26,11 +26,11 @@ class Request:
     headers: Mapping[str, str]  # names in lower case; values of one name are joined with commas
     body: bytes  # as sent, without its chunks
     remote: str  # address of the client
-    unpacked_bytes: int = 0  # held of the budget for the unpacked body
+    unpacked_bytes: int = 0  # taken from the budget for the unpacked body
 
 
 class Answer(NamedTuple):
-    """A response but for the headers that every response has."""
+    """A response, without the headers that every response has."""
 
     status: int
     body: bytes
@@ -39,7 +39,7 @@ class Answer(NamedTuple):
 
 
 def episode_id(headers: Mapping[str, str], given: str | None = None) -> str | None:
-    """The episode that a request is about, by its body (`given`) or else its headers.
+    """The episode of a request, from its body (`given`) or, without that, its headers.
 
     Raises:
         InvalidRequestError: one of them is not a plain word.
@@ -57,14 +57,14 @@ def require_plain_word(what: str, name: str | None) -> None:
 
 
 def from_flask(request: FlaskRequest) -> Request:
-    """The request that Flask handles."""
+    """Convert Flask's request."""
     headers = {name.lower(): value for name, value in request.headers.items()}
     body = request.get_data(cache=False)
     return Request(request.method, request.path, headers, body, request.remote_addr or "")
 
 
 def to_flask(answer: Answer) -> Response:
-    """The answer as Flask sends it."""
+    """Convert an answer to Flask's response."""
     response = Response(answer.body, answer.status, content_type=answer.content_type)
     response.headers.extend(answer.headers)
     return response
@@ -76,15 +76,15 @@ def json_answer(content: object) -> Answer:
 
 
 def json_response(content: object) -> Response:
-    """Answer with JSON, as Flask sends it."""
+    """Answer with JSON, as Flask's response."""
     return to_flask(json_answer(content))
 
 
 def add_catch_all(blueprint: Blueprint, rules: Sequence[str], view: Callable[..., Any]) -> None:
-    """Have a view answer all requests by some rules that no other route takes.
+    """Have a view answer the requests that match `rules` and that no other route takes.
 
     A Werkzeug rule without methods takes any, TRACE and unknown ones included. A Flask rule always
-    has some, which a 405 for another method would then name as allowed.
+    has some, which a 405 for another method would then list as allowed.
     """
     endpoint = f"{blueprint.name}.other"
     blueprint.endpoint(endpoint)(view)

@@ -56,7 +56,7 @@ def asks_for_page() -> bool:
 
 
 def page_without_key(endpoint: str | None) -> Response | None:
-    """The page that asks a browser for the key that this route wants, if there is one.
+    """The page that asks a browser's user for the key, if this route has such a page.
 
     It is the same for every name, so it does not reveal which models there are.
     """
@@ -70,14 +70,14 @@ def page_without_key(endpoint: str | None) -> Response | None:
 
 
 def docs_page(content: dict[str, Any]) -> Response:
-    """The page `/docs` of a description, or without content the one that asks for a key."""
+    """The page `/docs` with a description's `content`; without content, it asks for a key."""
     return _page("docs.html", root="", page="docs", **content)
 
 
 def card_page(status: HTTPStatus = HTTPStatus.OK) -> Response:
-    """The page of a policy card, with which `GET /models/<name>` answers a browser.
+    """The page of a policy card: the answer of `GET /models/<name>` to a browser.
 
-    Its script asks for the card, and says so if there is none; the status is for other programs.
+    Its script fetches the card, or says that there is none; the status is for other programs.
     """
     response = _page("card.html", status, root="../", page="card")
     response.vary.add("Accept")
@@ -87,7 +87,7 @@ def card_page(status: HTTPStatus = HTTPStatus.OK) -> Response:
 def _page(
     template: str, status: HTTPStatus = HTTPStatus.OK, *, root: str, page: str, **content: Any
 ) -> Response:
-    """A page; `root` leads from its address to the service's, so that links are relative."""
+    """A page; `root` is the relative URL of the service's root, for its links."""
     html = render_template(template, root=root, page=page, **content)
     return _answer(html.encode(), "text/html; charset=utf-8", status)
 

@@ -15,11 +15,11 @@ _ERROR_OBJECTS = re.compile(r"/[vV]1/.*|/v2(/.*)?", re.DOTALL)
 
 
 def _problem(path: str, status: int, detail: str, headers: Headers) -> Answer:
-    """Answer with an error in the shape that belongs to a path."""
-    # What it quotes of a request may have half a surrogate pair, which UTF-8 cannot hold.
+    """Answer with an error in the shape that its path requires."""
+    # What it quotes from a request may have a lone surrogate, which UTF-8 cannot encode.
     detail = detail.encode(errors="replace").decode()
     if _ERROR_OBJECTS.fullmatch(path):
-        # Neither knows a status for a body that can be parsed and means nothing but 400.
+        # Both protocols answer 400 to a body that can be parsed but is not valid.
         if status == HTTPStatus.UNPROCESSABLE_ENTITY:
             status = HTTPStatus.BAD_REQUEST
         return Answer(status, orjson.dumps({"error": detail}), "application/json", headers)
@@ -29,7 +29,7 @@ def _problem(path: str, status: int, detail: str, headers: Headers) -> Answer:
 
 
 def from_error(path: str, error: ProblemError) -> Answer:
-    """Answer with an error of the hierarchy."""
+    """Answer with a `ProblemError`."""
     return _problem(path, error.status, error.detail, error.headers)
 
 
@@ -42,7 +42,7 @@ def register_error_handlers(app: Flask) -> None:
 
     @app.errorhandler(HTTPException)
     def handle_http_exception(error: HTTPException) -> Response:
-        # Werkzeug knows headers that belong to the status: Allow with 405, for one.
+        # Werkzeug has the headers that belong to a status, such as Allow with 405.
         headers = tuple(pair for pair in error.get_headers() if pair[0] != "Content-Type")
         status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
         return to_flask(_problem(request.path, status, error.description or error.name, headers))

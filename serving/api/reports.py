@@ -36,7 +36,7 @@ def health_blueprint(repository: Repository, metrics: Metrics) -> Blueprint:
 
 
 def models_blueprint(repository: Repository, shadows: Shadows) -> Blueprint:
-    """`GET /models`, `GET /models/<name>` (for people a page), its pictures and comparison."""
+    """`GET /models`, `GET /models/<name>` (a page in browsers), its pictures and comparison."""
     blueprint = Blueprint("models", __name__, url_prefix="/models")
 
     @blueprint.get("")

@@ -13,7 +13,7 @@ from serving.errors import InvalidRequestError
 Array = npt.NDArray[Any]
 
 # Every numeric datatype of the Open Inference Protocol, whose raw bytes are little-endian. NumPy
-# has the same names, but for FP.
+# has the same names, with "float" for FP.
 _DATATYPES = "UINT8 UINT16 UINT32 UINT64 INT8 INT16 INT32 INT64 FP16 FP32 FP64"
 DATATYPES: dict[str, np.dtype[Any]] = {
     name: np.dtype(name.lower().replace("fp", "float")).newbyteorder("<")
@@ -21,7 +21,7 @@ DATATYPES: dict[str, np.dtype[Any]] = {
 }
 NAMES = {dtype: name for name, dtype in DATATYPES.items()}
 
-# The types that JSON has for the elements of a tensor; a boolean is not a number.
+# The Python types of a tensor's JSON elements; a boolean is not a number.
 KINDS = {"float": frozenset({int, float}), "bool": frozenset({bool})}
 _JSON_TYPES = {type(None): "null", bool: "boolean", str: "string", list: "array", dict: "object"}
 
@@ -34,7 +34,7 @@ class IrregularError(InvalidRequestError):
 
 
 def flatten(value: object, dtype: str) -> tuple[list[Any], tuple[int, ...]]:
-    """Take nested lists apart, level by level, without a Python loop over their elements.
+    """Flatten nested lists level by level, without a Python loop over their elements.
 
     Returns:
         The elements, row-major and all of types in `KINDS[dtype]`, and the shape.
@@ -59,10 +59,10 @@ def flatten(value: object, dtype: str) -> tuple[list[Any], tuple[int, ...]]:
 
 
 def numbers_from_json(data: list[Any], datatype: str, shape: Sequence[int]) -> Array:
-    """The tensor of a datatype that JSON numbers say, flat in row-major order or nested.
+    """Make a tensor of a datatype from JSON numbers, flat in row-major order or nested.
 
     Returns:
-        Float64, as all numbers in JSON, or float16.
+        Float64, like all numbers in JSON; float16 for FP16.
 
     Raises:
         InvalidRequestError: they are not numbers, not as many as the shape has, or the
@@ -95,7 +95,7 @@ def numbers_from_json(data: list[Any], datatype: str, shape: Sequence[int]) -> A
 
 
 def numbers_from_bytes(raw: memoryview, datatype: str, shape: Sequence[int]) -> Array:
-    """The tensor of a datatype in raw bytes, row-major, without a copy.
+    """Make a tensor of a datatype from raw bytes in row-major order, without a copy.
 
     Raises:
         InvalidRequestError: there are not as many bytes as the shape needs.

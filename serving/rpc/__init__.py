@@ -1,4 +1,4 @@
 """gRPC: the protocols of `serving.api` in protobuf, on a port of its own."""
 
-# Calls that a worker handles at a time; those of one batch wait in a thread each.
+# Calls that a worker handles at a time; each holds a thread, even while it waits for its batch.
 THREADS = 32

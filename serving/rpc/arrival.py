@@ -1,4 +1,4 @@
-"""A time limit for the message of a call: the call holds a thread while it waits for it."""
+"""A time limit for a call's message: the call holds a thread while it waits for the message."""
 
 import functools
 import time
@@ -17,13 +17,13 @@ class ArrivalLimit(grpc.ServerInterceptor):  # type: ignore[misc]  # grpcio has 
     """
 
     def __init__(self, seconds: float) -> None:
-        """Allow a message so many seconds."""
+        """Allow a message so many seconds to arrive."""
         self._seconds = seconds
-        self._handlers: dict[str, Any] = {}  # by their methods
-        self._deadlines: dict[Any, float] = {}  # by the contexts of calls that wait
+        self._handlers: dict[str, Any] = {}  # by method
+        self._deadlines: dict[Any, float] = {}  # of waiting calls, by context
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
-        """The handler of a call, with the limit where it takes one message."""
+        """The handler of a call, with the limit if the call takes a single message."""
         handler = self._handlers.get(details.method)
         if handler is None:
             handler = continuation(details)
@@ -35,7 +35,7 @@ class ArrivalLimit(grpc.ServerInterceptor):  # type: ignore[misc]  # grpcio has 
         return handler
 
     def cancel_overdue(self) -> None:
-        """Cancel what has waited for too long."""
+        """Cancel the calls that have waited for too long."""
         now = time.monotonic()
         for context, deadline in list(self._deadlines.items()):
             if deadline < now:
@@ -44,7 +44,7 @@ class ArrivalLimit(grpc.ServerInterceptor):  # type: ignore[misc]  # grpcio has 
     def _limited(self, handler: Any) -> Any:
         behavior = handler.unary_stream if handler.response_streaming else handler.unary_unary
 
-        # What `wraps` copies says how grpcio runs it.
+        # `wraps` copies the attributes that tell grpcio how to run the behavior.
         @functools.wraps(behavior)
         def handle(messages: Iterator[Any], context: Any, *more: Any) -> Any:
             return behavior(self._first(messages, context), context, *more)

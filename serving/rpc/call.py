@@ -26,7 +26,7 @@ _CODES = {
     HTTPStatus.INTERNAL_SERVER_ERROR: grpc.StatusCode.INTERNAL,
 }
 
-_MAX_DETAIL_BYTES = 4096  # clients refuse more than 8 KiB of metadata, in which a detail is sent
+_MAX_DETAIL_BYTES = 4096  # a detail is metadata, of which clients accept 8 KiB at most
 Metadata = tuple[tuple[str, str], ...]
 
 
@@ -34,11 +34,11 @@ class Call:
     """One call in flight.
 
     Attributes:
-        method: of HTTP/2, the same for all calls.
+        method: HTTP/2's, the same for all calls.
         path: `/package.Service/Method`.
-        metadata: by names, which are in lower case.
+        metadata: by name, in lower case.
         id: of the request.
-        answer: serialized, or the error; None before it is there.
+        answer: the serialized answer, or the error; None until the call is resolved.
     """
 
     method = "POST"
@@ -59,26 +59,26 @@ class Call:
         self._is_answered.acquire()
 
     def trailing_metadata(self) -> Metadata:
-        """What comes with every answer."""
+        """The metadata that every answer has."""
         own = (("x-request-id", self.id),)
         return own if self.traceparent is None else (*own, ("traceparent", self.traceparent))
 
     def is_late(self) -> bool:
         """Whether the client's deadline has passed, or the client is gone.
 
-        The deadline is counted from where the call was received; the client's own may be earlier.
+        It counts from when the call is received, so the client's own deadline may be earlier.
         """
         remaining = self.context.time_remaining()
         return (remaining is not None and remaining <= 0) or not self.context.is_active()
 
     def resolve(self, answer: bytes | ProblemError) -> None:
-        """Answer, unless the watchdog was faster."""
+        """Set the answer, unless the watchdog has set one."""
         if self._may_answer.acquire(blocking=False):
             self.answer = answer
             self._is_answered.release()
 
     def wait(self) -> bytes | ProblemError:
-        """The answer, as soon as it is there."""
+        """Wait for the answer."""
         self._is_answered.acquire()
         assert self.answer is not None
         return self.answer
@@ -90,7 +90,7 @@ class Call:
 
 
 def abort(context: Any, error: ProblemError, metadata: Metadata) -> NoReturn:
-    """End a call with an error, whose headers are metadata."""
+    """End a call with an error; its headers become metadata."""
     fields = tuple((name.lower(), value) for name, value in error.headers)
     code = _CODES[HTTPStatus(error.status)]
     context.set_trailing_metadata(metadata + fields)
@@ -99,21 +99,21 @@ def abort(context: Any, error: ProblemError, metadata: Metadata) -> NoReturn:
 
 
 def _sendable(detail: str) -> str:
-    """As much of a detail as fits: what it quotes of a request may be of any length."""
-    # It may have half a surrogate pair, too, which UTF-8 cannot hold.
+    """As much of a detail as fits: what it quotes from a request may be of any length."""
+    # It may also have a lone surrogate, which UTF-8 cannot encode.
     given = detail[: _MAX_DETAIL_BYTES + 1].encode(errors="replace").decode()
     fits = sum(size <= _MAX_DETAIL_BYTES for size in accumulate(map(_sent_bytes, given)))
     return given if fits == len(given) else f"{given[:fits]}..."
 
 
 def _sent_bytes(character: str) -> int:
-    """Of a character in a detail: gRPC sends `%C3%A9` for what is not of ASCII."""
+    """The bytes of a character in a detail: gRPC percent-encodes non-ASCII, as in `%C3%A9`."""
     is_plain = " " <= character <= "~" and character != "%"
     return 1 if is_plain else 3 * len(character.encode())
 
 
 def address(peer: str) -> str:
-    """The address in a peer's name: of ipv4:127.0.0.1:5 and of ipv6:%5B::1%5D:5."""
+    """The IP address in a peer's name, such as ipv4:127.0.0.1:5 or ipv6:%5B::1%5D:5."""
     kind, _, rest = peer.partition(":")
     address = rest.rpartition(":")[0]
     return address[3:-3] if kind == "ipv6" else address

@@ -1,7 +1,7 @@
-"""Calls: what each goes through, whatever its service; decisions that are ready are made together.
+"""Handles the calls of all services; decisions that are ready are made together.
 
-Each is handled in a thread of grpcio's own server: calls that have arrived can wait together there,
-while `grpc.aio` hands them over one by one.
+Each call has a thread of grpcio's synchronous server: there, calls that have arrived can wait for
+each other and form a batch, while `grpc.aio` hands them over one by one.
 """
 
 import logging
@@ -36,7 +36,7 @@ from serving.rpc.call import Call, abort, address
 
 logger = logging.getLogger(__name__)
 
-# How long a call decides for others, before it leaves them to a thread that has to be woken.
+# How long a call's thread decides for other calls before it hands them to another thread.
 LEAD_SECONDS = 0.01
 Decode = Callable[[bytes, Mapping[str, str]], Decoding[bytes]]
 
@@ -48,13 +48,13 @@ class DeadlineError(ProblemError):
 
 
 class Watch(Protocol):
-    """What knows which calls are in flight."""
+    """Keeps track of the calls in flight."""
 
     def begin(self, request: Call) -> None:
-        """A call is handled from now on."""
+        """Record that a call is in flight."""
 
     def end(self, request: Call) -> None:
-        """A call has its answer."""
+        """Record that a call has its answer."""
 
 
 class Method(NamedTuple):
@@ -90,7 +90,7 @@ class Calls:
         self._is_deciding = False
         self._is_stuck = False
         self._executor = ThreadPoolExecutor(1, "decisions")
-        self._executor.submit(int)  # its thread starts now: later there may be no room for one
+        self._executor.submit(int)  # starts its thread now: later, a process limit may forbid it
 
     def decision(self, path: str, decode: Decode) -> Any:
         """The handler of a method that decides."""
@@ -102,7 +102,7 @@ class Calls:
         return self._handler(path, partial(self._other, method))
 
     def require_key(self, context: Any) -> None:
-        """End a call that is handled elsewhere, unless it has a valid key or needs none."""
+        """End a call that grpcio's own services handle, unless it has a valid key or needs none."""
         metadata = dict(context.invocation_metadata())
         try:
             self._api.exchange.require_key(metadata.get("authorization"), operates=False)
@@ -110,7 +110,7 @@ class Calls:
             abort(context, error, ())
 
     def _handler(self, path: str, work: Callable[[Call], None]) -> Any:
-        """The handler of a method whose calls `work` resolves or has resolved."""
+        """The handler of a method; `work` resolves its calls, or has another thread do so."""
 
         def handle(message: bytes, context: Any) -> bytes:
             call = Call(path, message, context, self._give_up)
@@ -138,10 +138,10 @@ class Calls:
         call.resolve(error)
 
     def _decide(self, call: Call) -> None:
-        """Decide about a call, with all that wait while others are decided about.
+        """Decide a call, together with those that arrive while other calls are being decided.
 
-        The first that waits decides for all: no thread is woken where there is one call. Where
-        more and more come, a thread without a call continues, so that this one gets its answer.
+        The thread of the first waiting call decides for all, so a single call wakes no other
+        thread. If calls keep coming, the executor takes over, so that the first call is answered.
         """
         if len(call.message) > INLINE_BYTES:
             self._decide_large(call)
@@ -159,10 +159,10 @@ class Calls:
         self._lead(LEAD_SECONDS)
 
     def _lead(self, seconds: float) -> None:
-        """Decide about all that wait, and for `seconds` about those that come meanwhile."""
+        """Decide all waiting calls, and for `seconds` also those that arrive meanwhile."""
         until = time.monotonic() + seconds
         while True:
-            # Let the threads run that have received a call by now: they join this batch.
+            # Yield: threads that have received a call by now can add it to this batch.
             time.sleep(0)
             with self._lock:
                 ready, self._ready = self._ready, []
@@ -178,7 +178,7 @@ class Calls:
     def _give_up(self, stuck: Call) -> None:
         """Refuse the calls that wait for a stuck one, and all that come before the worker ends."""
         if len(stuck.message) > INLINE_BYTES:
-            return  # none waits for it
+            return  # large calls are decided alone, so no other call waits for this one
         with self._lock:
             self._is_stuck = True
             ready, self._ready = self._ready, []
@@ -200,7 +200,7 @@ class Calls:
         call.resolve(answer)
 
     def _decide_all(self, ready: list[Call]) -> list[bytes | ProblemError]:
-        """Decide about calls together, from any thread."""
+        """Decide calls together, from any thread."""
         started = time.perf_counter()
         are_large = any(len(call.message) > LARGE_BYTES for call in ready)
         answers = self._api.batches.decide(ready, self._decode, are_large=are_large)
@@ -228,7 +228,7 @@ class Calls:
             answer = ParseDict(content, method.response()).SerializeToString()
         except ProblemError as error:
             answer = error
-        except Exception:  # a fault of this program, which is one call's alone
+        except Exception:  # a bug fails only the call that meets it
             logger.exception("%s %s failed", call.method, call.path)
             answer = UnexpectedError()
         self._finish([call], [answer], time.perf_counter() - started)
@@ -237,7 +237,7 @@ class Calls:
     def _finish(
         self, calls: list[Call], answers: list[bytes | ProblemError], seconds: float
     ) -> None:
-        """Count and log answers: under the statuses that they have over HTTP."""
+        """Count and log answers with the statuses that they would have over HTTP."""
         together: dict[tuple[str, int], list[Finished]] = {}
         for call, answer in zip(calls, answers, strict=True):
             status = answer.status if isinstance(answer, ProblemError) else HTTPStatus.OK
@@ -255,7 +255,7 @@ def parse(kind: type[Message], message: bytes) -> Any:
     """The message of a call.
 
     Raises:
-        InvalidRequestError: it is none of this kind.
+        InvalidRequestError: it is not of this kind.
     """
     try:
         return kind.FromString(message)

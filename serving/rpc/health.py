@@ -1,4 +1,4 @@
-"""`grpc.health.v1`, for every service what readiness is over HTTP; and reflection, with a key."""
+"""`grpc.health.v1`, which reports HTTP's readiness for every service; reflection, with a key."""
 
 import math
 import threading
@@ -11,14 +11,14 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from serving.rpc.calls import Calls
 from serving.rpc.streams import Streams
 
-# Of reflection: each holds one of the threads that calls are handled in.
+# Streams of reflection: each holds one of the threads that handle calls.
 _MAX_STREAMS = 4
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class Health(health.HealthServicer):
-    """The library's service, which asks whether the policy is ready."""
+    """grpcio's health service, with the readiness of the policy as its status."""
 
     def __init__(
         self, services: Sequence[str], is_ready: Callable[[], bool], streams: Streams
@@ -31,19 +31,19 @@ class Health(health.HealthServicer):
         self._status: int | None = None
 
     def Check(self, request: Any, context: Any) -> Any:  # noqa: N802  # the name in the protocol
-        """Answer what is so now."""
+        """Answer the current status."""
         self.look()
         return super().Check(request, context)
 
     def Watch(  # noqa: N802  # the name in the protocol
         self, request: Any, context: Any, send_response_callback: Any = None
     ) -> Any:
-        """Answer what is so now, and each change."""
+        """Answer the current status, and each change."""
         self._streams.enter(context)
         return super().Watch(request, context, send_response_callback)
 
     def look(self) -> None:
-        """See what is so now, and tell those who watch of a change."""
+        """Update the status, and send a change to all clients that watch."""
         with self._look_lock:
             status = _SERVING if self._is_ready() else _NOT_SERVING
             if status != self._status:
@@ -53,7 +53,7 @@ class Health(health.HealthServicer):
 
 
 class Reflection(reflection.ReflectionServicer):
-    """The library's service, for those who have a key if the service has keys."""
+    """grpcio's reflection service, for clients with a valid key if keys are set."""
 
     def __init__(self, services: Sequence[str], calls: Calls, streams: Streams) -> None:
         super().__init__(services)
@@ -72,8 +72,8 @@ class Reflection(reflection.ReflectionServicer):
 def add_health_and_reflection(
     server: Any, services: Sequence[str], is_ready: Callable[[], bool], calls: Calls
 ) -> tuple[Health, list[Streams]]:
-    """Add both to a server; the health has to look now and then, and the streams to be ended."""
-    # The library holds no thread for those who watch.
+    """Add both to a server; the caller calls `look` now and then, and ends the streams."""
+    # grpcio holds no thread for a client that watches.
     watching, describing = Streams(math.inf), Streams(_MAX_STREAMS)
     own = Health(services, is_ready, watching)
     health_pb2_grpc.add_HealthServicer_to_server(own, server)

@@ -22,7 +22,7 @@ from serving.policy.savedmodel import Policy
 from serving.rpc.calls import Method, parse
 
 SERVICE = "inference.GRPCInferenceService"
-# The field of `InferTensorContents` that a datatype has; FP16 has none.
+# The field of `InferTensorContents` for each datatype; FP16 has none.
 _FIELDS = {
     **dict.fromkeys(["INT8", "INT16", "INT32"], "int_contents"),
     **dict.fromkeys(["UINT8", "UINT16", "UINT32"], "uint_contents"),
@@ -31,8 +31,8 @@ _FIELDS = {
     "FP32": "fp32_contents",
     "FP64": "fp64_contents",
 }
-_PUBLIC = {"ServerLive", "ServerReady"}  # methods without a key
-_OPERATED = {"RepositoryModelLoad", "RepositoryModelUnload"}  # that change what is served
+_PUBLIC = {"ServerLive", "ServerReady"}  # methods that need no key
+_OPERATED = {"RepositoryModelLoad", "RepositoryModelUnload"}  # methods that change what is served
 
 
 class ModelInfer:
@@ -42,7 +42,7 @@ class ModelInfer:
         self._inference = inference
 
     def decode(self, message: bytes, metadata: Mapping[str, str]) -> Decoding[bytes]:
-        """Decode a `ModelInferRequest` with typed or raw contents; the answer has the same.
+        """Decode a `ModelInferRequest`; the answer's contents are typed or raw like the request's.
 
         Raises:
             ProblemError: a part of it is wrong, or no such policy is served.
@@ -64,7 +64,7 @@ class ModelInfer:
 
 
 def _without_numbers(request: Any) -> dict[str, Any]:
-    """A request with its names in JSON, but for the numbers."""
+    """A request, with the names that it has in JSON and without the numbers."""
     return {
         "id": request.id,
         "parameters": _parameters(request.parameters),
@@ -95,7 +95,7 @@ def _parameters(parameters: Any) -> dict[str, Any] | None:
 
 
 def _numbers(request: Any, tensor: InferInput) -> Array:
-    """The numbers of the one input."""
+    """The numbers of the only input."""
     contents = request.inputs[0].contents
     given = [field.name for field, _ in contents.ListFields()]
     if request.raw_input_contents:
@@ -142,9 +142,9 @@ def _described(
     datatypes: tuple[str, ...],
     shapes: tuple[tuple[int, ...], ...],
 ) -> bytes:
-    """What answers of one model with as many rows have in common.
+    """The part that a model's answers with the same number of rows have in common.
 
-    Serialized messages that stand one after the other are one message, with the fields of all:
+    Concatenated serialized messages are one message, with the fields of all:
     https://protobuf.dev/programming-guides/encoding/#last-one-wins
     """
     answer = service_pb2.ModelInferResponse(model_name=name, model_version=str(version))
@@ -155,7 +155,7 @@ def _described(
 
 
 def other_methods(models: InferenceModels, is_ready: Callable[[], bool]) -> dict[str, Method]:
-    """The methods that decide nothing, by name; `is_ready` tells of the service."""
+    """The methods that decide nothing, by name; `is_ready` is about the service."""
 
     def model_ready(request: Any, _key: Key | None) -> dict[str, Any]:
         try:

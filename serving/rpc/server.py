@@ -1,4 +1,4 @@
-"""The gRPC server of a worker, in threads of grpcio's own."""
+"""The gRPC server of a worker, in grpcio's own threads."""
 
 import threading
 import time
@@ -17,14 +17,14 @@ from serving.rpc.calls import Calls, Method, Watch
 from serving.rpc.health import add_health_and_reflection
 from serving.settings import Settings
 
-# Of a worker; more are answered RESOURCE_EXHAUSTED at once. As many as it has connections of HTTP.
+# Per worker, as many as HTTP connections; further calls get RESOURCE_EXHAUSTED at once.
 MAX_CALLS = 900
-_SECONDS = 0.2  # between two looks at the health and at calls that wait for their message
+_SECONDS = 0.2  # between checks of the health and of calls that wait for their message
 SERVICES = (oip.SERVICE, tfserving.PREDICTION_SERVICE, tfserving.MODEL_SERVICE)
 
 
 class RpcServer:
-    """Answers gRPC in a process that has not been forked since, and is not forked after.
+    """Answers gRPC. Create it after the fork: grpcio must not be forked.
 
     Every worker listens on the same address (`SO_REUSEPORT`), and the kernel chooses the worker of
     each new connection.
@@ -54,7 +54,7 @@ class RpcServer:
         """Listen.
 
         Args:
-            address: of an IP address and a port, such as 127.0.0.1:8001 and [::1]:8001.
+            address: an IP address and a port, such as 127.0.0.1:8001 or [::1]:8001.
 
         Raises:
             RuntimeError: the address cannot be taken.
@@ -64,7 +64,7 @@ class RpcServer:
         threading.Thread(target=self._look_after, name="gRPC", daemon=True).start()
 
     def stop(self, grace: float) -> None:
-        """Take no more calls; those in flight may take `grace` seconds, but for streams.
+        """Take no more calls; those in flight have `grace` seconds, but streams end now.
 
         Returns at once.
         """
@@ -77,7 +77,7 @@ class RpcServer:
         return self._has_ended is None or not self._has_ended.is_set()
 
     def _look_after(self) -> None:
-        """Tell those who watch the health, and end calls whose messages do not come."""
+        """Update the health, and cancel calls whose messages do not arrive in time."""
         while self.is_running():
             self._health.look()
             self._arrival.cancel_overdue()
@@ -110,7 +110,7 @@ class RpcServer:
             self._server.add_generic_rpc_handlers([generic])
 
     def _is_ready(self) -> bool:
-        """Whether the default model is served, and will be."""
+        """Whether the default model is served, and the service is not shutting down."""
         if self._api.exchange.is_ending:
             return False
         try:

@@ -1,4 +1,4 @@
-"""Calls that last for as long as their clients like."""
+"""Calls that last for as long as their clients want."""
 
 import threading
 from typing import Any
@@ -7,7 +7,7 @@ import grpc
 
 
 class Streams:
-    """Those of one method that are open; they end with the server."""
+    """The open streams of one method; they end with the server."""
 
     def __init__(self, most: float) -> None:
         """Let no more than `most` be open at a time."""
@@ -17,7 +17,7 @@ class Streams:
         self._has_ended = False
 
     def enter(self, context: Any) -> None:
-        """Let a stream in, or end it: `RESOURCE_EXHAUSTED` if there are too many."""
+        """Accept a stream, or end it: `RESOURCE_EXHAUSTED` if too many are open."""
         with self._lock:
             is_too_much = len(self._open) >= self._most
             has_ended = self._has_ended
@@ -35,7 +35,7 @@ class Streams:
             self._open.discard(context)
 
     def end(self) -> None:
-        """Cancel all, and all that come."""
+        """Cancel all streams, and refuse new ones."""
         with self._lock:
             self._has_ended = True
             contexts = list(self._open)

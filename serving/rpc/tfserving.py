@@ -113,7 +113,7 @@ def _shape(name: str, tensor: Any) -> list[int]:
 
 
 def _array(name: str, tensor: Any, dtype: str, most: int) -> Array:
-    """The numbers of a `TensorProto`, of which the last repeats to the end of the shape."""
+    """The numbers of a `TensorProto`; the last one repeats to fill the shape."""
     number, field, kind = _DTYPES[dtype]
     if tensor.dtype != number:
         raise InvalidRequestError(f"{name}: the data type is {tensor.dtype}, expected {dtype}")
@@ -134,7 +134,7 @@ def _array(name: str, tensor: Any, dtype: str, most: int) -> Array:
 
 
 def _chosen(output_filter: Any, outputs: dict[str, Any]) -> list[str]:
-    """The outputs to answer, all where none is named."""
+    """The outputs to send; all if none is named."""
     chosen: list[str] = []
     for name in output_filter:
         if name not in outputs:
@@ -162,7 +162,7 @@ def _encode(
         tensor.dtype = number
         for size in array.shape:
             tensor.tensor_shape.dim.add(size=size)
-        # As fields, like TensorFlow Serving's default: there are clients that read nothing else.
+        # As typed fields, like TensorFlow Serving's default: some clients read nothing else.
         getattr(tensor, field).extend(array.ravel().tolist())
     serialized: bytes = answer.SerializeToString()
     return serialized

@@ -43,9 +43,9 @@ class Admission:
     def problem(
         self, error: ProblemError, head: Head | None = None, *, keep: bool = False
     ) -> bytes:
-        """The answer to a request that is counted and not logged.
+        """The answer to a request that is counted but not logged.
 
-        Nothing is known of it, or too many are rejected to log each.
+        Either nothing is known about the request, or too many are rejected to log each.
         """
         self._metrics.answered_by_worker(error.status)
         path, is_head = ("", False) if head is None else (head.path, head.method == "HEAD")

@@ -1,7 +1,7 @@
 """How new connections are balanced among the workers, who all listen on one socket.
 
-Left to the kernel, the first worker to wake up takes all that a client opens at once, and keeps
-them; with a socket each (`reuse_port`), what waits for a worker that ends is lost with it.
+Left to the kernel, the first worker to wake up takes and keeps all that a client opens at once.
+With a socket per worker (`reuse_port`), a worker that ends loses the connections that wait for it.
 """
 
 import math
@@ -9,12 +9,12 @@ import mmap
 
 _NONE = 2**32 - 1
 DELAY_SECONDS = 0.001
-# How long others have to take a connection: they may be busy with a large request, or stuck.
+# The other workers may be busy with a large request, or stuck: do not wait for them any longer.
 MAX_DELAY_SECONDS = 0.005
 
 
 class ConnectionBalancer:
-    """The workers' numbers of connections, in memory that they share; made before the fork.
+    """The number of connections of each worker, in shared memory; made before the fork.
 
     Room for `slots` workers; a worker without a slot is ignored.
     """
@@ -49,7 +49,7 @@ class ConnectionBalancer:
         least = min(self._counts)
         if connections <= least + least // 8:
             return 0.0
-        # Not the connection that was delayed last, or other workers are accepting.
+        # Start a new delay: this is a later connection, or other workers have accepted some.
         if now > self._retry_at + 4 * MAX_DELAY_SECONDS or least != self._least:
             self._least, self._delay_until = least, now + MAX_DELAY_SECONDS
         if now >= self._delay_until:

@@ -2,15 +2,15 @@
 
 import time
 
-# After a longer step the process was paused, or too busy to serve anybody.
+# A longer step means that the process was paused, or too busy to serve anybody.
 _MAX_STEP_SECONDS = 2.0
 
 
 class Clock:
-    """Seconds that a loop could run: a pause of its process does not count against clients.
+    """Counts seconds only while its process runs: a pause does not count against clients.
 
     Attributes:
-        now: seconds since it was made, as of the last tick.
+        now: seconds since the clock was made, as of the last tick.
     """
 
     def __init__(self) -> None:

@@ -56,11 +56,11 @@ class Limits(NamedTuple):
     max_body_bytes: int
     client_timeout: float  # to send a request, and again to take its answer
     keep_alive: float  # until the next request begins
-    root_path: str = ""  # taken away from the paths that begin with it
+    root_path: str = ""  # removed from paths that begin with it
 
 
 class Owner(Protocol):
-    """What a connection needs of the worker that owns it."""
+    """What a connection needs from the worker that owns it."""
 
     def admit(self, head: Head) -> None:
         """Accept a request whose body has not arrived, or raise a `ProblemError`."""
@@ -75,7 +75,7 @@ class Connection:
     Attributes:
         socket: of the client.
         remote: the client's address and port.
-        held_bytes: of memory, counted in the budget.
+        held_bytes: bytes of memory, counted in the budget.
     """
 
     def __init__(
@@ -106,9 +106,9 @@ class Connection:
         return self.events() != 0 and self._deadline < self._limits.clock.now
 
     def eviction_order(self) -> tuple[bool, bool, float] | None:
-        """Idle connections first, and of them those without any request; the oldest first.
+        """The key to sort by: idle first, then those without any request yet, then the oldest.
 
-        The last number is when it began to wait. None for those that do not wait for a request.
+        Its last number is when the connection began to wait. None if it waits for no request.
         """
         if self._state not in (State.IDLE, State.RECEIVING):
             return None
@@ -147,7 +147,7 @@ class Connection:
         return request
 
     def answer(self, data: bytes, *, keep: bool) -> None:
-        """Send an answer, as far as its client takes it now."""
+        """Send as much of an answer as the socket accepts now."""
         if self._state is State.CLOSED or self._state is State.LINGERING:
             return  # the watchdog has answered
         self._head = None
@@ -169,7 +169,7 @@ class Connection:
         if sent < len(self._unsent):
             self._unsent = self._unsent[sent:]
             return
-        self._unsent = _NOTHING  # a memoryview of nothing keeps what it is a view of
+        self._unsent = _NOTHING  # an empty slice would keep the whole answer in memory
         self._was_answered = True
         if self._keep:
             self._enter(State.IDLE, self._limits.keep_alive)
@@ -192,7 +192,7 @@ class Connection:
             self._enter(State.IDLE, LINGER_SECONDS)
 
     def give_up(self, error: ProblemError) -> None:
-        """Refuse the request that is arriving; where there is none, close the connection."""
+        """Refuse the request that is arriving; if there is none, close the connection."""
         if self._state is State.RECEIVING:
             self._refuse(error)
         else:
@@ -202,7 +202,7 @@ class Connection:
         """Answer for a request that nobody else will answer; the watchdog's thread calls it.
 
         Args:
-            answer: makes it, by the request's head, if that has arrived.
+            answer: makes the answer from the request's head, or None if that has not arrived.
 
         Raises:
             OSError: the client has left.

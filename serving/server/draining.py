@@ -11,24 +11,24 @@ _IPV6_MINHOPCOUNT = 73
 
 
 def stop_new_connections(listener: socket.socket, parent: int) -> None:
-    """Have the kernel begin no more connections, if no other process will accept them.
+    """Have the kernel start no more connections, if no other process will accept them.
 
-    Closing a listening socket resets what waits to be accepted, and between the last accept and
-    the close there is always a moment. No packet has come over 0 hops, so with a minimum of 255
-    the kernel ignores every SYN (RFC 5082, and `ip(7)`), for which it needs no privilege. A
-    handshake under way is completed. Clients that are ignored send their SYN again after a
-    second and find the socket closed.
+    Closing a listening socket resets connections that wait to be accepted, and some may arrive
+    between the last accept and the close. With a minimum TTL of 255, more than senders usually set,
+    the kernel ignores every SYN (RFC 5082, and `ip(7)`); this needs no privilege. Handshakes under
+    way are completed. Clients that are ignored send their SYN again after a second and find the
+    socket closed.
 
     Args:
-        listener: shared with `parent` and its other children, under one number.
-        parent: the process that keeps running, if it still has that socket open.
+        listener: shared with `parent` and its other children, under one descriptor.
+        parent: the master; if it still has that socket open, other workers will accept.
     """
     if not is_open(listener, parent):
         _set_minimum_hops(listener, 255)
 
 
 def accept_all_packets(connection: socket.socket) -> None:
-    """Undo the minimum that a connection has from its listening socket."""
+    """Undo the minimum TTL that a connection inherits from its listening socket."""
     _set_minimum_hops(connection, 0)
 
 
@@ -42,7 +42,7 @@ def _set_minimum_hops(sock: socket.socket, hops: int) -> None:
 
 
 def is_open(listener: socket.socket, process: int) -> bool:
-    """Whether another process has that socket open too, under the same number."""
+    """Whether another process has that socket open too, under the same descriptor."""
     number = listener.fileno()
     try:
         own = os.readlink(f"/proc/self/fd/{number}")

@@ -1,4 +1,4 @@
-"""Every name of gunicorn that the service uses and gunicorn does not document."""
+"""The only module that uses undocumented names of gunicorn."""
 
 import errno
 import logging
@@ -11,7 +11,7 @@ from gunicorn.errors import HaltServer
 
 logger = logging.getLogger(__name__)
 
-WORKER_BOOT_ERROR = GunicornArbiter.WORKER_BOOT_ERROR  # a worker that exits so ends the service
+WORKER_BOOT_ERROR = GunicornArbiter.WORKER_BOOT_ERROR  # a worker exit status that ends the service
 
 
 def living_workers(arbiter: GunicornArbiter) -> list[Any]:
@@ -20,7 +20,7 @@ def living_workers(arbiter: GunicornArbiter) -> list[Any]:
 
 
 class Arbiter(GunicornArbiter):
-    """gunicorn's master, but for what its own methods say here."""
+    """gunicorn's master, with the methods below replaced."""
 
     def __init__(self, app: object) -> None:
         self._last_check = time.monotonic()
@@ -28,9 +28,9 @@ class Arbiter(GunicornArbiter):
         super().__init__(app)
 
     def murder_workers(self) -> None:
-        """Kill workers that do not report, but not for a time that this process had not either.
+        """Kill workers that do not report, but not for a time in which this process was paused.
 
-        After `docker unpause`, or a machine that slept, every worker is overdue at once.
+        After `docker unpause`, or when a machine wakes up, every worker is overdue at once.
         """
         now = time.monotonic()
         if now - self._last_check > 5.0:
@@ -40,7 +40,7 @@ class Arbiter(GunicornArbiter):
             super().murder_workers()
 
     def run(self) -> None:
-        """Run until the end; the exit status says why, also where two workers cannot start."""
+        """Run until the end; the exit status says why, even if two workers cannot start."""
         try:
             super().run()
         except HaltServer as error:

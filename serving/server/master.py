@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Read by prometheus_client when it is imported, which is therefore done after it is set.
+# prometheus_client reads this when it is imported, so it is imported only after this is set.
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 # The kinds of metrics by prometheus_client's names; each worker has one file per kind.
 METRICS_KINDS = ("counter", "gauge_liveall", "gauge_mostrecent", "histogram")
@@ -40,11 +40,11 @@ METRICS_BYTES = 256 * 1024  # of each file: several times what all routes and a 
 class Server(BaseApplication):
     """gunicorn with our settings, on a socket that is already bound.
 
-    TensorFlow is imported in the master, where its memory is shared, but no operation runs
-    there: a TensorFlow that has run one and is then forked hangs.
+    TensorFlow is imported in the master, so that workers share its memory, but no operation
+    runs there: TensorFlow hangs in a worker if it has run one before the fork.
     """
 
-    versions_folders: list[Path]  # of the copies that all workers share
+    versions_folders: list[Path]  # of the copies of versions that all workers share
     trials: Trials  # of this worker
     slot: int  # of this worker
 
@@ -56,7 +56,7 @@ class Server(BaseApplication):
         keys: Keys,
         sign: "Sign | None",
     ) -> None:
-        """Serve on a socket, and gRPC on the address of the one that is `reserved`.
+        """Serve HTTP on `listener`, and gRPC on the address of `reserved`.
 
         `sign` signs the files of the decision log.
         """
@@ -94,7 +94,7 @@ class Server(BaseApplication):
     def reload(self) -> None:
         """Read the keys again; gunicorn calls it in the master at SIGHUP, before new workers.
 
-        Never in a worker: one that could not start for want of keys would end the service.
+        Workers do not read them: one that failed to start because of them would end the service.
         """
         super().reload()
         try:
@@ -158,13 +158,13 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def reserve(host: str, port: int) -> socket.socket:
-    """Take the address on which each worker will have a socket for gRPC; nothing listens here.
+    """Take the address on which each worker will listen for gRPC; this socket does not listen.
 
     Raises:
-        OSError: the address is in use, by another service of this user too, or not of this machine.
+        OSError: the address is in use, even by another service of this user, or not this machine's.
     """
     reserved = bind(host, port)
-    # Set only now: before, it would share the address with whoever has set it too.
+    # After the bind, which would otherwise share an address with another socket that has it set.
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     return reserved
 
@@ -180,7 +180,7 @@ def address(sock: socket.socket) -> str:
 def on_starting(arbiter: Any) -> None:
     """Prepare in the master what all workers share."""
     require_threads(arbiter.app.settings)
-    # Before folders are made: during the seconds of this import, a signal ends the process at once.
+    # Before folders are made: a signal in the seconds of this import would leave them behind.
     import_tensorflow()
     # In memory if possible: a full disk must not stop the workers that write there.
     try:
@@ -193,7 +193,7 @@ def on_starting(arbiter: Any) -> None:
     with contextlib.suppress(OSError):
         arbiter.app.versions_folders.append(Path(tempfile.mkdtemp(prefix="serving-")))
     os.environ[METRICS_FOLDER] = folder
-    # Where each worker has the file of its heartbeat; gunicorn ends if it cannot be made.
+    # For the workers' heartbeat files; gunicorn ends if one cannot be made.
     arbiter.cfg.set("worker_tmp_dir", folder)
 
 
@@ -204,15 +204,15 @@ def _cores() -> int:
 
 
 def require_threads(settings: Settings) -> None:
-    """End the start if the workers could not start all of their threads.
+    """Exit if the workers could not start all of their threads.
 
-    TensorFlow aborts a worker that cannot start one, and then the next worker, without end.
+    TensorFlow aborts a worker that cannot start one, and gunicorn would replace it for ever.
     """
-    # Of each worker: `--threads`, seven others (one of them a process), and one that writes the
+    # Each worker has `--threads`, seven others (one of them a process), and one that writes the
     # decision log.
     each = settings.threads + 7 + (settings.decision_log is not None)
     if settings.grpc_port is not None:
-        # Those that handle calls, one that decides, one that watches the health, grpcio's own.
+        # Those that handle calls, one that decides, one that checks the health, and grpcio's own.
         each += THREADS + 5 + _cores()
     count = settings.workers * each + 6  # the trial of a version takes six
     barrier = threading.Barrier(count)
@@ -227,7 +227,7 @@ def require_threads(settings: Settings) -> None:
 
 
 def pre_fork(arbiter: Any, worker: Worker) -> None:
-    """Give a new worker the first slot that no living one has."""
+    """Give a new worker the first slot that no living worker has."""
     taken = {other.slot for other in living_workers(arbiter)}
     worker.slot = next(slot for slot in itertools.count() if slot not in taken)
 
@@ -235,13 +235,13 @@ def pre_fork(arbiter: Any, worker: Worker) -> None:
 def post_fork(_arbiter: object, worker: Worker) -> None:
     """Continue the metrics files of the worker that had the slot before.
 
-    With files for each process id, every restart would leave some for all scrapes to read.
-    Their space is taken here: the kernel kills a process that writes to a mapped file on a full
-    file system.
+    With files per process id, every restart would leave more files that each scrape has to read.
+    Their space is allocated here: the kernel kills a process that writes to a mapped file on a
+    full file system.
     """
     from serving import prometheus_adapter
 
-    # Where memory runs out, the kernel should end a worker, which is replaced, not the master.
+    # If memory runs out, the kernel should kill a worker, which is replaced, not the master.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")
     worker.app.slot = worker.slot

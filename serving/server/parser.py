@@ -1,4 +1,4 @@
-"""One HTTP/1.1 request out of the bytes of a connection (RFC 9112).
+"""Parses HTTP/1.1 requests from the bytes of a connection (RFC 9112).
 
 The parser is gunicorn's own in C, `gunicorn_h1c`; docs/architecture.md says why.
 """
@@ -19,10 +19,10 @@ MAX_FIELDS = 100
 MAX_FIELD_BYTES = 8190
 MAX_HEAD_BYTES = 128 * 1024
 _PIECE_BYTES = 8 * 1024
-# A longer head is parsed again each time: what an idle connection holds is small.
+# A longer head is not remembered, so that an idle connection holds little memory.
 _MAX_KNOWN_BYTES = 4 * 1024
 
-# uri-host [":" port] of RFC 3986, section 3.2.2, with names of DNS; it may be empty.
+# uri-host [":" port] of RFC 3986, section 3.2.2, with DNS names; it may be empty.
 _HOST = re.compile(
     r"(?:(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?|\[[0-9A-Fa-f:.]+\])?(?::[0-9]{0,5})?"
 )
@@ -30,7 +30,7 @@ _ABSOLUTE = re.compile(r"https?://[^/?]*", re.IGNORECASE)
 _EMPTY_LINES = re.compile(rb"(?:\r\n)+")
 _FIELDS_TOO_LARGE = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 _TOO_LONG = "the body is longer than allowed"
-# By name: the classes that H1CProtocol raises are not those of these names in its package.
+# By name: H1CProtocol raises other classes than its package exports under these names.
 _STATUSES = {
     "LimitRequestLine": HTTPStatus.REQUEST_URI_TOO_LONG,
     "LimitRequestHeaders": _FIELDS_TOO_LARGE,
@@ -55,10 +55,10 @@ class Head:
     query: str  # what follows the question mark, as sent
     version: str  # "HTTP/1.0" or "HTTP/1.1"
     headers: Mapping[str, str]  # names in lower case; values of one name are joined with commas
-    body_bytes: int | None  # None for chunks
+    body_bytes: int | None  # None for a chunked body
     keep_alive: bool  # whether another request may follow
     expects_continue: bool  # whether the client waits for 100 before it sends the body
-    route: Any = None  # what the worker has found, so that a head that is known is routed once
+    route: Any = None  # set by the worker, so that a remembered head is routed only once
 
 
 class Received(NamedTuple):
@@ -71,9 +71,8 @@ class Received(NamedTuple):
 class RequestParser:
     """Reads the requests of one connection, one after the other.
 
-    Between requests it holds little: what followed the last one, and the bytes of its head with
-    what they mean, while the client sends nothing else. A request with that very head is not
-    parsed again.
+    Between requests it holds what followed the last one, and that request's head, as bytes and
+    parsed. If the next request begins with the same bytes, its head is not parsed again.
 
     Attributes:
         head: of the request that is being read; None until it is parsed.
@@ -81,7 +80,7 @@ class RequestParser:
     """
 
     def __init__(self, max_body_bytes: int, root_path: str = "") -> None:
-        """Read bodies of at most so many bytes, and paths without the `root_path` before them."""
+        """Accept bodies of at most so many bytes, and remove `root_path` from paths."""
         self._max_body_bytes = max_body_bytes
         self._root_path = root_path
         self.clear()
@@ -93,7 +92,7 @@ class RequestParser:
         self._end_request()
 
     def _end_request(self) -> None:
-        # The parser in C refers to this object: both are freed at once without it.
+        # The parser in C refers to this object: without this cycle, both are freed at once.
         self.head: Head | None = None
         self._parser: Any = None
         self._head_bytes = 0
@@ -106,11 +105,11 @@ class RequestParser:
 
     @property
     def held_bytes(self) -> int:
-        """How much is held of what was received."""
+        """How many of the received bytes are held."""
         return self._head_bytes + len(self._body) + len(self.rest)
 
     def feed(self, data: bytes) -> Received | None:
-        """Read more, behind what followed the last request; a request once it is whole.
+        """Parse more bytes, after those in `rest`; return a request once it is whole.
 
         Raises:
             ProblemError: it breaks the rules or a limit.
@@ -152,16 +151,16 @@ class RequestParser:
             self._parser.feed(piece)
         except ValueError as error:
             status = _STATUSES.get(type(error).__name__, HTTPStatus.BAD_REQUEST)
-            # Not the parser's own words, which quote the request: it may hold a key.
+            # Not the parser's own message: it quotes the request, which may hold a key.
             detail = "the request is not HTTP/1.1" if status == 400 else status.phrase
             raise RefusedError(status, detail) from error
         if self.head is None and self._head_bytes > MAX_HEAD_BYTES:
             raise RefusedError(_FIELDS_TOO_LARGE, "the head is longer than allowed")
         if in_head and self.head is not None:
-            self._head_bytes -= len(self._body)  # which came with the end of the head
+            self._head_bytes -= len(self._body)  # it came in the same piece as the end of the head
 
     def _finish(self, data: bytes) -> Received:
-        """The request that is complete; `data` if nothing came before it and not in pieces."""
+        """The complete request; `data` has its bytes if it came in one piece, else it is empty."""
         head, body = self.head, bytes(self._body)
         assert head is not None
         self._end_request()

@@ -33,7 +33,7 @@ class ConnectionPool:
     """Accepts connections from the socket that all workers share, and finds out which are ready.
 
     Attributes:
-        ready: connections with a whole request, ordered, and each once.
+        ready: connections with a whole request, in order, each once.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class ConnectionPool:
         self._is_draining = False
         open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._max_connections = max(1, min(MAX_CONNECTIONS, open_files - _OTHER_FILES))
-        self._connections: dict[Connection, int] = {}  # and what the poller waits for
+        self._connections: dict[Connection, int] = {}  # with the events that the poller waits for
         self._accepts = False
         self._accept_from = 0.0
         self._last_complaint = -_COMPLAINT_SECONDS
@@ -83,7 +83,7 @@ class ConnectionPool:
             key.data()
 
     def busy_poll(self) -> None:
-        """Look for the next request of the only client: to sleep and wake up takes longer."""
+        """Poll for the next request of the only client: sleeping and waking up takes longer."""
         end = time.perf_counter() + _BUSY_POLL_SECONDS
         while len(self._connections) == 1 and not self.ready and time.perf_counter() < end:
             yield_cpu()
@@ -115,11 +115,11 @@ class ConnectionPool:
                 self._give_up(conn, late)
 
     def relieve(self) -> None:
-        """Drop the connections that hold most memory, until the rest is within the budget."""
+        """Drop the connections that hold the most memory, until the rest is within the budget."""
         for conn in sorted(self._connections, key=lambda conn: conn.held_bytes, reverse=True):
             if not self._limits.budget.is_exceeded():
                 break
-            # One that holds nothing frees nothing; one that waits for nothing is being handled.
+            # Skip those that hold no memory, and those that are being handled (no events).
             if conn.held_bytes and conn.events():
                 self._give_up(conn, NoMemoryError())
 
@@ -133,14 +133,14 @@ class ConnectionPool:
         self._balancer.withdraw(self._slot)
 
     def is_last(self, parent: int) -> bool:
-        """Whether nobody accepts connections after this process and those that end with it."""
+        """Whether the master has closed the listening socket, so no new worker will accept."""
         return not is_open(self._listener, parent)
 
     def stop_accepting(self, parent: int) -> None:
         """Accept what the kernel has completed, and close the listening socket.
 
-        New connections have two seconds to send a request; idle ones are closed. The process
-        `parent` keeps running, if it still listens.
+        New connections have two seconds to send a request; idle ones are closed. `parent` is the
+        master.
         """
         stop_new_connections(self._listener, parent)
         self.poll(0.1)
@@ -199,7 +199,7 @@ class ConnectionPool:
     def _wait_for(self, conn: Connection, wanted: int) -> None:
         before, self._connections[conn] = self._connections[conn], wanted
         if not wanted:
-            if before:  # not of a pipelined request, which comes without an event
+            if before:  # it is not registered if a pipelined request came without an event
                 self._poller.unregister(conn.socket)
         elif before:
             self._poller.modify(conn.socket, wanted, partial(self._on_event, conn))
@@ -212,7 +212,7 @@ class ConnectionPool:
                 conn.send()
             else:
                 conn.receive()
-        except Exception:  # it is this connection's, and ends no other
+        except Exception:  # a bug ends only the connection that meets it
             logger.exception("a connection failed")
             conn.close()
         self.update(conn)
@@ -220,8 +220,8 @@ class ConnectionPool:
     def _evict(self) -> bool:
         """Close the first connection in `eviction_order`, once it has waited for a second.
 
-        Until then none is closed: a connection that was used must not be evicted because all those
-        without a request are younger.
+        Until then none is closed, so that a burst of new connections does not evict one that was
+        used.
         """
         waiting = {conn: order for conn in self._connections if (order := conn.eviction_order())}
         first = min(waiting, key=waiting.__getitem__, default=None)

@@ -1,4 +1,4 @@
-"""Answers as bytes, and requests that are not decisions through the WSGI application."""
+"""Writes answers as bytes, and passes requests other than decisions to the WSGI application."""
 
 import time
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ def serialize(answer: Answer, *, keep: bool, fields: str, is_head: bool = False)
 
     Args:
         answer: to be sent.
-        fields: lines of headers that the answer does not have.
+        fields: header lines besides those of the answer.
         keep: whether the connection is kept.
         is_head: whether the method is HEAD, to which no body is sent.
     """
@@ -59,7 +59,7 @@ def call_wsgi(
 ) -> Answer:
     """Have the application answer a request."""
     response = Response.from_app(app, _environ(received, remote, server), buffered=True)
-    # A HEAD's answer has the length of a GET's, and no body.
+    # The answer to HEAD has no body, but the Content-Length of the answer to GET.
     written = ("Content-Type",) if received.head.method == "HEAD" else _WRITTEN
     headers = tuple(pair for pair in response.headers if pair[0] not in written)
     content_type = response.headers.get("Content-Type", "text/plain")
@@ -88,7 +88,7 @@ def _environ(received: Received, remote: tuple[str, int], server: Sequence[Any])
         "wsgi.run_once": False,
     }
     for name, value in head.headers.items():
-        # A name with an underscore would become that of another header.
+        # A name with an underscore could pass for that of another header.
         if "_" not in name and name != "transfer-encoding":
             environ[f"HTTP_{name.upper().replace('-', '_')}"] = value
     environ["CONTENT_TYPE"] = environ.pop("HTTP_CONTENT_TYPE", "")

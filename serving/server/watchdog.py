@@ -1,4 +1,4 @@
-"""Replaces a worker some of whose requests never end."""
+"""Replaces a worker if one of its requests never ends."""
 
 import logging
 import os
@@ -21,16 +21,16 @@ class Watched(Protocol[T]):
     iterations: int  # of its loop
 
     def stop(self, stuck: list[T]) -> None:
-        """Answer the requests that are stuck, and end when the others have ended."""
+        """Answer the stuck requests, and end once the others have ended."""
 
     def abandon_all(self) -> None:
-        """Answer every request of which a part has arrived: the process ends then."""
+        """Answer every request that has arrived even in part: the process is about to end."""
 
 
 class Watchdog(Generic[T]):
     """A thread that knows when each request in flight began, and ends the process if one is stuck.
 
-    Time is counted in its own ticks: a pause of the process, such as `docker pause`, is one tick.
+    It counts its own ticks: a pause of the process, such as `docker pause`, counts as one tick.
     """
 
     def __init__(
@@ -48,11 +48,11 @@ class Watchdog(Generic[T]):
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def begin(self, request: T) -> None:
-        """A request is handled from now on."""
+        """Record that a request is in flight."""
         self._in_flight[request] = self._ticks
 
     def end(self, request: T) -> None:
-        """A request has its answer."""
+        """Record that a request has its answer."""
         self._in_flight.pop(request, None)
 
     def _watch(self) -> None:
@@ -68,7 +68,7 @@ class Watchdog(Generic[T]):
             len(stuck),
             HTTPStatus.GATEWAY_TIMEOUT,
         )
-        # Other requests in flight have their time to end, if the loop still runs.
+        # If the loop still runs, other requests in flight have the usual time to end.
         iterations = self._watched.iterations
         time.sleep(_LOOP_SECONDS)
         if self._watched.iterations != iterations:

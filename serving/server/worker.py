@@ -1,8 +1,8 @@
 """gunicorn's worker for this service: one loop that receives, decides and answers.
 
-It waits for requests without a thread for each, so slow clients cost nothing but memory. All
-decisions that are ready are made together in the loop, large requests are given to threads, and
-what is too much is rejected at once.
+It waits for requests without a thread for each, so slow clients cost only memory. All decisions
+that are ready are made together in the loop, large requests go to threads, and requests beyond
+the limit are rejected at once.
 """
 
 import contextlib
@@ -52,7 +52,7 @@ Waiting = tuple[Connection, Received]
 
 
 class Worker(BaseWorker):
-    """See above. The main thread runs all but `_answer_large` and what the watchdog calls.
+    """The loop. The main thread runs all but `_answer_large` and what the watchdog calls.
 
     Attributes:
         slot: number of the worker, which a successor takes over.
@@ -63,13 +63,13 @@ class Worker(BaseWorker):
     slot: int
 
     def init_process(self) -> None:
-        """Make what must be there before the first request; gunicorn calls it after the fork."""
+        """Make what the first request needs; gunicorn calls it after the fork."""
         self.iterations = 0
         count = self.app.settings.threads
         self._threads = ThreadPoolExecutor(count, "request")
         try:
-            self.app.trials = Trials()  # before there is a thread
-            # Each waits for the others, so that none is given a second task.
+            self.app.trials = Trials()  # it forks, so before there is a thread
+            # Start all threads: each task waits for the others, so that no thread takes two.
             list(self._threads.map(threading.Barrier(count).wait, [None] * count))
         except (OSError, RuntimeError) as error:
             reason = f"{error}; is there a limit of processes?"
@@ -78,7 +78,7 @@ class Worker(BaseWorker):
         super().init_process()
 
     def run(self) -> None:
-        """Serve until told to stop, then answer what is still to be answered."""
+        """Serve until told to stop, then drain."""
         settings = self.app.settings
         self._api: Api = self.app.api
         self._admission = Admission(self._api.exchange, self.app.metrics)
@@ -111,7 +111,7 @@ class Worker(BaseWorker):
         self._drain()
 
     def _start_rpc(self) -> "RpcServer | None":
-        """The gRPC server, if `--grpc-port` is set; its library must not be forked."""
+        """The gRPC server, if `--grpc-port` is set; grpcio must not be forked."""
         if self.app.rpc_address is None:
             return None
         from serving.rpc.server import RpcServer
@@ -129,9 +129,9 @@ class Worker(BaseWorker):
         stop = time.monotonic()
         self._pool.begin_to_drain()
         end = stop + self.cfg.graceful_timeout
-        # Clients that do not know yet that it stops are answered as well, and told to close.
+        # Clients that do not yet know of the stop still get answers, with `Connection: close`.
         while time.monotonic() < stop + LINGER_SECONDS or self._is_awaited(end):
-            # Where the master continues, such as at SIGHUP, so does the service.
+            # If the master continues, as after SIGHUP, only this worker ends, not the service.
             self._api.exchange.is_ending = self._pool.is_last(self.ppid)
             self._run_once(0.1)
         self._pool.stop_accepting(self.ppid)
@@ -143,7 +143,7 @@ class Worker(BaseWorker):
         self._threads.shutdown(wait=False)
 
     def _is_awaited(self, end: float) -> bool:
-        """Whether the service continues and no other worker serves yet, before a time."""
+        """Whether the service continues but no other worker accepts yet; False after `end`."""
         if self._is_stuck or self._api.exchange.is_ending or self.app.balancer.has_any():
             return False
         return time.monotonic() < end
@@ -215,7 +215,7 @@ class Worker(BaseWorker):
             self._send(conn, received.head, answer, own_id)
 
     def _answers(self, requests: list[Waiting]) -> Sequence[tuple[Answer, str | None]]:
-        """Answers to decisions, or to one other request, from any thread; each with its own id."""
+        """Answers to decisions, or to one other request, with request ids; from any thread."""
         for conn, _ in requests:
             self._watchdog.begin(conn)
         if requests[0][1].head.route:
@@ -265,14 +265,14 @@ class Worker(BaseWorker):
         self._pool.update(conn)
 
     def stop(self, stuck: "list[Connection | RpcCall]") -> None:
-        """Answer the requests that are stuck, and end when the others have ended."""
+        """Answer the stuck requests, and end once the others have ended."""
         for conn in stuck:
             self._abandon(conn, PolicyTimeoutError())
         self._is_stuck = True
         self.alive = False
 
     def abandon_all(self) -> None:
-        """Answer every request of which a part has arrived: the process ends then."""
+        """Answer every request that has arrived even in part: the process is about to end."""
         for conn in self._pool.all():
             self._abandon(conn, WorkerStuckError())
 

@@ -1,4 +1,4 @@
-"""`infer` of the Open Inference Protocol v2, with Triton's extension: raw tensors behind JSON."""
+"""`infer` of the Open Inference Protocol v2, with Triton's extension: raw tensors after JSON."""
 
 import re
 from functools import partial
@@ -24,7 +24,7 @@ _DECODER = msgspec.json.Decoder(InferRequest)
 
 
 class InferProtocol:
-    """`POST /v2/models/<name>/infer`, of the served version or of one that is named."""
+    """`POST /v2/models/<name>/infer`, for the served version or a named version."""
 
     rules = ("/v2/models/<name>/infer", "/v2/models/<name>/versions/<version>/infer")
 
@@ -33,7 +33,7 @@ class InferProtocol:
         self._bodies = bodies
 
     def decode(self, request: Request, name: str, version: str | None = None) -> Decoded:
-        """Decode the JSON and the raw tensor behind it, if there is one.
+        """Decode the JSON and the raw tensor after it, if there is one.
 
         Raises:
             ProblemError: a part of it is wrong, or no such policy is served.
@@ -50,7 +50,7 @@ class InferProtocol:
 
 
 def _numbers(raw: memoryview, tensor: InferInput) -> Array:
-    """The numbers of an input, from its JSON or from the bytes behind that."""
+    """The numbers of an input, from the JSON or from the bytes after it."""
     parameters = tensor.parameters or InputParameters()
     size = parameters.binary_data_size
     if (size or 0) != len(raw):
@@ -65,7 +65,7 @@ def _numbers(raw: memoryview, tensor: InferInput) -> Array:
 
 
 def _split(body: bytes, length: str | None) -> tuple[bytes, memoryview]:
-    """The JSON of a body, of that length in bytes, and what follows it, which is not copied."""
+    """Split a body into JSON of that length in bytes, and what follows, which is not copied."""
     if length is None:
         return body, memoryview(b"")
     if not re.fullmatch("[0-9]{1,18}", length) or int(length) > len(body):

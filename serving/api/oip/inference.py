@@ -1,4 +1,4 @@
-"""Inference requests of the Open Inference Protocol v2, whatever brings them. No HTTP."""
+"""Inference requests of the Open Inference Protocol v2, over any transport. No HTTP."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +22,7 @@ from serving.registry.repository import Repository
 
 
 class Inference:
-    """Makes decision requests of inference requests."""
+    """Turns inference requests into decision requests."""
 
     def __init__(self, repository: Repository, max_rows: int) -> None:
         self._repository = repository
@@ -36,14 +36,14 @@ class Inference:
         episode: str | None,
         numbers: Callable[[InferInput], Array],
     ) -> tuple[DecisionRequest, dict[str, bool]]:
-        """What to decide, and the outputs to answer; see `chosen_outputs`.
+        """What to decide, and the outputs to send; see `_chosen_outputs`.
 
         Args:
-            given: but for its tensor's numbers.
+            given: the request, without its tensor's numbers.
             name: of the model.
-            version: of the model, if it is named.
-            episode: that the rows are of.
-            numbers: reads those of the one input, whose shape is checked.
+            version: of the model, if the request names one.
+            episode: id of the rows' episode.
+            numbers: reads the numbers of the only input, after its shape is checked.
 
         Raises:
             ProblemError: a part of it is wrong, or no such policy is served.
@@ -69,7 +69,7 @@ def answer_parameters(policy: Policy, result: ActResult) -> dict[str, Any]:
 def find(
     repository: Repository, name: str, version: str | None, episode: str | None = None
 ) -> Choice:
-    """The policy that a path names, or else the one for an episode.
+    """The version that a request names; otherwise the version for its episode.
 
     Raises:
         NotFoundError, NotReadyError: there is none, or no version of the model is served.
@@ -83,7 +83,7 @@ def find(
 
 
 def _input(inputs: list[InferInput], policy: Policy, max_rows: int) -> InferInput:
-    """The one input, of the shape `[B, O]`."""
+    """The only input, of the shape `[B, O]`."""
     if [tensor.name for tensor in inputs] != ["observations"]:
         raise InvalidRequestError("inputs: expected exactly one, named 'observations'")
     (tensor,) = inputs
@@ -97,7 +97,7 @@ def _input(inputs: list[InferInput], policy: Policy, max_rows: int) -> InferInpu
 
 
 def _chosen_outputs(given: InferRequest, parameters: RequestParameters) -> dict[str, bool]:
-    """The names of the outputs to answer, and whether as bytes."""
+    """The names of the outputs to send, and for each whether it is sent as bytes."""
     names = PolicyOutputs._fields
     as_bytes = parameters.binary_data_output is True
     if not given.outputs:

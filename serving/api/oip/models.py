@@ -1,4 +1,4 @@
-"""What the Open Inference Protocol v2 says of models, with Triton's model repository. No HTTP."""
+"""Models in the Open Inference Protocol v2, with Triton's model repository. No HTTP."""
 
 import logging
 from typing import Any, Literal
@@ -30,7 +30,7 @@ _LOADED = ("served", "canary", "shadow", "labelled")
 class InferenceModels:
     """Answers about the service and its models: objects with the protocol's names in JSON.
 
-    `NotFoundError` and `NotReadyError` are raised as `find` raises them.
+    Methods that take a version raise `NotFoundError` and `NotReadyError` as `find` does.
     """
 
     def __init__(self, repository: Repository, settings: Settings, statistics: Statistics) -> None:
@@ -61,7 +61,7 @@ class InferenceModels:
         }
 
     def model_ready(self, name: str, version: str | None = None) -> dict[str, Any]:
-        """A model that can answer."""
+        """Answer that a model is ready, or raise."""
         return {"name": find(self._repository, name, version).policy.name, "ready": True}
 
     def config(self, name: str, version: str | None = None) -> ModelConfig:
@@ -78,11 +78,11 @@ class InferenceModels:
         return ModelConfig(policy.name, _PLATFORM, "tensorflow", 0, inputs, outputs)
 
     def all_statistics(self) -> StatisticsReport:
-        """Triton's statistics of every version that is loaded."""
+        """Triton's statistics of every loaded version."""
         return self._stats_of(self._repository.loaded())
 
     def statistics(self, name: str, version: str | None = None) -> StatisticsReport:
-        """Triton's statistics of a model's versions that are loaded, or of one."""
+        """Triton's statistics of a model's loaded versions, or of one version."""
         policies = [] if version is not None else self._repository.loaded(name)
         return self._stats_of(policies or [find(self._repository, name, version).policy])
 

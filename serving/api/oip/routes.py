@@ -1,4 +1,4 @@
-"""The Open Inference Protocol v2 over REST but for `infer`, with Triton's model repository."""
+"""The Open Inference Protocol v2 over REST except `infer`, with Triton's model repository."""
 
 from collections.abc import Callable
 
@@ -44,7 +44,7 @@ class InferenceProtocolRoutes:
             ("POST", "/repository/models/<name>/load", self._load),
             ("POST", "/repository/models/<name>/unload", self._unload),
         ]
-        # Flask's own answer to OPTIONS would count in what only tells of mistakes.
+        # `_other` answers OPTIONS: beside a catch-all rule, Flask's own answer has no Allow.
         for method, rule, view in table:
             blueprint.add_url_rule(
                 rule, view_func=view, methods=[method], provide_automatic_options=False

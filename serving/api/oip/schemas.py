@@ -1,6 +1,6 @@
 """Schemas of the Open Inference Protocol v2, with Triton's extensions.
 
-Clients write null for what they leave out, and parameters that only some servers know.
+Clients may write null for omitted fields, and send parameters that only some servers know.
 """
 
 from typing import Annotated, Any

@@ -63,7 +63,7 @@ _TYPES = [
     ModelConfig,
     StatisticsReport,
 ]
-# Without a format, clients in Java take 32 bits for an integer and a slow class for a number.
+# Without a format, Java clients use 32 bits for an integer and a slow class for a number.
 _FORMATS = {"integer": "int64", "number": "double"}
 
 
@@ -124,14 +124,14 @@ def _filled_in(default: str, card: Card | None) -> Schema:
     values = {"<default>": to_json(default)[1:-1]}
     if card is not None:
         known, actions = card.observations, len(card.actions.names)
-        # So that it is answered without a warning.
+        # In the middle of the ranges, so that it is answered without a warning.
         row = list(map(_middle, known.seen_low, known.seen_high))
         values |= {
             '"<environment>"': to_json(card.environment),
             '"<row>"': to_json(row),
             '"<named row>"': to_json(dict(zip(known.names, row, strict=True))),
             '"<row size>"': to_json(len(row)),
-            # Of a policy that prefers no action.
+            # The outputs of a policy that prefers no action.
             '"<logits>"': to_json([0.0] * actions),
             '"<probabilities>"': to_json([round(1 / actions, 7)] * actions),
             '"<log probability>"': to_json(round(math.log(1 / actions), 7)),
@@ -284,7 +284,7 @@ def _for_clients(schema: Schema) -> Schema:
             schema[key] = _for_clients(schema[key])
     for key in ("anyOf", "oneOf"):
         if key in schema:
-            # JSON Schema's integers are all numbers without a fraction: 7.0 is one.
+            # In JSON Schema, any number without a fraction is an integer, 7.0 too.
             parts = [_for_clients(part) for part in schema.pop(key) if "multipleOf" not in part]
             schema |= parts[0] if len(parts) == 1 else {key: parts}
     if "default" in schema and schema["default"] is None:

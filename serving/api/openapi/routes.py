@@ -22,7 +22,7 @@ def docs_blueprint(repository: Repository, settings: Settings, *, keys_are_set: 
     def description() -> Schema:
         cards: dict[str, Card | None] = dict.fromkeys(repository.names())
         for name in cards:
-            with suppress(NotFoundError, NotReadyError):  # or it is gone meanwhile
+            with suppress(NotFoundError, NotReadyError):  # the model may be gone by now
                 cards[name] = repository.policy(name).card
         return openapi(cards, settings.max_rows, keys_are_set=keys_are_set)
 

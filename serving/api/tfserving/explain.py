@@ -1,6 +1,6 @@
 """What is wrong with a request, in TensorFlow Serving's words.
 
-It reads every element in turn, as `json_tensor.cc` does, to meet the same mistake first.
+It reads every element in turn, as `json_tensor.cc` does, to find the same mistake first.
 """
 
 import json
@@ -16,10 +16,10 @@ _QUOTED_CHARACTERS = 256
 
 
 def explain_instances(instances: list[Any], dtypes: Mapping[str, str]) -> None:
-    """Find what is wrong with the first instance that is.
+    """Find what is wrong with the first invalid instance.
 
     Raises:
-        InvalidRequestError: always where they are not tensors.
+        InvalidRequestError: always if the instances are not tensors.
     """
     if not isinstance(instances[0], dict) and len(dtypes) > 1:
         raise InvalidRequestError(
@@ -71,7 +71,7 @@ def explain_tensor(value: object, dtype: str) -> list[int]:
     """The shape of a value, by its first elements.
 
     Raises:
-        InvalidRequestError: another element does not fit to it.
+        InvalidRequestError: another element does not fit that shape.
     """
     shape: list[int] = []
     first = value
@@ -107,7 +107,7 @@ def _explain_level(value: object, shape: list[int], dtype: str, level: int) -> N
 
 
 def has_names(value: object) -> TypeGuard[dict[str, Any]]:
-    """Whether a value is tensors by name, and not one string of bytes."""
+    """Whether a value has tensors by name; `{"b64": "..."}` is bytes instead."""
     if not isinstance(value, dict):
         return False
     return value.keys() != {"b64"} or not isinstance(value["b64"], str)

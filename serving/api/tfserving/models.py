@@ -1,4 +1,4 @@
-"""What TensorFlow Serving says of models, with the names of its messages in JSON. No HTTP."""
+"""TensorFlow Serving's answers about models, with its messages' names in JSON. No HTTP."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ class ServingModels:
             reports = self._repository.report(name).versions
         except NotFoundError:
             reports = []
-        # Those that were tried.
+        # Only versions that the service tried to load.
         listed = [
             _status(report)
             for report in reports

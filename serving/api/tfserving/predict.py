@@ -16,8 +16,8 @@ from serving.registry.repository import Repository
 if TYPE_CHECKING:
     from serving.policy.savedmodel import Policy
 
-# What stands before each output of a row of `predictions`, in their order; before the first one
-# the end of the row above it.
+# The JSON before each output of a row of `predictions`, in the order of the outputs; the first
+# also ends the row before.
 _OPENINGS = {
     "action_logits": b'},{"action_logits":[',
     "action_probabilities": b'],"action_probabilities":[',
@@ -29,7 +29,7 @@ _OPENINGS = {
 
 
 class PredictProtocol:
-    """`POST /v1/models/<name>:predict`, of the served version, another one or a label."""
+    """`POST /v1/models/<name>:predict`, for the served version, a named version or a label."""
 
     rules = (
         "/v1/models/<tfname:name>:predict",
@@ -67,7 +67,7 @@ def _encode_columns(result: ActResult, _columns: Columns) -> Answer:
 
 
 def _encode_rows(result: ActResult, columns: Columns) -> Answer:
-    # No Python loop over rows: each column fills every place that is its own.
+    # No Python loop over rows: a slice assignment writes each column into all rows.
     pieces = [piece for opening in _OPENINGS.values() for piece in (opening, b"")]
     step = len(pieces)
     pieces *= result.stop - result.start
@@ -81,7 +81,7 @@ def to_number(version: str | None) -> int | None:
     """The version in a path.
 
     Raises:
-        InvalidRequestError: no int64 holds it.
+        InvalidRequestError: it does not fit in int64.
     """
     if version is None:
         return None

@@ -1,4 +1,4 @@
-"""Predictions as TensorFlow Serving asks for them, whatever brings them. No HTTP."""
+"""TensorFlow Serving's predictions, over any transport. No HTTP."""
 
 import numpy as np
 
@@ -13,10 +13,10 @@ from serving.registry.repository import Repository
 def decision(
     choice: Choice, inputs: dict[str, Array], episode: str | None, max_rows: int
 ) -> DecisionRequest:
-    """What to decide about the inputs of a signature, by their names there.
+    """What to decide, given the inputs of a signature by name.
 
     Raises:
-        InvalidRequestError: one has a wrong shape, or uniforms that are not finite.
+        InvalidRequestError: an input has a wrong shape, or a uniform is not finite.
     """
     policy, selection = choice
     observations = inputs["observations"]
@@ -32,7 +32,7 @@ def find(
     label: str | None,
     episode: str | None = None,
 ) -> Choice:
-    """The policy that a path names, or else the one for an episode.
+    """The version that a request names; otherwise the version for its episode.
 
     Raises:
         InvalidRequestError: no version has that label.

@@ -1,7 +1,7 @@
 """TensorFlow Serving's REST API.
 
-Errors, their statuses and their words are those of its `http_rest_api_handler.cc`,
-`http_rest_api_util.cc` and `json_tensor.cc`, by which its clients tell what went wrong.
+Errors have the statuses and messages of its `http_rest_api_handler.cc`, `http_rest_api_util.cc`
+and `json_tensor.cc`, because its clients recognise errors by them.
 """
 
 import re
@@ -24,7 +24,7 @@ from serving.errors import InvalidRequestError
 from serving.registry.repository import Repository
 
 _TASKS = {"classify": "classification", "regress": "regression"}
-# Its words match in any case, the names of models and labels as they are.
+# Keywords match in any case; names of models and labels are case-sensitive.
 _ANY_CASE = re.compile(
     r"(?i)/v1/models(/[^/:]+)?(?:(/versions|/labels)(/[^/:]+))?(/metadata|:[a-z]+)?"
 )
@@ -59,9 +59,9 @@ class TensorFlowServingRoutes:
         self._bodies = bodies
 
     def blueprint(self) -> Blueprint:
-        """The routes; the application has `CONVERTERS`."""
+        """The routes; the application needs `CONVERTERS`."""
         blueprint = Blueprint("tfserving", __name__)
-        # Without Flask's own answer to OPTIONS.
+        # `other` answers OPTIONS, as TensorFlow Serving does.
         add = partial(blueprint.add_url_rule, provide_automatic_options=False)
         add("/v1/models", view_func=self.models)
         for which in ("", "/versions/<tfnumber:version>", "/labels/<tfname:label>"):
@@ -75,7 +75,7 @@ class TensorFlowServingRoutes:
         return blueprint
 
     def models(self) -> Response:
-        """There is no list in this protocol."""
+        """Refuse: this protocol does not list models."""
         raise InvalidRequestError("Missing model name in request.")
 
     def status(self, name: str, version: str | None = None, label: str | None = None) -> Response:
@@ -111,7 +111,7 @@ class TensorFlowServingRoutes:
         )
 
     def other(self, prefix: str, rest: str) -> Any:
-        """What no rule takes as it is: words in another case, preflights and mistakes."""
+        """Answer what no other rule takes: keywords in another case, preflights and mistakes."""
         if request.method == "OPTIONS":
             if not re.search("https?://", request.headers.get("Origin", "")):
                 raise InvalidRequestError("Origin header is missing in CORS preflight")

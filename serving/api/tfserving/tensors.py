@@ -1,6 +1,6 @@
 """TensorFlow Serving's JSON to tensors.
 
-Well-formed requests take a way without any Python loop over their elements. All others are
+Well-formed requests are converted without any Python loop over their elements. All others are
 read a second time by `serving.api.tfserving.explain`.
 """
 
@@ -40,7 +40,7 @@ def parse(body: bytes) -> tuple[dict[str, Any], str]:
 
 
 def _parse_leniently(body: bytes) -> object:
-    """As TensorFlow Serving: with NaN and Infinity, and with anything after the first value."""
+    """Parse like TensorFlow Serving: accept NaN and Infinity, ignore what follows the value."""
     try:
         text = body.decode("utf-8-sig").lstrip(" \t\r\n")
         return json.JSONDecoder(parse_int=float).raw_decode(text)[0]
@@ -55,7 +55,7 @@ def tensors(
 ) -> tuple[dict[str, Array], bool]:
     """The inputs of a signature from `instances` (rows) or `inputs` (columns).
 
-    `dtypes` has "float" or "bool" by the name of the input.
+    `dtypes` has "float" or "bool" for the name of each input.
 
     Returns:
         Float64 or boolean arrays by name, and whether they came as rows.
