@@ -1,26 +1,26 @@
-# `make demo` and `make test` do all their set-up themselves; they need one of these Pythons, of
-# which they take the first that runs and can make virtual environments.
+# `make demo` and `make test` do all their set-up themselves; they use the first of these Pythons
+# that runs and can make virtual environments.
 PYTHONS := python3.13 python3.12 python3.11
 PYTHON ?= $(firstword $(foreach python,$(PYTHONS),$(shell $(python) -c 'import ensurepip; print("$(python)")' 2>/dev/null)))
 REQUIRE_PYTHON = test -n "$(PYTHON)" || { echo "none of $(PYTHONS) is here, with venv" >&2; exit 1; }
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
-# What `make demo` and `make serve` need, which `make test` has too.
+# What `make demo` and `make serve` need; $(INSTALLED) includes it.
 RUNNABLE := $(VENV)/runnable
 # Where `make serve` looks for a model, as `python -m serving run` does.
 MODELS := $(or $(SERVING_MODELS),models)
-# Programs that only `make test-peers` runs; these need node and npm, Java, go, and Debian's
-# libb64-0d. The servers, perf_analyzer and what shares a process with TensorFlow have environments
-# of their own, and run on Python 3.11.
+# Programs that only `make test-peers` runs; they need node and npm, Java, go, and Debian's
+# libb64-0d. Those listed below have environments of their own, on Python 3.11: the servers and
+# perf_analyzer, and what runs in one process with TensorFlow.
 PEERS := .peers
 OTHERS := triton mlserver kserve perf-analyzer
 BESIDE_TENSORFLOW := onnx stable-baselines3
 
-# What only `make test-cluster` runs.
+# Programs that only `make test-cluster` runs.
 CLUSTER := .cluster
 
-# What can differ between versions of Python, and takes a few minutes: .ci/run repeats it.
+# Tests whose results can differ between versions of Python; .ci/run runs them on each.
 PYTHON_TESTS := $(patsubst %,tests/test_%.py,packaging fallbacks architecture requirements act policy export \
 	learner rollout sampling tensors infer logs metrics_endpoint)
 
@@ -67,7 +67,7 @@ $(PEERS)/installed: requirements/peers.txt tests/clients/package.json
 	npm install --prefix $(PEERS) --no-package-lock --ignore-scripts --no-audit --no-fund
 	touch $@
 
-# What examples/stable_baselines3_ppo.py needs; the lock file omits torch, which the .in file pins.
+# For examples/stable_baselines3_ppo.py; the lock file omits torch, which the .in file pins.
 $(PEERS)/stable-baselines3/installed: requirements/train.txt requirements/bench-training.txt \
 		requirements/bench-training.in
 	test -d $(@D)/bin || python3.11 -m venv $(@D)
@@ -114,6 +114,6 @@ lock:
 	cd requirements && for name in cluster $(OTHERS:%=peers-%); do \
 		$(LOCK) $$name.in -o $$name.txt || exit; \
 	done
-	@# For Windows torch asks for no CUDA packages; pip installs torch itself, see the .in file.
+	@# On Windows torch requires no CUDA packages; pip installs torch itself, see the .in file.
 	cd requirements && $(subst --universal,--python-platform windows,$(LOCK)) \
 		--no-emit-package torch bench-training.in -c dev.txt -o bench-training.txt

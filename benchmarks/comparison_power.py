@@ -1,7 +1,7 @@
-"""How many episodes `compare` takes to find that a policy is 20 returns better.
+"""How many episodes `compare` needs to find that a policy's mean return is higher by 20.
 
-Returns are those of real episodes of CartPole: a hand-written policy, of which a share of the
-actions is replaced at random so that its mean return is what a row of the table says. They are
+Returns are those of real episodes of CartPole: a hand-written policy plays them, with a share of
+its actions replaced at random so that its mean return is that of a row of the table. They are
 played once; streams of episodes are drawn from them, so the true means are known.
 
     python -m benchmarks.comparison_power
@@ -23,7 +23,7 @@ DoubleArray = npt.NDArray[np.float64]
 
 BOUNDS = (0.0, 500.0)
 EPISODES = 5_000  # of each policy
-WEIGHTS = np.array([0.02, 0.1, 1.0, 0.5])  # pushes to where the pole falls
+WEIGHTS = np.array([0.02, 0.1, 1.0, 0.5])  # pushes towards the side to which the pole falls
 PAIRS = ((480, 500), (460, 480), (260, 280))  # mean returns of the champion and the challenger
 SHARES = (0.5, 0.1)  # of the episodes, for the challenger
 REPETITIONS, EQUAL_REPETITIONS = 100, 400
@@ -84,7 +84,7 @@ def wrong_answers(
 ) -> int:
     """How many comparisons of a policy with itself have an answer after any of the episodes.
 
-    An answer stays, so those at the end are all that there ever were.
+    An answer never changes, so counting at the end misses none.
     """
     equal = streams(returns, returns, share, episodes, seed)
     answers = (difference(*next(equal), BOUNDS).answer for _ in range(repetitions))

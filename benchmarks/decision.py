@@ -2,9 +2,9 @@
 
     python benchmarks/decision.py MODEL_DIR [--rounds 15]
 
-Every round runs each part for a while, in turn, so that noise meets all alike; the table has the
-medians of the rounds (least to greatest). A part alone has the processor's caches to itself: in the
-middle of a request it takes up to twice as long, which is why the parts add up to less.
+Every round runs each part for a while, in turn, so that noise affects all equally; the table has
+the medians of the rounds (least to greatest). A part alone has the processor's caches to itself.
+Within a request it takes up to twice as long, so the sum of the parts is less than a request takes.
 """
 
 import itertools
@@ -32,7 +32,7 @@ ROUND_SECONDS = 0.05
 
 
 class Loopback:
-    """A socket without a kernel: gives the same requests in turn, and takes every answer."""
+    """A fake socket: it delivers the given requests again and again, and accepts every answer."""
 
     def __init__(self, *requests: bytes) -> None:
         self._requests = itertools.cycle(requests)
@@ -53,18 +53,18 @@ class Loopback:
 
 
 class NoOwner:
-    """Of a connection that refuses nothing."""
+    """The owner of a connection, which refuses nothing."""
 
     def admit(self, _head: object) -> None:
-        """Every head is welcome."""
+        """Accept every head."""
 
     def refusal(self, error: Exception, _head: object, _peer: str) -> bytes:
-        """There are none."""
+        """Refuse nothing: raise the error."""
         raise error
 
 
 def parts(model_dir: Path) -> dict[str, Callable[[], object]]:
-    """What is timed, by name; imports what is to be imported after the environment is set."""
+    """What is timed, by name; imports here, because the environment variables must be set first."""
     import numpy as np
     import tensorflow as tf
 

@@ -5,12 +5,12 @@
 Each contender has two processes (Triton has one with threads) on loopback and is put under load by
 h2load, of Debian's nghttp2-client: a client in C with one call in flight on each connection, which
 sends the same bytes to all. Contenders take turns within a round, so compare figures of one round;
-h2load has the same two cores. The empty method, in `grpc.aio` and in grpcio's threads, answers
-bytes of the length of our answer and reads none of the message: what grpcio costs by itself.
+h2load shares the same two cores. The empty method, in `grpc.aio` and in grpcio's threads, answers
+as many bytes as our answer has, without reading the message: what grpcio costs by itself.
 
 Triton (`make .peers/triton/installed`) serves tests/conformance/peers/triton_model.py, a network of
-the same shape in its Python backend. Every contender is asked once by `tritonclient`'s messages
-before it is measured, so an error is not measured as an answer.
+the same shape in its Python backend. Before a contender is measured, it is sent one message of
+`tritonclient`'s and must not fail, so that no errors are measured as answers.
 """
 
 import asyncio
@@ -119,7 +119,7 @@ def running(contender: str, models: Path, folder: Path) -> Iterator[int]:
 
 
 def ask(port: int, body: bytes) -> None:
-    """Raise if a call of the contender fails; in a process of its own, as this one is forked."""
+    """Raise if a call fails; calls from a process of its own, because this one forks."""
     code = (
         "import grpc, sys\n"
         f"channel = grpc.insecure_channel('127.0.0.1:{port}')\n"

@@ -29,13 +29,13 @@ LEAST_REPLAYED = 3_000_000  # decisions a minute
 
 
 def measure(services: dict[str, Service], connections: int, rounds: int, seconds: int) -> float:
-    """Put the services under load in turn, print requests a second; returns the share it costs."""
+    """Put the services under load in turn; print rates, return the share that recording costs."""
     speeds: dict[str, list[float]] = {name: [] for name in services}
     for _ in range(rounds):
         for name, service in services.items():
             load = full_load(service.url, json_body(1), connections=connections, seconds=seconds)
             speeds[name].append(load.requests / load.seconds)
-    # Of the two that ran one after the other: the machine may be busier in another round.
+    # Compare within a round: the machine may be busier in another round.
     pairs = zip(speeds["recorded"], speeds["not recorded"], strict=True)
     ratios = [recorded / plain for recorded, plain in pairs]
     rows = [["connections", *speeds, "ratio"]]

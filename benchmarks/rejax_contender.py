@@ -22,7 +22,7 @@ from typing import Any
 REWARD_THRESHOLD = 475.0
 EVALUATION_INTERVAL = 5_120  # environment steps, as in our preset
 EVALUATION_EPISODES = 100
-MAX_ENV_STEPS = 39 * EVALUATION_INTERVAL  # the most that is not above our preset's budget
+MAX_ENV_STEPS = 39 * EVALUATION_INTERVAL  # the most within our preset's budget
 SPEED_ENV_STEPS = 1_000_000
 
 

@@ -105,14 +105,14 @@ def make_model(algorithm: str, env_id: str, seed: int) -> OnPolicyAlgorithm:
 class SteppedOneByOne:
     """Environments that are stepped one after another, each only until its episode ends.
 
-    It has what is used here of `gymnasium.vector.VectorEnv`.
+    It has the part of `gymnasium.vector.VectorEnv` that is used here.
     """
 
     def __init__(self, env_id: str) -> None:
         self._envs = [gym.make(env_id) for _ in range(EVALUATION_EPISODES)]
 
     def reset(self, seed: int | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode in each environment; the first has this seed, the next one more."""
+        """Begin an episode in each environment; environment `i` gets `seed + i`."""
         seeds = [None if seed is None else seed + i for i in range(EVALUATION_EPISODES)]
         first = [env.reset(seed=one)[0] for env, one in zip(self._envs, seeds, strict=True)]
         self._observations, self._running = np.stack(first), np.ones(EVALUATION_EPISODES, bool)
@@ -140,7 +140,7 @@ class FirstPass(BaseCallback):
         stopped: when the last evaluation ended.
         evaluation_seconds: of all evaluations.
         sampled: mean return of the last evaluation.
-        greedy: the same; None if the sampled one did not reach the threshold.
+        greedy: the same with greedy actions; None if `sampled` did not reach the threshold.
     """
 
     def __init__(

@@ -1,13 +1,13 @@
-"""From how many rows on a minibatch is worth a second machine.
+"""How many rows a minibatch needs before a second machine pays off.
 
     python -m benchmarks.scale_gradients
 
-Two machines that halve a minibatch save half of its time, and add the time to sum the gradients
+Two machines that share a minibatch save half of its time, but add the time to sum the gradients
 (all-reduce), which is measured with TensorFlow's MultiWorkerMirroredStrategy in two processes of
-this machine. A network between machines is slower than that. So a second machine is worth it from
-where a minibatch takes more than twice as long as the sum. Both grow with the network, but only the
-minibatch grows with its rows: the last column says from how many on, if time is proportional to
-rows.
+this machine; between machines it is slower. So a second machine pays off once a minibatch takes
+more than twice as long as the sum. Both times grow with the number of parameters, but only the
+minibatch's grows with its rows: the last column says how many are enough, if its time is
+proportional to them.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ REPEATS = 20
 def minibatch_seconds(width: int) -> tuple[int, int, float]:
     """Parameters of a network, rows of a minibatch, and the median time to learn from one.
 
-    The config is that of the default preset, but for the two hidden layers of that width.
+    The config is that of the default preset, except for its two hidden layers of that width.
     """
     config = dataclasses.replace(PRESETS["ppo"], hidden_units=(width, width))
     rng = np.random.default_rng(0)

@@ -1,13 +1,13 @@
-"""What replicas of the service do behind Envoy, and a model of it for more cores.
+"""The throughput of replicas of the service behind Envoy, and a model that predicts more cores.
 
     python -m benchmarks.scale_serving --models models [--seconds 5]
 
 1, 2 and 3 services of one worker, and Envoy with the configuration of compose's profile `envoy`,
 share this machine's cores with wrk, which keeps 64 connections busy with requests of one row. The
-model is that of processor time: a request takes so many microseconds of a service, of Envoy and of
-wrk, measured with three services; a service has one core, and all together have those of the
-machine. It is checked against what was measured: the exit status is 1 if it is wrong by more than
-25%. Needs `wrk` and `make .cluster/installed`.
+model counts processor time: a request costs a fixed time in a service, in Envoy and in wrk,
+measured with three services; a service has one core, and all processes share the machine's cores.
+The model is checked against the measurements: the exit status is 1 if it is wrong by more than 25%.
+Needs `wrk` and `make .cluster/installed`.
 """
 
 import os

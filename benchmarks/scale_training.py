@@ -1,4 +1,4 @@
-"""What Ray workers do for a slow simulator, and a model of it for more of them.
+"""How much Ray workers speed up a slow simulator, and a model that predicts more of them.
 
     python -m benchmarks.scale_training [--rollouts 5]
 
@@ -8,9 +8,9 @@ and 4 Ray actors of this machine. The model of a rollout in W actors is
     32 * ceil(16 / W) * step + 32 * 16 * row + call + W * actor + learn
 
 where `step` is the time of a step, measured in an environment alone, and `row` that of the policy
-for one observation: every actor computes it for all environments. `learn` is the update's, and
-`call` and `actor` are what Ray adds, measured with a simulator that takes no time. It is checked
-against what was measured: the exit status is 1 if it is wrong by more than 15%.
+for one observation: every actor computes it for all environments. `learn` is that of the update,
+and `call` and `actor` are what Ray adds, measured with a simulator that takes no time. The model is
+checked against the measurements: the exit status is 1 if it is wrong by more than 15%.
 """
 
 import dataclasses
@@ -54,7 +54,7 @@ class Model(NamedTuple):
     row: float  # of the policy, for each environment and step
 
     def parts(self, num_envs: int, workers: int) -> dict[str, float]:
-        """The parts of a rollout, in seconds; 0 workers are this process."""
+        """The parts of a rollout, in seconds; 0 workers means this process."""
         return {
             "stepping": NUM_STEPS * math.ceil(num_envs / max(workers, 1)) * self.step,
             "acting": NUM_STEPS * num_envs * self.row,
@@ -121,10 +121,10 @@ def policy_row_seconds() -> float:
 
 
 def fit(instant: dict[int, float], step: float, instant_step: float, row: float) -> Model:
-    """A model from the rollouts of a simulator that takes no time, by the number of workers.
+    """Fit a model to rollouts of a simulator that takes no time, by the number of workers.
 
-    0 workers are this process, whose rollout is stepping and learning alone. What two numbers of
-    workers add is a line.
+    0 workers means this process, whose rollout is only stepping and learning. What workers add to
+    that is fitted by a line.
     """
     without = Model(instant_step, 0.0, 0.0, 0.0, row)
     learn = instant[0] - without.rollout(NUM_ENVS, 0)

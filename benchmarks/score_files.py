@@ -2,12 +2,12 @@
 
     python benchmarks/score_files.py MODEL_DIR [--rows 1000000] [--rounds 5]
 
-Every round takes each format of observations with each format of decisions, on files that are in
-the page cache, and right before it the policy alone, which gets the same rows as arrays in memory
-in blocks of the same size. TensorFlow's import and the checks of the version are not counted;
-syncing the decisions to disk is. The table has the medians of the rounds (least to greatest), the
-ratios each of two neighbours, by the clock and by the time of all processors: the latter says
-little of how long it takes, but holds on a machine that has other things to do.
+Every round times each pair of formats, of observations and of decisions, on files that are in the
+page cache, and right before each pair the policy alone, on the same rows as arrays in memory in
+blocks of the same size. TensorFlow's import and the checks of the version are not counted; syncing
+the decisions to disk is. The table has the medians of the rounds (least to greatest). Each ratio
+compares a pair with the policy just before it, by the clock and by the time of all processors: the
+latter says little about duration, but is reliable on a busy machine.
 """
 
 import itertools
@@ -42,7 +42,7 @@ OBJECTS = "objects"  # in the name of a file of JSON Lines
 
 
 def write_observations(folder: Path, rows: FloatArray, names: list[str]) -> list[Path]:
-    """The rows in every format that there is; JSON Lines as lists and as objects."""
+    """Write the rows in every format that there is; JSON Lines as lists and as objects."""
     paths = [folder / f"rows{suffix}" for suffix in READERS]
     for path in paths:
         if path.suffix == ".npy":

@@ -1,4 +1,4 @@
-"""How fast `/act` answers, against a Flask app that decides nothing and against other servers.
+"""How fast `/act` answers, compared with a Flask app that decides nothing and with other servers.
 
     python benchmarks/serving_comparison.py [--rounds 5] [--seconds 5] [--connections 1,16,64]
                                  [--rows 1,64,1024,65536] [--contenders noop,ours,...]
@@ -18,30 +18,30 @@ the policy card, and check less of a request. Variables such as SERVING_THREADS 
 checkout (BEFORE_CHECKOUT); `bun` (BUN, the program, and BUN_SERVER, a script that listens on PORT);
 `triton` (TRITON_SITE, the site-packages of pytriton, and TRITON_MODELS, its model repository).
 
-`--protocol` asks by `POST /act`, TensorFlow Serving's `:predict` or the Open Inference Protocol's
-`infer` in JSON or with binary tensors; by several, also what each does to `act`. All but `act` is
-asked only of those who speak it: `ours` and `before`, and `infer` and `binary` of `triton`. So:
+`--protocol` uses `POST /act`, TensorFlow Serving's `:predict` or the Open Inference Protocol's
+`infer` in JSON or with binary tensors; with several, each is also compared with `act`. `ours` and
+`before` speak all of them, `triton` only `infer` and `binary`, the others only `act`. Examples:
 
     ... --protocol act,predict,infer,binary --contenders ours --rows 1 --connections 16,64
     ... --protocol infer,binary --contenders ours,triton --rows 1 --connections 16
     BEFORE_CHECKOUT=../before ... --contenders ours,before --rows 1 --connections 16,64
     ... --contenders ours,noop,bun --rows 1 --connections 1,64
 
-The rule: each round starts every contender in turn, the even rounds in reverse order, measures
+The procedure: each round starts every contender in turn, even rounds in reverse order, measures
 every combination of rows and connections (if none are given, all but 65,536 rows over 64
 connections), and stops it. A combination is warmed up first. wrk then keeps its connections busy
-for --seconds, longer where that answers fewer requests than there are connections. A single request
-that fails or is answered with an error ends the run. wrk adds to its percentiles what a slow answer
-kept it from sending. Requests by the second of processor time are what a core does that has nothing
-else to do. Memory is the proportional set size of all processes of a contender after the load;
+for --seconds, longer if fewer requests than connections were answered. A single request that fails
+or is answered with an error ends the run. wrk corrects its percentiles for requests that a slow
+answer kept it from sending. Requests per second of processor time are what a core could do that had
+nothing else to do. Memory is the proportional set size of a contender's processes after the load;
 another process that maps the same libraries, such as a second service of this project, lowers it.
 
-`--tail` measures the throughput with wrk, then sends half of it at a constant rate; what a request
-waits for an idle connection counts. `--workers` repeats the first table with one worker and with
-two, and compares what a processor second does too, as wrk needs a share of the cores. `--start`
-starts every contender with one, two and four workers: `listening` is when the first connection is
-taken, which is where our service has just imported TensorFlow; `ready` is when every request is
-answered. The three ask for one row over 16 connections, unless told otherwise.
+`--tail` measures the throughput with wrk, then sends half of it at a constant rate; the time that a
+request waits for an idle connection counts. `--workers` repeats the first table with one worker and
+with two, and also compares requests per second of processor time, as wrk takes some of the cores.
+`--start` starts every contender with one, two and four workers: `listening` is when it accepts the
+first connection (our service has just imported TensorFlow then); `ready` is when every request is
+answered. By default, these three send one row over 16 connections.
 
 Results go to standard output, and as CSV (and a plot of the first table) to benchmarks/results.
 """
@@ -60,7 +60,7 @@ from typing import Any
 
 import click
 
-if __name__ == "__main__":  # a script's path begins with its folder, where `serving` is this file
+if __name__ == "__main__":  # sys.path[0] of a script is its folder, not the project's
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from benchmarks.common import RESULTS, ROOT, write_csv
@@ -72,7 +72,7 @@ WORKERS = 2
 START_WORKERS = (1, 2, 4)
 WARM_UP_SECONDS = 1
 MOST_SECONDS = 600
-MOST_ROWS_AT_ONCE = 2**20  # unless asked for: an answer of a peer then takes minutes
+MOST_ROWS_AT_ONCE = 2**20  # by default: with more, an answer of a peer takes minutes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Plan:
     Attributes:
         models: folder that holds `cartpole/<version>`.
         contenders: keys of LABELS.
-        cells: what each of them is asked for, in growing size: memory grows with it.
+        cells: what to measure of each, smallest first, because memory grows with size.
         rounds: how often.
         seconds: of load, at least.
     """
@@ -101,13 +101,13 @@ class Plan:
                 for contender in self.contenders
                 for count in workers
             ]
-            # What drifts on the machine from turn to turn then favours no one.
+            # Alternate the order, so that drift of the machine favours no contender.
             yield from turns if number % 2 else reversed(turns)
 
 
 @contextlib.contextmanager
 def ready(plan: Plan, turn: Turn) -> Iterator[tuple[Service, Start]]:
-    """A contender that runs and is ready; what fails is told with its name."""
+    """Run a contender until it is ready; errors carry its name."""
     one_row = BODIES[plan.cells[0].protocol](1)
     try:
         with running(turn.contender, plan.models, turn.workers) as service:
@@ -119,13 +119,13 @@ def ready(plan: Plan, turn: Turn) -> Iterator[tuple[Service, Start]]:
 
 
 def load_fully(service: Service, cell: Cell, workers: int, seconds: int) -> tuple[Load, float]:
-    """Warm up and load, for longer where too few requests are answered.
+    """Warm up and load, for longer if too few requests are answered.
 
     Returns:
         What wrk saw, and the processor seconds that the service took.
 
     Raises:
-        LoadError: see `full_load`; tells the cell.
+        LoadError: see `full_load`; the message names the cell.
     """
     body = BODIES[cell.protocol](cell.rows)
 
@@ -133,7 +133,7 @@ def load_fully(service: Service, cell: Cell, workers: int, seconds: int) -> tupl
         before = service.cpu_seconds()
         seen = full_load(service.url, body, connections=cell.connections, seconds=seconds)
         cpu_seconds = service.cpu_seconds() - before
-        service.wait_until_idle()  # wrk leaves requests behind
+        service.wait_until_idle()  # wrk leaves unanswered requests behind
         return seen, cpu_seconds
 
     try:
@@ -154,7 +154,7 @@ def load_fully(service: Service, cell: Cell, workers: int, seconds: int) -> tupl
 
 
 def measure(plan: Plan, workers: Sequence[int], records: list[Measurement]) -> None:
-    """Full load in every cell; like the next two, appends to `records` as it goes."""
+    """Full load in every cell; like the next two functions, appends to `records` as it goes."""
     for turn in plan.turns(workers):
         with ready(plan, turn) as (service, _):
             for cell in plan.cells:
@@ -219,7 +219,7 @@ def tell(turn: Turn, text: str) -> None:
 def trained_models() -> Path:
     """A folder with a policy of our own training, which takes seconds and is done once."""
     models = RESULTS / "models"
-    # A training that was ended leaves the folder without a version.
+    # An interrupted training leaves the folder without a version.
     if not any(models.glob("cartpole/[0-9]*/saved_model.pb")):
         with tempfile.TemporaryDirectory() as run:
             command = [sys.executable, "-m", "training", "train"]
@@ -243,7 +243,7 @@ def chosen(text: str, able: Sequence[str]) -> list[str]:
     """The names of a list like `noop,ours`.
 
     Raises:
-        click.BadParameter: one is none of the names that there are.
+        click.BadParameter: a name is unknown.
     """
     for name in text.split(","):
         if name not in able:
@@ -257,7 +257,7 @@ def protocols_of(_context: click.Context, _parameter: click.Parameter, text: str
 
 
 def names(context: click.Context, _parameter: click.Parameter, text: str | None) -> list[str]:
-    """The contenders of a list like `noop,ours`, but for those that are not to be found."""
+    """The contenders of a list like `noop,ours`, without those that no variable locates."""
     wanted = set(context.params["protocol"])
     able = [name for name in LABELS if wanted <= PROTOCOLS.get(name, {"act"})]
     found = []

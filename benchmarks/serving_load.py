@@ -1,8 +1,8 @@
-"""Load on a service: wrk for as much as it takes, and a client of our own for a constant rate.
+"""Load on a service: wrk for full load, and a client of our own for a constant rate.
 
 wrk sends the next request of a connection when the last is answered. It cannot keep a rate, and
 wrk2, which can, is not packaged for Debian. `paced_load` is one thread around `select`: too slow
-for full load, bearable at half of it.
+for full load, fast enough for half of it.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from benchmarks import protocols
 from benchmarks.protocols import HEADER, with_json
 
 LONGEST_ANSWER_SECONDS = 120
-RECEIVE_BYTES = 1 << 16  # for much more, malloc asks the kernel each time
+RECEIVE_BYTES = 1 << 16  # for a much larger buffer, malloc would ask the kernel each time
 _SCRIPT = Path(__file__).with_suffix(".lua")
 _PR_SET_TIMERSLACK = 29  # of linux/prctl.h
 
@@ -59,13 +59,13 @@ class Load(NamedTuple):
 class PacedLoad(NamedTuple):
     """What the client of a constant rate saw."""
 
-    p50_ms: float  # from sending, and what a request had waited for an idle connection
+    p50_ms: float  # from sending, plus the time that a request waited for an idle connection
     p99_ms: float
-    late_p99_ms: float  # how late requests were sent though a connection was idle: not counted
+    late_p99_ms: float  # delay of sending while a connection was idle: not counted above
 
 
 def observations(rows: int) -> protocols.Array:
-    """Near CartPole's start, `[rows, 4]`."""
+    """Random observations near CartPole's start, `[rows, 4]`."""
     return np.random.default_rng(rows).uniform(-0.05, 0.05, (rows, 4)).astype(np.float32)
 
 
@@ -107,10 +107,10 @@ BODIES: dict[str, Callable[[int], Body]] = {
 
 
 def require_wrk() -> None:
-    """Raise where wrk is missing.
+    """Check that wrk is installed.
 
     Raises:
-        LoadError: it is; says what to do.
+        LoadError: it is not; the message says how to install it.
     """
     if shutil.which("wrk") is None:
         raise LoadError("wrk is missing; on Debian: apt-get install wrk")
@@ -176,7 +176,7 @@ def parse_wrk(output: str, errors: str) -> Load:
 def paced_load(url: str, body: Body, *, rate: float, seconds: float, connections: int) -> PacedLoad:
     """Send a request every `1 / rate` seconds, over connections that are kept.
 
-    A request that is due while every connection is busy waits, and that counts.
+    A request that is due while every connection is busy waits, and this wait counts.
 
     Raises:
         LoadError: a request was not answered with status 200.
@@ -201,7 +201,7 @@ def paced_load(url: str, body: Body, *, rate: float, seconds: float, connections
 
 @contextlib.contextmanager
 def _precise_timers() -> Iterator[None]:
-    """Have the kernel wake this thread when it asked for it, not up to 50 microseconds later."""
+    """Have the kernel wake this thread on time, not up to 50 microseconds later."""
     prctl = ctypes.CDLL(None).prctl
     prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
     try:
@@ -214,7 +214,7 @@ def _pace(
     connections: list[socket.socket], request: bytes, rate: float, requests: int
 ) -> PacedLoad:
     started, sent = time.perf_counter(), 0
-    # Each in its turn, as clients of their own would ask.
+    # Connections take turns, as if each belonged to a client of its own.
     idle = deque((connection, started) for connection in connections)
     begun: dict[socket.socket, float] = {}
     received: dict[socket.socket, bytes] = {}

@@ -39,12 +39,12 @@ PLACES = {
     "bun": ("BUN", "BUN_SERVER"),
     "triton": ("TRITON_SITE", "TRITON_MODELS"),
 }
-PROTOCOLS = {"triton": {"infer", "binary"}}  # what those speak that do not speak `act` alone
+PROTOCOLS = {"triton": {"infer", "binary"}}  # by default, only `act`
 PROTOCOLS["ours"] = PROTOCOLS["before"] = set(BODIES)
 MARK = "BENCHMARK_MARK"
 START_SECONDS = 120
 STOP_SECONDS = 15
-# As in serving/server/worker.py; uvicorn's own 5 break under heavy requests.
+# As in serving/server/worker.py; uvicorn's default of 5 breaks under heavy requests.
 KEEP_ALIVE_SECONDS = "75"
 ANSWERED = ("actions", "action_logits", "log_probabilities", "state_values")
 APPS = "benchmarks.serving_contenders"
@@ -53,7 +53,7 @@ APPS = "benchmarks.serving_contenders"
 class Start(NamedTuple):
     """Seconds from the start of the first process."""
 
-    listening_seconds: float  # the first connection was taken
+    listening_seconds: float  # the first connection was accepted
     ready_seconds: float  # from here on every request was answered with status 200
 
 
@@ -88,7 +88,7 @@ class Service:
         """Return when 20 requests for each worker were answered in a row.
 
         Raises:
-            LoadError: it ended or was not ready in time; tells the end of its log.
+            LoadError: it ended or was not ready in time; the message has the end of its log.
         """
         parts = urlsplit(self.url)
         listening, ready, answered = None, 0.0, 0
@@ -117,7 +117,7 @@ class Service:
         """Return when it has used less than a fifth of a core for half a second.
 
         Raises:
-            LoadError: it does not come to rest.
+            LoadError: it does not become idle.
         """
         deadline = time.monotonic() + START_SECONDS
         used, quiet = self.cpu_seconds(), 0
@@ -140,14 +140,14 @@ class Service:
         """Ask once; returns the seconds that the answer took.
 
         Raises:
-            LoadError: the answer is not one decision a row.
+            LoadError: the answer is not one decision per row.
         """
         asked = time.perf_counter()
         status, content = ask(self.url, body)
         seconds = time.perf_counter() - asked
         if status != 200:
             raise LoadError(f"answered {status}: {content[:500].decode(errors='replace')}")
-        # After the JSON of the Open Inference Protocol come bytes.
+        # In the Open Inference Protocol, binary tensors may follow the JSON.
         answer, _ = json.JSONDecoder().raw_decode(content.decode("latin-1"))
         if "outputs" in answer:
             sizes = {output["name"]: output["shape"][0] for output in answer["outputs"]}
@@ -174,9 +174,9 @@ def process_seconds(pid: int) -> float:
 
 @contextlib.contextmanager
 def running(contender: str, models: Path, workers: int, *options: str) -> Iterator[Service]:
-    """Start a contender on a free port of the loopback interface, and stop all of it.
+    """Start a contender on a free port of the loopback interface; stop all its processes after.
 
-    It gets the options behind its own.
+    The options are appended to its own.
     """
     port = free_port()
     mark = secrets.token_hex(8)
@@ -200,7 +200,7 @@ def running(contender: str, models: Path, workers: int, *options: str) -> Iterat
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is ours: we stop it in order
+                start_new_session=True,  # Ctrl-C reaches only us: we stop it gracefully
             )
         try:
             yield Service(f"http://127.0.0.1:{port}", process, mark, log, started)
@@ -268,7 +268,7 @@ def marked(mark: str) -> list[int]:
 
 
 def stop(process: subprocess.Popen[bytes], mark: str) -> None:
-    """End a contender in order, and kill what has not ended with its first process."""
+    """Stop a contender gracefully, and kill what outlives its first process."""
     try:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -1,11 +1,10 @@
-"""What a shadow costs clients: latency at half load with and without it, in turn.
+"""What a shadow costs clients: latency at half load, alternately without and with it.
 
     python -m benchmarks.shadow_load --models models [--rounds 5] [--seconds 4]
 
-The newest version of cartpole serves, and a copy of it is its shadow in every second part of a
-round. Half load is half of what wrk gets at the same connections, without a shadow. The ratio is
-that of the 99th percentiles of one round, and the exit status 1 if its median is above 1.1. Needs
-`wrk`.
+The newest version of cartpole serves; in the second half of each round, a copy of it is its shadow.
+Half load is half of wrk's throughput with as many connections, without a shadow. Each round has a
+ratio of 99th percentiles; the exit status is 1 if the median ratio is above 1.1. Needs `wrk`.
 """
 
 import json
@@ -27,7 +26,7 @@ from benchmarks.serving_services import newest_version, running
 CONNECTIONS = 16
 WORKERS = 2
 MOST = 1.1  # p99 with a shadow, relative to without
-SETTLE_SECONDS = 3.0  # more than two looks of every worker at the models folder
+SETTLE_SECONDS = 3.0  # in which every worker polls the models folder more than twice
 
 
 @click.command(context_settings={"show_default": True})
@@ -73,7 +72,7 @@ def main(models: Path, rounds: int, seconds: int) -> None:
 
 
 def select(selection: Path, *, has_shadow: bool) -> None:
-    """Have the service follow another selection."""
+    """Turn the shadow on or off, and wait until every worker has noticed."""
     aside = selection.with_suffix(".aside")
     aside.write_text(json.dumps({"serve": 1} | ({"shadow": 2} if has_shadow else {})))
     aside.rename(selection)
@@ -81,7 +80,7 @@ def select(selection: Path, *, has_shadow: bool) -> None:
 
 
 def comparison(url: str) -> Any:
-    """What the service found."""
+    """The service's comparison of the shadow."""
     return urllib3.request("GET", f"{url}/models/cartpole/comparison").json()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Simulator(gym.Env[np.ndarray, np.int64]):
-    """Pays 1 for each of 200 steps, each of which takes so many seconds."""
+    """Pays 1 for each of 200 steps, each of which takes `seconds`."""
 
     observation_space = gym.spaces.Box(-1, 1, (4,), np.float32)
     action_space = gym.spaces.Discrete(2)

@@ -11,9 +11,9 @@ evaluation are stepped one by one, each only until its episode ends. Evaluations
 precedes the reset, such as compiling, is reported separately as set-up; imports are not measured.
 stable-baselines3 is evaluated every 2,048 environment steps of CartPole and every 20,480 of the
 others, as soon as a rollout has been learned from; ours as its preset says, which is every 5,120
-and 20,480. Training ends with that evaluation, or when the budget is used up.
+and 20,480. Training ends with the first pass, or when the budget is used up.
 
-Elsewhere than in CartPole, ours is measured with two processes (`--env-workers 2`) as well.
+In environments other than CartPole, ours is also measured with two processes (`--env-workers 2`).
 CartPole has more contenders: stable-baselines3's A2C; its PPO for all of rl-zoo3's 100,000 steps,
 evaluated once at the end (only on the first three seeds); rejax's PPO, whose time to the first pass
 is an estimate (see `rejax_contender.py`); and our whole command, `python -m training train`, which

@@ -57,7 +57,7 @@ class Run:
 
 
 def ratios(runs: Sequence[Run]) -> dict[int, dict[str, float | None]]:
-    """By seed, the `RATIOS` of the contenders that there are; None where a seed lacks one."""
+    """By seed, the `RATIOS` of the contenders that ran; None where a seed lacks one."""
     there = {run.contender for run in runs}
     wanted = {
         name: (above, below)
@@ -107,7 +107,7 @@ def ratio_table(by_seed: dict[int, dict[str, float | None]]) -> str:
 
 
 def report(runs: Sequence[Run]) -> str:
-    """All tables, and what is to be known about them."""
+    """All tables, and notes on how to read them."""
     parts = [contender_table(runs), "", ratio_table(ratios(runs)), ""]
     parts.append("A run that did not pass is counted with its whole budget.")
     imports = [run.import_seconds for run in runs if run.contender == "rejax"]
@@ -142,7 +142,7 @@ def plot(runs: Sequence[Run], path: Path) -> None:
 
 
 def _by_contender(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """The contenders that there are, in the order of `LABELS`."""
+    """The runs of each contender that ran, in the order of `LABELS`."""
     there = {run.contender for run in runs}
     return {
         contender: [run for run in runs if run.contender == contender]

@@ -1,11 +1,11 @@
-"""The loop, closed: serve, record, notice, learn again, try beside the old version, promote.
+"""The closed loop: serve, record, notice, learn again, try beside the old version, promote.
 
     python examples/closed_loop.py FOLDER
 
 A policy balances a pole. Then the cart's motor is repaired, and wired the wrong way round: the pole
 falls at once. The script plays the part of the clients, which act in the world as it is and send
-the returns back, and that of the operator, who only looks at returns; what it does is what a person
-would type. docs/loop.md tells the same at more length.
+the returns back, and that of the operator, who only looks at returns; it runs the commands that a
+person would type. docs/loop.md explains the same in more detail.
 """
 
 import os
@@ -22,7 +22,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 
-if __name__ == "__main__":  # sys.path[0] of a script is its folder, which `cart` is in
+if __name__ == "__main__":  # sys.path[0] is the script's folder, which contains `cart`
     sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from serving.client import PolicyClient
@@ -31,15 +31,15 @@ EXAMPLES = Path(__file__).resolve().parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": f"{EXAMPLES}:{EXAMPLES.parent}"}
 THRESHOLD = 475.0  # the mean return below which the policy is not good enough
 WIRED, REVERSED = 10.0, -10.0  # the force of the motor, in newtons
-EPISODES = 12  # between two looks at the returns
+EPISODES = 12  # between two checks of the returns
 CLIENTS = 6  # that act at the same time
-MAX_LOOKS = 20  # at a canary
+MAX_LOOKS = 20  # checks of a canary
 
 
 def main(folder: Path) -> None:
     """Run the loop once in a folder, which gets the models, the runs and the record."""
     train(folder, WIRED)
-    promote(folder, "1")  # else the newest version is served as soon as it is there
+    promote(folder, "1")  # otherwise the newest version is served as soon as it exists
     with service(folder) as url:
         PolicyClient(url).wait_until_ready(60)
         say(f"version 1 with the motor that it knows: mean return {act(url, WIRED):.0f}")
@@ -62,7 +62,7 @@ def main(folder: Path) -> None:
 
 
 def say(text: str) -> None:
-    """Print a line at once, whatever reads it."""
+    """Print a line and flush it, so that it appears at once in a pipe, too."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
@@ -97,7 +97,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def service(folder: Path) -> Iterator[str]:
-    """A service that records what it decides; gives its URL."""
+    """A service that records its decisions; yields its URL."""
     models = ("--models", str(folder / "models"), "--name", "cart", "--port", "0")
     record = ("--decision-log", str(folder / "record"))
     with subprocess.Popen(
@@ -115,7 +115,7 @@ def service(folder: Path) -> Iterator[str]:
 
 
 def wait_for(url: str, state: str) -> None:
-    """Return when version 2 is in that state, for ten connections in a row."""
+    """Return when ten connections in a row have found version 2 in that state."""
     agreed = 0
     while agreed < 10:
         with PolicyClient(url) as client:
@@ -132,7 +132,7 @@ def act(url: str, force: float) -> float:
 
 
 def episode(url: str, force: float) -> float:
-    """Play one episode, and send back what came of it."""
+    """Play one episode, and send back its return."""
     name = str(uuid.uuid4())
     env = gym.make("cart:Cart-v0", force=force)
     with PolicyClient(url) as client:

@@ -3,7 +3,7 @@
     make .peers/stable-baselines3/installed
     .peers/stable-baselines3/bin/python examples/stable_baselines3_ppo.py [--models models]
 
-The first makes an environment with stable-baselines3, torch and what training needs.
+The first command makes a virtual environment with stable-baselines3, torch and what training needs.
 """
 
 import sys

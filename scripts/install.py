@@ -2,7 +2,7 @@
 
     python3.11 -m scripts.install .venv requirements/train.txt requirements/serve.txt
 
-It runs before any package is there, with the standard library alone.
+It runs before any package is installed, with the standard library alone.
 """
 
 import sys
@@ -20,10 +20,10 @@ WITH_A_FILE = ("Downloading ", "Using cached ", "Processing ")
 
 
 def main(environment: Path, requirements: list[str]) -> int:
-    """Install what files of requirements list, with their hashes; the status of what failed."""
+    """Install what requirements files list, checking hashes; return the exit status."""
     exit_at_signals()
     say(ABOUT.format(environment=environment))
-    # The last file of a new environment: one that was interrupted is made again.
+    # pip comes last into a new environment: one that was interrupted is made again.
     if not (environment / "bin" / "pip").exists():
         status = run_and_show([sys.executable, "-m", "venv", str(environment)])
         if status:
@@ -33,7 +33,7 @@ def main(environment: Path, requirements: list[str]) -> int:
 
 
 def _brief(line: str) -> str | None:
-    """What to show of a line of pip: files by their names, and all that is out of the ordinary."""
+    """What to show of a line of pip's output: names of files, and everything but routine lines."""
     text = line.strip()
     if text.startswith(WITH_A_FILE):
         what, _, rest = text.partition(" ")

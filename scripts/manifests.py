@@ -1,9 +1,9 @@
-"""Kubernetes manifests: what `kubectl kustomize` makes of a folder, its images, and pods of it.
+"""Render a folder with `kubectl kustomize`, and check its images or make pods for podman.
 
     python -m scripts.manifests check deploy/kubernetes/local
     python -m scripts.manifests pod deploy/kubernetes/local | podman play kube -
 
-It needs PyYAML, which `.venv` of `make` has.
+It needs PyYAML, which the `.venv` made by `make` has.
 """
 
 import json
@@ -34,7 +34,7 @@ def rendered(folder: str) -> list[Manifest]:
 
     Raises:
         ManifestsError: PyYAML or kubectl is missing, or kubectl refuses the folder or
-            does not end.
+            times out.
     """
     try:
         import yaml  # type: ignore[import-untyped]  # it has no types
@@ -69,7 +69,7 @@ def pod_template(manifest: Manifest) -> Manifest | None:
 
 
 def containers(manifest: Manifest) -> Iterator[Manifest]:
-    """The containers of its pods, those that initialize first."""
+    """The containers of its pods, init containers first."""
     spec = (pod_template(manifest) or {}).get("spec", {})
     for kind in ("initContainers", "containers"):
         yield from spec.get(kind) or []
@@ -97,7 +97,7 @@ def image_problems(manifests: list[Manifest]) -> list[str]:
 def for_podman(manifests: list[Manifest]) -> list[Manifest]:
     """The Deployments as pods, and the ConfigMaps that they name.
 
-    podman 4.3 runs the init containers of a Deployment again when they have ended well.
+    podman 4.3 restarts the init containers of a Deployment even after they have succeeded.
     """
     chosen = [one for one in manifests if one["kind"] == "ConfigMap"]
     for manifest in manifests:

@@ -14,7 +14,7 @@ SECONDS_OF_SILENCE = 3.0
 
 
 def say(text: str) -> None:
-    """Print a line at once, also into a pipe."""
+    """Print a line and flush it, so that it appears at once in a pipe, too."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
@@ -23,7 +23,7 @@ def exit_at_signals() -> None:
     """Let the first of Ctrl-C, SIGTERM and SIGHUP end this script by `SystemExit`, quietly."""
 
     def leave(number: int, _frame: object) -> None:
-        for one in ENDING:  # a second Ctrl-C shall not interrupt the end of what was started
+        for one in ENDING:  # a second Ctrl-C must not interrupt the shutdown of the programs
             signal.signal(one, signal.SIG_IGN)
         sys.exit(128 + number)
 
@@ -49,7 +49,7 @@ def running(
 
 
 def run_and_show(command: Sequence[str], form: Callable[[str], str | None] = str) -> int:
-    """Run a program to its end, and print its lines, or the time while it prints none.
+    """Run a program to its end, and print its lines, or the elapsed time while it prints none.
 
     Args:
         command: the program and its arguments.

@@ -14,7 +14,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         importer = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-        # What others import, such as an environment, is not among the program's requirements.
+        # A module that other code imports, such as an environment's, is not our requirement.
         if package == "training" or importer.parent != Path(__file__).parent:
             raise
         sys.stderr.write(f"Error: {package} is not installed: install actor-critic[train]\n")

@@ -11,7 +11,7 @@ from training.model import Policy, log_softmax
 from training.rollout import Rollout
 from training.types import BoolArray, FloatArray
 
-# Of sums of some dozens of float32 numbers, relative to the largest.
+# Rounding error of a sum of a few dozen float32 numbers, relative to the largest.
 ROUNDING = 16 * np.finfo(np.float32).eps
 
 
@@ -78,7 +78,7 @@ def standardize(samples: FloatArray, valid: BoolArray) -> FloatArray:
 
 
 def explained_variance(values: FloatArray, returns: FloatArray, valid: BoolArray) -> float:
-    """Share of the returns' variance that the values explain: 1 is perfect, 0 a constant.
+    """Share of the returns' variance that the values explain: 1 is ideal, 0 as good as a constant.
 
     Args:
         values: `[T, N]`, predicted.
@@ -86,8 +86,8 @@ def explained_variance(values: FloatArray, returns: FloatArray, valid: BoolArray
         valid: `[T, N]`, which samples count.
 
     Returns:
-        At most 1; 0 where the returns do not vary, but for what rounding makes of values and
-        returns of their size.
+        At most 1; 0 where the returns are constant up to rounding error, relative to the largest
+        return or value.
     """
     targets, errors = returns[valid], (returns - values)[valid]
     size = max(np.abs(targets).max(), np.abs(values[valid]).max())

@@ -1,7 +1,7 @@
-"""Reading an exported version: its weights as data, for the network that training has.
+"""Read an exported version: its weights are loaded as data, into training's own network.
 
-Nothing of the version's graph runs unless that is asked for, so whoever can write its files cannot
-run code here.
+The version's own graph runs only on request (`run_graph`), so that whoever can write its files
+cannot run code here.
 """
 
 import json
@@ -26,7 +26,7 @@ GOLDEN = "assets.extra/golden.json"
 
 
 class ArtefactError(TrainingError):
-    """A folder is not a version, or not one of a policy that training has a network for."""
+    """A folder is not a version, or training has no network for its policy."""
 
 
 class EnvironmentOptions(msgspec.Struct, frozen=True):
@@ -38,7 +38,7 @@ class EnvironmentOptions(msgspec.Struct, frozen=True):
 
 
 class Card(msgspec.Struct, frozen=True):
-    """What of a policy card is needed here."""
+    """The fields of a policy card that are needed here."""
 
     environment: str
     environment_options: EnvironmentOptions = EnvironmentOptions()
@@ -47,9 +47,9 @@ class Card(msgspec.Struct, frozen=True):
 
 
 class Loaded(NamedTuple):
-    """What a version is evaluated by."""
+    """What is needed to evaluate a version."""
 
-    policy: PolicyFunction  # computes the version's golden values
+    policy: PolicyFunction  # verified against the version's golden values
     environment: Environment
     return_bounds: Bounds | None  # of the environment's episodes, if the card has them
     training: dict[str, Any] | None  # how it was trained, if it was trained here
@@ -61,12 +61,12 @@ def load(model_dir: Path, *, run_graph: bool = False) -> Loaded:
     """Load a version to evaluate it, or to continue from it.
 
     Args:
-        model_dir: of the version.
-        run_graph: whether the version's own graph may be run where training has no network for
-            it, because its policy was learned elsewhere. A graph can do what any program can.
+        model_dir: folder of the version.
+        run_graph: whether to run the version's own graph if training has no network for its
+            policy, because that was learned elsewhere. A graph can do what any program can.
 
     Raises:
-        ArtefactError: it cannot be read, computes something else, or its graph would be needed.
+        ArtefactError: it cannot be read, differs from its golden values, or needs `run_graph`.
     """
     try:
         card = msgspec.json.decode((model_dir / CARD).read_bytes(), type=Card)
@@ -84,7 +84,7 @@ def load(model_dir: Path, *, run_graph: bool = False) -> Loaded:
         observations = np.array(golden["observations"], np.float32)
         outputs = policy(observations)
         for name, computed in zip(("action_logits", "state_values"), outputs, strict=True):
-            # Other shapes may be broadcast, and then nothing would be compared.
+            # `allclose` broadcasts: an empty array would match without any comparison.
             if np.shape(golden[name]) != np.shape(computed) or not np.allclose(
                 computed, golden[name], golden["tolerance"], golden["tolerance"]
             ):
@@ -95,7 +95,7 @@ def load(model_dir: Path, *, run_graph: bool = False) -> Loaded:
         environment = Environment(card.environment, *astuple(card.environment_options))
         sizes = observations.shape[1], outputs[0].shape[1]
         return Loaded(policy, environment, bounds, card.training, *sizes)
-    # What is in the files may be anything, of any type, however deep and however large.
+    # The files may hold anything: any type, any nesting, any size.
     except (LookupError, MemoryError, OSError, RecursionError, TypeError, ValueError) as error:
         raise ArtefactError(str(error)) from error
     except tf.errors.OpError as error:
@@ -114,7 +114,7 @@ def _read_network(
             return kind(*(checkpoint.get_tensor(f"{name}/{part}{suffix}") for part in kind._fields))
 
         def trunk(name: str) -> tuple[Dense, ...]:
-            if f"{name}/kernel{suffix}" in keys:  # as older versions have it
+            if f"{name}/kernel{suffix}" in keys:  # older versions have a single hidden layer
                 return (read(Dense, name),)
             numbers = {int(found[1]) for key in keys if (found := re.match(rf"{name}/(\d+)/", key))}
             return tuple(read(Dense, f"{name}/{number}") for number in sorted(numbers))
@@ -139,5 +139,5 @@ def _graph(model_dir: Path) -> PolicyFunction:
         outputs = signature(observations=tf.constant(observations))
         return outputs["action_logits"].numpy(), outputs["state_values"].numpy()
 
-    policy.loaded = loaded  # type: ignore[attr-defined]  # which owns the variables
+    policy.loaded = loaded  # type: ignore[attr-defined]  # keeps the variables alive
     return policy

@@ -53,8 +53,8 @@ def benchmark(
 
     Returns:
         `runs`, and their `median`, `worst` and `interquartile_mean`, in JSON values, and with a
-        baseline the `probability_of_improvement`. Seconds are those of the run from its first
-        reset to its last evaluation: compiling and exporting are not in them.
+        baseline the `probability_of_improvement`. Seconds run from a run's first reset to
+        its last evaluation: compiling and exporting are excluded.
     """
     report("  ".join(f"{column:>9}" for column in COLUMNS))
     runs = []

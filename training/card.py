@@ -17,7 +17,7 @@ from training.types import FloatArray
 
 
 class Seen(NamedTuple):
-    """The observations that a policy was made for."""
+    """The range of the observations that a policy has seen."""
 
     low: FloatArray  # [O], smallest of each number
     high: FloatArray  # [O], largest

@@ -9,10 +9,10 @@ from training.errors import TrainingError, first_line
 from training.files import sync_tree
 from training.trainer import Trainer
 
-FOLDER = "checkpoints"  # in that of the run
+FOLDER = "checkpoints"  # in the run's folder
 NAME = "update"
 KEPT = 2
-FORMAT = 5  # of what is stored
+FORMAT = 5  # version of the stored format
 
 
 class CheckpointError(TrainingError):
@@ -24,7 +24,7 @@ class Checkpoints:
 
     The learner's variables are stored as such; the rest of the trainer's state (random
     states, environments, counters, the best policy) as one pickled string beside them,
-    because Gymnasium's environments can be stored in no other way. Loading a pickle can
+    because pickling is the only way to store Gymnasium's environments. Loading a pickle can
     run code: resume only runs that you trust.
 
     A checkpoint is synced to disk (fsync) before TensorFlow names it as the latest, and its
@@ -45,9 +45,9 @@ class Checkpoints:
         )
 
     def save(self) -> None:
-        """Store the trainer's state, unless its latest checkpoint is of this update.
+        """Store the trainer's state, unless this update has been stored already.
 
-        A kill while the only checkpoint is overwritten would leave none.
+        A kill while the only checkpoint is being overwritten would leave none.
 
         Raises:
             OSError, tf.errors.OpError: the folder cannot be written.
@@ -65,10 +65,10 @@ class Checkpoints:
         self._stored_update = state.update
 
     def restore(self) -> list[str]:
-        """Restore the trainer from the newest checkpoint that is whole, if there is any.
+        """Restore the trainer from the newest intact checkpoint, if there is any.
 
         Returns:
-            What is to be said about it, such as that the newest one is damaged.
+            Messages to report, such as that the newest checkpoint is damaged.
 
         Raises:
             CheckpointError: there are checkpoints, but none can be restored.
@@ -92,7 +92,7 @@ class Checkpoints:
 
     def _restore(self, update: int) -> None:
         path = str(self._folder / f"{NAME}-{update}")
-        # The format first: variables of another one do not fit.
+        # Check the format first: the variables of another format do not match.
         pickled = tf.train.load_checkpoint(path).get_tensor("state/.ATTRIBUTES/VARIABLE_VALUE")
         form, state, envs = cloudpickle.loads(pickled)
         if form != FORMAT:

@@ -1,4 +1,4 @@
-"""The command line: its commands, and mistakes as one clear line."""
+"""The command line: its commands, and mistakes reported in one clear line."""
 
 import logging
 import signal

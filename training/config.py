@@ -16,14 +16,14 @@ from training.errors import TrainingError
 Activation = Literal["tanh", "relu", "linear"]
 
 Count = Annotated[int, Meta(ge=1)]
-Size = Annotated[int, Meta(ge=1, le=2**31 - 1)]  # of what is in memory, or counted by TensorFlow
+Size = Annotated[int, Meta(ge=1, le=2**31 - 1)]  # of arrays, and TensorFlow's counters
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Positive = Annotated[float, Meta(gt=0)]
 NonNegative = Annotated[float, Meta(ge=0)]
 
 
 class ConfigError(TrainingError):
-    """A hyperparameter is unknown or has a value that it cannot have; the message says which."""
+    """A hyperparameter is unknown or has an invalid value; the message says which."""
 
 
 class Environment(NamedTuple):
@@ -41,7 +41,7 @@ class Environment(NamedTuple):
 
 
 def about(text: str) -> Meta:
-    """What a hyperparameter is, as the command line and the documentation say it."""
+    """Describe a hyperparameter, for the command line and the documentation."""
     return Meta(description=text)
 
 
@@ -49,7 +49,7 @@ def about(text: str) -> Meta:
 class TrainingConfig:
     """Hyperparameters of one training run.
 
-    From outside they come through `config_from`, which checks them.
+    Values from outside go through `config_from`, which checks them.
     """
 
     # The environment
@@ -208,7 +208,7 @@ class RunSettings(NamedTuple):
     models: str  # folder in which the exported version gets its number
     allow_unsolved: bool  # export the policy even if it is not solved
     start_from: str | None = None  # folder of the version whose weights it began with
-    env_workers: int = 0  # that step the environments; 0 for this process
+    env_workers: int = 0  # number that step the environments; 0: this process does
 
 
 # Fields in configs of older versions, each with the only value that it ever had.
@@ -219,14 +219,14 @@ def config_from(values: Mapping[str, Any]) -> TrainingConfig:
     """Make a config from JSON or TOML values by the names of its fields, and check it.
 
     Raises:
-        ConfigError: a name is unknown or missing, or a value is not possible.
+        ConfigError: a name is unknown or missing, or a value is invalid.
     """
     names = [one.name for one in fields(TrainingConfig)]
     given = {name: value for name, value in values.items() if (name, value) not in _REMOVED.items()}
     for name in given.keys() - names:
         close = difflib.get_close_matches(name, names, 1)
         raise ConfigError(f"{name} is unknown" + (f": is {close[0]} meant?" if close else ""))
-    if isinstance(given.get("hidden_units"), int):  # as older versions have it
+    if isinstance(given.get("hidden_units"), int):  # older versions have a single width
         given["hidden_units"] = (given["hidden_units"],)
     try:
         config = msgspec.convert(given, TrainingConfig)
@@ -238,7 +238,7 @@ def config_from(values: Mapping[str, Any]) -> TrainingConfig:
 
 
 def _check(config: TrainingConfig) -> None:
-    """Raise `ConfigError` for what no single field shows."""
+    """Raise `ConfigError` for values that the types of the fields do not rule out."""
     for one in fields(config):
         value = getattr(config, one.name)
         for number in value if isinstance(value, tuple) else [value]:

@@ -17,9 +17,9 @@ from training.presets import FOR_OTHER_ENVIRONMENTS, PRESETS, Preset
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-NONE = "none"  # as which TOML, which has no null, and the command line write it
+NONE = "none"  # how null is written on the command line and in TOML, which has none
 FIELDS = [field.name for field in dataclasses.fields(TrainingConfig)]
-# What an environment is, and not how a policy is learned in it.
+# Fields that define the environment, rather than how a policy is learned in it.
 OF_THE_ENVIRONMENT = {
     *("env_kwargs", "max_episode_steps", "wrappers"),
     *("observation_names", "action_names", "reward_threshold"),
@@ -58,19 +58,19 @@ def config_options(command: Command) -> Command:
 def chosen_config(
     context: click.Context, preset: Preset, config_file: Path | None
 ) -> TrainingConfig:
-    """The preset's config with the values of the file, and then those of the command line.
+    """The preset's config, overridden by the file and then by the command line.
 
     Raises:
-        ConfigError: the file cannot be read, or a value is not possible.
+        ConfigError: the file cannot be read, or a value is invalid.
     """
     return change(PRESETS[preset], chosen_values(context, config_file))
 
 
 def change(config: TrainingConfig, values: Mapping[str, Any]) -> TrainingConfig:
-    """A config with other values; for another environment, without what is only for this one.
+    """Change values of a config; another environment also resets what was set for the old one.
 
     Raises:
-        ConfigError: a value is not possible.
+        ConfigError: a value is invalid.
     """
     start = to_values(config)
     changed = config_from({**start, **values})
@@ -82,13 +82,13 @@ def change(config: TrainingConfig, values: Mapping[str, Any]) -> TrainingConfig:
 
 
 def to_values(config: TrainingConfig) -> dict[str, Any]:
-    """The fields of a config as JSON has them."""
+    """The fields of a config as JSON values."""
     values: dict[str, Any] = msgspec.to_builtins(config)
     return values
 
 
 def chosen_values(context: click.Context, config_file: Path | None) -> dict[str, Any]:
-    """The fields of the config that the file and the command line give.
+    """The fields of the config that are set in the file or on the command line.
 
     Raises:
         ConfigError: the file cannot be read, or is not TOML.
@@ -106,7 +106,7 @@ def chosen_values(context: click.Context, config_file: Path | None) -> dict[str,
 
 
 def to_toml(values: Mapping[str, Any]) -> str:
-    """Fields of the config in JSON values as a file for `--config`.
+    """Write fields of the config, given as JSON values, as text for a `--config` file.
 
     Raises:
         ConfigError: an argument of the environment is null, which TOML does not have.
@@ -124,7 +124,7 @@ def _toml(value: Any) -> str:
         return "[" + ", ".join(map(_toml, value)) + "]"
     if value is None:
         raise ConfigError("env_kwargs contain a null, which TOML cannot express")
-    # Of what JSON leaves as it is in a string, TOML forbids one character.
+    # DEL is the one character that JSON leaves unescaped in a string and TOML forbids.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -154,7 +154,7 @@ def _option(name: str, hint: Any) -> Callable[[Command], Command]:
 
 
 class _Value(click.ParamType[Any]):
-    """A field's value as text; what is possible is checked with all the others."""
+    """Parses the text of a field; `config_from` checks the value together with all others."""
 
     name = "value"
 

@@ -26,7 +26,7 @@ from training.shares import Maker, OneShare, Shares, Workers
 from training.spaces import is_flat, observation_names, reason_against
 from training.types import DoubleArray
 
-# Wrappers with running statistics, which nobody would have after training, and what replaces them.
+# Wrappers with running statistics, which would be lost after training, and what replaces them.
 _INSTEAD_OF = {
     NormalizeObservation: "--normalize-observations",
     NormalizeReward: "--scale-rewards",
@@ -38,14 +38,14 @@ class UnsupportedEnvironmentError(TrainingError):
 
 
 class Description(NamedTuple):
-    """What is known of an environment before it is played."""
+    """What is known of an environment before it is stepped."""
 
     observation_names: list[str]  # [O]
     low: DoubleArray  # [O], the lowest observation that it declares
     high: DoubleArray  # [O]
     action_names: list[str]  # [A]
-    action_start: int  # its own number of the first action
-    made_by: type[Any]  # its own class, or that of what changes its observations or actions
+    action_start: int  # the environment's own number for its first action
+    made_by: type[Any]  # its class, or that of a wrapper that changes observations or actions
     max_episode_steps: int | None
     reward_threshold: float | None  # mean return from which Gymnasium calls it solved
 
@@ -65,7 +65,7 @@ def make_env(environment: Environment, render_mode: str | None = None) -> gym.En
 
 
 class OneEpisode(gym.Wrapper[Any, Any, Any, Any]):
-    """An environment that stands still once an episode has ended, until a seed begins another."""
+    """An environment that stands still once its episode has ended, until a reset with a seed."""
 
     ended = False
     _last: Any  # observation
@@ -73,7 +73,7 @@ class OneEpisode(gym.Wrapper[Any, Any, Any, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode with a seed; without one, a vector environment wants the next one."""
+        """Begin an episode, but ignore a vector environment's autoreset, which has no seed."""
         if self.ended and seed is None:
             return self._last, {}
         self.ended = False
@@ -101,8 +101,8 @@ def make_vector_env(
     Args:
         environment: what is made.
         num_envs: how many.
-        one_episode: whether only the first episode after a reset is looked at; where they are
-            stepped one after another, no other is played then.
+        one_episode: whether only the first episode after a reset counts; environments that are
+            stepped one after another then play no other.
 
     Raises:
         UnsupportedEnvironmentError: see `make_env`.
@@ -131,9 +131,9 @@ def make_shares(
     Args:
         environment: what is made.
         num_envs: how many.
-        one_episode: whether only the first episode after a reset is looked at.
-        workers: to share them out among, unless Gymnasium has a vectorised implementation.
-        pickled: the environments of such shares as they stood, to continue with.
+        one_episode: whether only the first episode after a reset counts.
+        workers: what steps the shares, unless Gymnasium has a vectorised implementation.
+        pickled: the stored environments of each share, to continue with.
 
     Raises:
         UnsupportedEnvironmentError: see `make_env`.
@@ -142,7 +142,7 @@ def make_shares(
         workers = None
     count = 1 if workers is None else min(workers.count, num_envs)
     sizes = [len(share) for share in np.array_split(range(num_envs), count)]
-    # A mapping that cannot be changed could not be sent to a worker.
+    # A `MappingProxyType` cannot be pickled for a worker.
     environment = environment._replace(kwargs=dict(environment.kwargs))
     make = partial(make_vector_env, environment, one_episode=one_episode)
     makers: list[Maker] = [partial(make, size) for size in sizes]
@@ -205,7 +205,7 @@ def describe(environment: Environment) -> Description:
 
 
 def _made_by(env: gym.Env[Any, Any]) -> type[Any]:
-    """The class of an environment, or of the wrapper whose observations and actions are others."""
+    """The class of an environment, or of a wrapper that changes its observations or actions."""
     while isinstance(env, gym.Wrapper):
         inner = env.env
         if (
@@ -221,7 +221,7 @@ def _made_by(env: gym.Env[Any, Any]) -> type[Any]:
 def _make_as_it_is(environment: Environment, render_mode: str | None = None) -> gym.Env[Any, Any]:
     try:
         with _quiet():
-            # Not every environment takes these: only what was asked for.
+            # Only if requested: not every environment accepts a render mode.
             rendering = {} if render_mode is None else {"render_mode": render_mode}
             # A copy: an environment may change what it is given.
             kwargs = copy.deepcopy(dict(environment.kwargs))
@@ -231,7 +231,7 @@ def _make_as_it_is(environment: Environment, render_mode: str | None = None) -> 
                 module, _, name = wrapper.partition(":")
                 env = getattr(importlib.import_module(module), name)(env)
         reason = reason_against(env.observation_space, env.action_space) or _statistics_of(env)
-    # An environment is third-party code and can raise anything, as a program that ends itself does.
+    # An environment is third-party code: it can raise anything, or end the program.
     except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise UnsupportedEnvironmentError(
@@ -244,7 +244,7 @@ def _make_as_it_is(environment: Environment, render_mode: str | None = None) -> 
 
 
 def _statistics_of(env: gym.Env[Any, Any]) -> str | None:
-    """What speaks against the wrappers of an environment, if one keeps running statistics."""
+    """The reason against an environment's wrappers, if one keeps running statistics."""
     while isinstance(env, gym.Wrapper):
         for kind, option in _INSTEAD_OF.items():
             if isinstance(env, kind):
@@ -260,7 +260,7 @@ def _time_limit(environment: Environment) -> dict[str, Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Gymnasium warns of an older or no version in an id; a user who gives it wants it."""
+    """Silence warnings about an id with an older version or none: the user chose it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is out of date")
         warnings.filterwarnings("ignore", message=".*Using the latest versioned environment")

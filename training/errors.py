@@ -8,9 +8,9 @@ class TrainingError(Exception):
 
 
 class StopRequestedError(Exception):
-    """What was under way was not finished, because a stop was requested."""
+    """The work was not finished, because a stop was requested."""
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error of a library, or its type where it says nothing."""
+    """The first line of a library's error, or its type if it has no message."""
     return str(error).splitlines()[0] if str(error).strip() else type(error).__name__

@@ -20,11 +20,11 @@ from training.shares import Shares
 from training.types import DoubleArray, IntArray, PolicyFunction
 
 MAX_STEPS = 10_000  # of an episode without a time limit
-ROUNDING = 1e-6  # of a return, relative to the larger bound: also where rewards are float32
+ROUNDING = 1e-6  # of a return, relative to the larger bound; enough for float32 rewards
 
 
 class ReturnBoundsError(TrainingError):
-    """A return is outside the bounds that were given for all returns."""
+    """A return is outside the given bounds."""
 
 
 class Evaluation(NamedTuple):
@@ -37,7 +37,7 @@ class Evaluation(NamedTuple):
     confidence_interval: Bounds  # 95% for the mean
     interval_method: Literal["betting", "bootstrap"] = "bootstrap"  # the latter is approximate
     steps: int = 0  # of the environment, in all episodes together
-    histograms: Histograms | None = None  # of the observations, where they were asked for
+    histograms: Histograms | None = None  # of the observations, if requested
 
 
 def evaluate(
@@ -65,13 +65,13 @@ def evaluate(
         environment: what it acts in.
         episodes: how many, at least 1.
         deterministic: take the most probable action; otherwise sample.
-        rng: of the environments' seed and the sampled actions.
+        rng: draws the environments' seed and the sampled actions.
         return_bounds: the lowest and the highest possible return, where they are known.
         reset_options: handed to the environment's reset.
         disturb: called before each step with the environment and the number of the step.
-        until_one_ends: stop as soon as an episode has ended: then only the steps are known.
-        with_histograms: keep observations, and tell how often each number had which values.
-        envs: `episodes` environments of one episode (see `make_shares`) that are there already.
+        until_one_ends: stop as soon as one episode has ended; then only `steps` is meaningful.
+        with_histograms: keep observations, and return their histograms.
+        envs: `episodes` existing environments, made with `one_episode` (see `make_shares`).
         stop_requested: called before each step; true ends the evaluation.
 
     Raises:
@@ -93,7 +93,7 @@ def evaluate(
     all_returns, all_steps, kept = zip(*parts, strict=True)
     returns, steps = np.concatenate(all_returns), np.concatenate(all_steps)
     if not deterministic:
-        rng.random((steps.max(), episodes))  # what every share has drawn
+        rng.random((steps.max(), episodes))  # every share drew these from a copy
     rows = int(steps.sum())
     observed = histograms(kept, episodes, rows) if with_histograms else None
     return summarize(returns, return_bounds)._replace(steps=rows, histograms=observed)
@@ -113,13 +113,13 @@ def _play(
     keeps_observations: bool,
     stop_requested: Callable[[], bool],
 ) -> tuple[DoubleArray, IntArray, KeptSteps]:
-    """Play a share's first episodes; their returns, steps and observations, if these are kept."""
+    """Play a share's first episodes; return their returns, steps and kept observations."""
     returns, steps = np.zeros(env.num_envs), np.zeros(env.num_envs, np.int64)
     running, kept = np.ones(env.num_envs, bool), KeptSteps(episodes, own.start)
     observations, _ = env.reset(seed=seed + own.start, options=reset_options)
     rows = np.zeros(
         (episodes, *observations.shape[1:]), np.float32
-    )  # of all shares, as in a rollout
+    )  # of all shares, for the reason given in `training.rollout`
     for step in range(limit):
         if stop_requested():
             raise StopRequestedError
@@ -147,8 +147,8 @@ def _play(
 def summarize(returns: DoubleArray, bounds: Bounds | None) -> Evaluation:
     """Mean, spread and interval of episode returns `[E]`.
 
-    Returns that only the rounding of their sums puts outside the bounds count as at the bound. The
-    mean is rounded once, and in their range: equal returns reach a threshold that each reaches.
+    A return that only rounding puts outside the bounds counts as the bound. The mean is rounded
+    once and kept in the range of the returns: equal returns reach any threshold that each reaches.
 
     Raises:
         ReturnBoundsError: one of them is outside the bounds.

@@ -15,19 +15,19 @@ from training.shares import Shares, Workers
 
 
 class Evaluator:
-    """Evaluations of policies, in environments that are made for the first one.
+    """Evaluates policies, in environments that are made at the first evaluation and kept.
 
-    Each takes a generator of the environments' seeds and the sampled actions, and raises
+    Each method takes a generator for the environments' seeds and the sampled actions, and raises
     `NotFiniteError`, `ReturnBoundsError` and `StopRequestedError` as `evaluate` does.
 
     Attributes:
-        steps: of the environments, in all evaluations.
+        steps: environment steps of all evaluations since it was last set to 0.
     """
 
     def __init__(
         self, config: TrainingConfig, workers: Workers | None, stop_requested: Callable[[], bool]
     ) -> None:
-        """Make no environment yet.
+        """Store the arguments; no environment is made yet.
 
         Args:
             config: of the run.
@@ -75,7 +75,7 @@ class Evaluator:
         return self._counted(evaluation)
 
     def examine(self, candidate: Candidate, rng: np.random.Generator) -> Candidate:
-        """Find out whether a candidate with a margin endures, and then withstands pushes."""
+        """Put a candidate with a margin through the endurance test, and then through pushes."""
         policy, limit = candidate.policy, self._config.endurance_steps
         environment = self._config.environment
         if limit is not None:

@@ -1,4 +1,4 @@
-"""Exporting a policy that was learned elsewhere: any function of TensorFlow that computes one."""
+"""Export a policy that was learned elsewhere: any TensorFlow function that computes one."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -37,9 +37,9 @@ def export(
 
     Args:
         base: folder of the versions, such as `models/cartpole`, made if missing.
-        policy: float32 observations `[B, O]` to action logits `[B, A]` and state values `[B]`, a
-            function that TensorFlow can trace; the variables that it uses are stored. It takes
-            the flat vector that `gymnasium.spaces.flatten` makes of an observation.
+        policy: a function that TensorFlow can trace, from float32 observations `[B, O]` to action
+            logits `[B, A]` and state values `[B]`; its variables are stored. It takes the flat
+            vector that `gymnasium.spaces.flatten` makes of an observation.
         environment: what it acts in.
         episodes: how many to play greedily, and as many sampled.
         seed: of the episodes.
@@ -55,7 +55,7 @@ def export(
     Raises:
         ConfigError: there are more or fewer names than numbers or actions.
         ExportError: it is not solved, its outputs have other shapes or are not finite float32
-            numbers, the threshold or the bounds are none, or what was written computes
+            numbers, the threshold or the bounds are invalid, or the written version computes
             something else.
         NotFiniteError: an observation or a reward is NaN or infinite.
         OSError: `base` cannot be written.
@@ -109,7 +109,7 @@ def export(
 
 
 def _finite(name: str, *numbers: Any) -> tuple[float, ...]:
-    """Numbers of any library as those of Python, which JSON can have."""
+    """Convert the numbers of any library to Python's, which JSON can hold."""
     try:
         converted = tuple(map(float, numbers))
     except (OverflowError, TypeError, ValueError) as error:
@@ -120,7 +120,7 @@ def _finite(name: str, *numbers: Any) -> tuple[float, ...]:
 
 
 class _Watched:
-    """A policy of TensorFlow for NumPy arrays, which notes the observations that it is given.
+    """Calls a TensorFlow policy on NumPy arrays, and records which observations it gets.
 
     Attributes:
         network: of the policy.

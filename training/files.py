@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-CARD = "assets.extra/policy.json"  # of a version: its policy card
+CARD = "assets.extra/policy.json"  # the policy card of a version
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -29,7 +29,7 @@ def write_text(path: Path, content: str) -> None:
 
 @contextlib.contextmanager
 def plain_path(folder: Path) -> Iterator[Path]:
-    """Another path of a folder, for TensorFlow: in its own `[`, `*` and `?` would be patterns."""
+    """A symlink to a folder, for TensorFlow, which takes `[`, `*` and `?` in paths for patterns."""
     with tempfile.TemporaryDirectory() as parent:
         link = Path(parent) / "folder"
         link.symlink_to(folder.absolute())
@@ -38,7 +38,7 @@ def plain_path(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[int]:
-    """The descriptor of a file or a folder, to read."""
+    """Open a file or a folder for reading; yield its descriptor."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         yield descriptor

@@ -28,7 +28,7 @@ def finite_float32(
 
 
 def require_finite(numbers: npt.NDArray[np.floating], what: str, when: str, first: int = 0) -> None:
-    """Check numbers of some environments, `[N]` or `[N, O]`, which count from `first`.
+    """Check numbers of some environments, `[N]` or `[N, O]`, the first of which is number `first`.
 
     Raises:
         NotFiniteError: one is NaN or infinite.

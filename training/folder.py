@@ -1,4 +1,4 @@
-"""A run's folder: made, and its settings read, before TensorFlow is imported.
+"""A run's folder: it is made, and its settings are read, before TensorFlow is imported.
 
 It holds `run.json` (the config, seed and versions), `metrics.csv` (a row per update, reproduced
 by the same seed), TensorBoard events, `checkpoints/`, and at the end `learning_curve.png`,
@@ -70,10 +70,10 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def claim(folder: Path, settings: RunSettings) -> None:
-    """Make a locked folder that of a new run.
+    """Turn a locked, empty folder into the folder of a new run.
 
     Raises:
-        RunError: it holds something already, or cannot be written.
+        RunError: it is not empty, or cannot be written.
     """
     try:
         if any(not path.name.startswith(".") for path in folder.iterdir()):
@@ -84,7 +84,7 @@ def claim(folder: Path, settings: RunSettings) -> None:
 
 
 def write_settings(folder: Path, settings: RunSettings) -> None:
-    """Write the settings of the run in a folder; when and with what it began stays as it is."""
+    """Write a run's settings to its folder; keep the time and the versions it began with."""
     path = folder / SETTINGS
     began = json.loads(path.read_text()) if path.exists() else provenance()
     content = {
@@ -101,7 +101,7 @@ def read_settings(folder: Path) -> RunSettings:
     """Read the settings of the run in a folder.
 
     Raises:
-        RunError: there is no run to resume in it, or its settings are not as they were written.
+        RunError: there is no run to resume in it, or its settings were changed.
     """
     try:
         stored = json.loads((folder / SETTINGS).read_text())
@@ -140,7 +140,7 @@ def require_unfinished(folder: Path, *, larger_budget: bool = False) -> None:
 
 
 def extend(folder: Path, settings: RunSettings, max_env_steps: int) -> RunSettings:
-    """Give the run in a locked folder a larger budget, also if it has ended unsolved.
+    """Give the run in a locked folder a larger budget, even if it has ended unsolved.
 
     Raises:
         RunError: the budget is not larger, or the run is solved.
@@ -153,7 +153,7 @@ def extend(folder: Path, settings: RunSettings, max_env_steps: int) -> RunSettin
         )
     larger = dataclasses.replace(settings.config, max_env_steps=max_env_steps)
     settings = settings._replace(config=larger)
-    # In this order: with the larger budget and a result, a run killed here could not continue.
+    # The result first: a run with both a result and the new budget could not be resumed.
     (folder / RESULT).unlink(missing_ok=True)
     write_settings(folder, settings)
     return settings
@@ -186,11 +186,11 @@ def _tensorflow_version() -> str:
 
 
 def _git_commit() -> str | None:
-    """The commit of the source that trains, where it is a git checkout."""
+    """The commit of this source, if it is a git checkout."""
     file = Path(__file__)
     try:
         finished = subprocess.run(
-            # Fails if the commit lacks this file, as that of a repository around an installation.
+            # The file, too: git may have found a repository that only contains an installation.
             ["git", "rev-parse", "HEAD", f"HEAD:./{file.name}"],
             cwd=file.parent,
             env={name: value for name, value in os.environ.items() if not name.startswith("GIT_")},

@@ -10,18 +10,18 @@ Bounds = tuple[float, float]
 
 ERROR_RATE = 0.05
 BOOTSTRAP_SAMPLES = 2_000
-# Of the bet that could lose everything. Below 1, one episode at a bound leaves some wealth.
+# Share of the bet that could lose everything: below 1, an episode at a bound leaves some wealth.
 LARGEST_BET = 0.99
 
 
 def betting_interval(returns: DoubleArray, bounds: Bounds) -> Bounds:
-    """An interval that covers the mean return in at least 95% of all cases, of any distribution.
+    """An interval that covers the mean return in at least 95% of cases, for any distribution.
 
     Waudby-Smith and Ramdas 2023, "Estimating means of bounded random variables by betting",
     section 4. Bets that are fair if the mean is `m` multiply the initial wealth by 40 with a
-    probability of at most 1/40 (Ville's inequality). The interval has each `m` at which neither
-    bets on larger returns nor bets on smaller ones ever did. The bets are the paper's predictable
-    plug-in for a fixed number of returns.
+    probability of at most 1/40 (Ville's inequality). The interval has each `m` for which neither
+    bets on larger returns nor bets on smaller ones ever did so. The bets are the paper's
+    predictable plug-in for a fixed number of returns.
 
     Args:
         returns: of independent episodes `[E]`, in any order that does not depend on them.
@@ -39,12 +39,12 @@ def bootstrap_interval(
     """An approximate interval: the percentile bootstrap (Efron 1979), stratified by sample.
 
     Unlike the normal interval it stays within the possible values. It covers far less than 95%
-    where rare values decide the statistic, such as one failure in a hundred episodes. It is a
-    function of the samples: the resampling has a generator of its own.
+    where rare values decide the statistic, such as one failure in a hundred episodes. Equal
+    samples give equal intervals: the resampling has a generator of its own.
 
     Args:
-        statistic: of samples along the last axis: `[B, n]` and so on to `[B]`.
-        samples: each with one value for each of its members `[n]`.
+        statistic: maps samples, each `[B, n]`, to `[B]` along the last axis.
+        samples: arrays `[n]`, which are resampled separately.
     """
     rng = np.random.default_rng(0)
     resampled = [rng.choice(sample, (BOOTSTRAP_SAMPLES, len(sample))) for sample in samples]
@@ -58,7 +58,7 @@ def mean(values: DoubleArray) -> DoubleArray:
 
 
 def _lower_limit(unit: DoubleArray) -> float:
-    """The largest mean in [0, 1] that bets on more disprove."""
+    """The largest mean in [0, 1] that bets on larger returns disprove."""
     count = len(unit)
     times = np.arange(1, count + 1)
     means = (1 / 2 + np.cumsum(unit)) / (times + 1)
@@ -71,7 +71,7 @@ def _lower_limit(unit: DoubleArray) -> float:
         gains = np.minimum(bets, LARGEST_BET / guess) * (unit - guess)
         return bool(np.cumsum(np.log1p(gains)).max() >= disproof)
 
-    # The wealth falls as the mean rises: bisection.
+    # Bisection works because the wealth falls as the mean rises.
     low, high = 0.0, 1.0
     for _ in range(40):
         middle = (low + high) / 2

@@ -87,7 +87,7 @@ def losses(config: TrainingConfig, logits: Any, values: Any, batch: Batch) -> Lo
 
 
 def learning_rate(config: TrainingConfig, env_steps: int) -> float:
-    """What an update after so many environment steps learns with."""
+    """The learning rate of an update after `env_steps` environment steps."""
     if not config.anneal_learning_rate:
         return config.learning_rate
     return config.learning_rate * max(0.0, 1 - env_steps / config.max_env_steps)
@@ -96,8 +96,8 @@ def learning_rate(config: TrainingConfig, env_steps: int) -> float:
 class LearnerState(NamedTuple):
     """All that an update changes, as TensorFlow variables.
 
-    All weights are one vector, and so are their moments: an operation for each of them costs an
-    update of a small network more than the arithmetic does, and takes time to compile.
+    All weights are one vector, and so are their moments: in a small network, one operation per
+    array would cost more than the arithmetic, and take longer to compile.
     """
 
     weights: Any  # float32 [P], see `flatten`
@@ -113,9 +113,9 @@ def flatten(weights: ActorCritic) -> FloatArray:
 
 
 def unflatten(vector: Any, shapes: ActorCritic, library: ModuleType) -> ActorCritic:
-    """The weights of a vector `[P]`, in NumPy or TensorFlow; `shapes` has a `tf.TensorShape` each.
+    """Split a vector `[P]` into weights: the inverse of `flatten`.
 
-    This undoes `flatten`.
+    `shapes` has a `tf.TensorShape` for each array; `library` is NumPy or TensorFlow.
     """
     arrays, start = [], 0
     for shape in tf.nest.flatten(shapes):
@@ -135,7 +135,7 @@ class Learner:
     """
 
     def __init__(self, config: TrainingConfig, weights: ActorCritic) -> None:
-        """Trace and compile the update step, unless a learner like this one has before.
+        """Trace and compile the update step, unless one with this config and these shapes exists.
 
         Args:
             config: how to learn.

@@ -1,10 +1,10 @@
-"""How the libraries are set up: variables of the environment, to be set before their import."""
+"""Environment variables that configure the libraries, to be set before these are imported."""
 
 import os
 
 VARIABLES = {
-    # Small matrices gain little from threads, which would wait actively for each other on cores
-    # that other processes need.
+    # Small matrices gain little from threads, which would busy-wait for each other on cores that
+    # other processes need.
     "OPENBLAS_NUM_THREADS": "1",
     # We use no Keras: choosing the legacy one, which is not installed, skips the import of Keras 3,
     # a fifth of TensorFlow's start-up.

@@ -111,7 +111,7 @@ class EventWriter:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Create a file; a resumed run has one for each time it was started."""
+        """Create a file; a resumed run has one for each start."""
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
         self._writer = tf.io.TFRecordWriter(str(folder / name))
         self._write(tf.compat.v1.Event(wall_time=time.time(), file_version="brain.Event:2"))

@@ -1,8 +1,8 @@
 """The actor-critic: hidden layers, shared or not, an actor head and a critic head.
 
 The network is written once. Collecting and evaluating run it on NumPy arrays, where a call costs
-microseconds, and the exported model runs the same lines on TensorFlow variables; learning brings
-its own way to apply a layer.
+microseconds, and the exported model runs the same lines on TensorFlow variables; the learner
+passes its own way to apply a layer.
 """
 
 from collections.abc import Callable
@@ -51,7 +51,7 @@ class ActorCritic(NamedTuple):
     ) -> tuple[Any, Any]:
         """The outputs of the actor, `[B, A]`, and of the critic, `[B, 1]`, from `[B, O]`.
 
-        All are transposed where `dense`, which applies a layer, takes samples in columns.
+        All three are transposed if `dense`, which applies a layer, takes samples in columns.
         """
         features = critic_features = observations
         for layer in self.hidden:
@@ -69,7 +69,7 @@ def initialize(
 
     "orthogonal" kernels (Andrychowicz et al. 2021) start the actor 100 times smaller than the
     critic, so that the first policy is close to uniform. "glorot_uniform" (Glorot & Bengio
-    2010) is what Keras draws by default, and so the notebook.
+    2010) is Keras's default, which the notebook used.
     """
 
     def dense(inputs: int, outputs: int, gain: float) -> Dense:
@@ -104,7 +104,7 @@ def activation_function(name: Activation, library: ModuleType) -> Callable[[Any]
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A policy to act with in NumPy: the weights as they were when it was made."""
+    """A policy in NumPy, with a copy of the weights from when it was made."""
 
     weights: ActorCritic
     activation: Activation
@@ -117,7 +117,7 @@ class Policy:
         return logits, values
 
     def normalize(self, observations: FloatArray) -> FloatArray:
-        """Observations `[B, O]` as the weights take them."""
+        """Normalise observations `[B, O]`, if the policy was trained on normalised ones."""
         if self.normalization is None:
             return observations
         normalized: FloatArray = self.normalization(observations, np)

@@ -1,4 +1,4 @@
-"""What the numbers of an observation and the actions are called on the policy card."""
+"""Names for the numbers of an observation and for the actions, on the policy card."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from gymnasium.envs.classic_control import AcrobotEnv, CartPoleEnv
 from training.config import ConfigError, Environment
 from training.envs import Description, describe
 
-# Gymnasium's spaces carry no names; these are the tables of its documentation.
+# Gymnasium's spaces carry no names; these follow the tables of its documentation.
 _NAMES: dict[type[Any], tuple[list[str], list[str]]] = {
     CartPoleEnv: (
         ["cart_position", "cart_velocity", "pole_angle", "pole_angular_velocity"],
@@ -31,7 +31,7 @@ _NAMES: dict[type[Any], tuple[list[str], list[str]]] = {
 def describe_with_names(
     environment: Environment, observation_names: Sequence[str], action_names: Sequence[str]
 ) -> Description:
-    """Describe an environment, with these names, or where they are empty with known ones.
+    """Describe an environment with the given names or, if they are empty, with known ones.
 
     Raises:
         ConfigError: there are more or fewer names than numbers or actions.

@@ -44,13 +44,13 @@ class Moments(NamedTuple):
         return Moments(samples, self.mean + share * difference, variance)
 
     def normalization(self) -> Normalization:
-        """What standardises further samples."""
+        """The normalisation to this mean and variance."""
         scale = 1 / np.sqrt(self.variance + EPSILON)
         return Normalization(self.mean.astype(np.float32), scale.astype(np.float32))
 
 
 def no_samples(*shape: int) -> Moments:
-    """The moments of samples of a shape before the first one."""
+    """The moments before the first sample, for samples of the given shape."""
     return Moments(0.0, np.zeros(shape), np.ones(shape))
 
 
@@ -63,7 +63,7 @@ class RewardScale(NamedTuple):
     def including(
         self, rewards: FloatArray, ended: BoolArray, valid: BoolArray, gamma: float
     ) -> "RewardScale":
-        """The scale with a rollout's rewards of the valid rows; all arrays are `[T, N]`."""
+        """The scale after the valid rewards of one more rollout; all arrays are `[T, N]`."""
         returns, seen, rewards = self.returns, np.empty(rewards.shape), rewards * valid
         for t in range(len(rewards)):
             returns = gamma * returns + rewards[t]
@@ -72,6 +72,6 @@ class RewardScale(NamedTuple):
         return RewardScale(self.moments.including(seen[valid]), returns)
 
     def scale(self, rewards: FloatArray) -> FloatArray:
-        """Rewards as they are learned from, between -10 and 10."""
+        """Scale rewards for learning, clipped to -10 to 10."""
         scaled = rewards / np.sqrt(self.moments.variance + EPSILON)
         return np.clip(scaled, -CLIP, CLIP).astype(np.float32)

@@ -98,7 +98,7 @@ def require_allowed(environment: Environment, allowed: Iterable[str]) -> None:
     Otherwise, whoever can write a card could run any code.
 
     Raises:
-        Mistake: one of them is not allowed, nor a package that it is in.
+        Mistake: neither the module nor a package that contains it is allowed.
     """
     for module in environment.modules():
         if not any(module == one or module.startswith(f"{one}.") for one in allowed):
@@ -109,11 +109,11 @@ def require_allowed(environment: Environment, allowed: Iterable[str]) -> None:
 
 
 def require_environment(config: TrainingConfig) -> "Description":
-    """Describe an environment that can be made, and has as many names as numbers and actions.
+    """Check that the environment can be made and that its names fit, and describe it.
 
     Raises:
-        ConfigError: there are more or fewer names, or it is to be pushed and cannot be.
-        ModuleNotFoundError: TensorFlow is missing, which is needed once folders are made.
+        ConfigError: there are more or fewer names, or it is to be pushed but cannot be.
+        ModuleNotFoundError: TensorFlow is missing, which is imported only after folders are made.
         UnsupportedEnvironmentError: see `training.envs`.
     """
     from training.names import describe_with_names
@@ -137,7 +137,7 @@ def require_writable(folder: Path) -> None:
 
 @contextmanager
 def many_imports() -> Iterator[None]:
-    """Import TensorFlow with garbage collection off, which takes a quarter of the import."""
+    """Turn garbage collection off: it would take a quarter of the import of TensorFlow."""
     gc.disable()
     yield
     gc.freeze()  # imported objects stay alive: later collections need not scan them
@@ -158,5 +158,5 @@ def print_evaluations(summary: dict[str, Any]) -> None:
 
 
 def _short(number: float) -> str:
-    """One digit after the point, or three where there is none before it."""
+    """One decimal place, or three for numbers between -1 and 1."""
     return f"{number:.1f}" if abs(number) >= 1 else f"{number:.3f}"

@@ -19,8 +19,8 @@ from training.evaluation import MAX_STEPS
 from training.shares import not_exiting
 from training.types import PolicyFunction
 
-GIF_WIDTH, GIF_HEIGHT = 300, 1200  # at most; a picture keeps its shape
-GIF_LONGEST_MS = 655_350  # of a picture: the format has 16 bits for hundredths of a second
+GIF_WIDTH, GIF_HEIGHT = 300, 1200  # at most; the aspect ratio is kept
+GIF_LONGEST_MS = 655_350  # of a frame: the format has 16 bits for hundredths of a second
 GIF_FRAMES_PER_SECOND = 25
 
 
@@ -31,17 +31,17 @@ class RenderError(TrainingError):
 class Pictures:
     """The pictures of a run, drawn in another process while the run continues.
 
-    One that cannot be drawn does not prevent the export.
+    A picture that cannot be drawn does not prevent the export.
     """
 
     def __init__(
         self, drawing: Executor, environment: Environment, seed: int, folder: Path
     ) -> None:
-        """Note what the pictures are of; none is drawn yet.
+        """Store what the pictures are to show; none is drawn yet.
 
         Args:
             drawing: the process, see `training.processes`.
-            environment: in which episodes are recorded.
+            environment: where episodes are recorded.
             seed: of their initial states.
             folder: of the run.
         """
@@ -51,7 +51,7 @@ class Pictures:
         self._drawn: dict[Path, Future[str | None]] = {}
 
     def record(self, policy: PolicyFunction) -> None:
-        """Begin to record an episode of a policy, in place of any other's."""
+        """Begin to record an episode of a policy, replacing any other policy's."""
         if policy is not self._recorded:
             self._recorded = policy
             self._begin("episode.gif", record_episode, policy, self._environment, self._seed)
@@ -61,7 +61,7 @@ class Pictures:
         self._begin("learning_curve.png", draw_learning_curve, metrics, reward_threshold)
 
     def wait(self) -> dict[str, Path]:
-        """Wait until all pictures are drawn; the path of each by its file name."""
+        """Wait until all pictures are drawn; return their paths by file name."""
         pictures, reasons = {}, []
         for path, drawn in self._drawn.items():
             try:
@@ -86,10 +86,10 @@ class Pictures:
 
 
 def _try_to_draw(path: Path, draw: Callable[..., object], *arguments: Any) -> str | None:
-    """Draw a picture; why that is impossible, if so."""
+    """Draw a picture; return why it could not be drawn, or None."""
     try:
         draw(*arguments, path)
-    # Rendering is the environment's own code, and not every environment can.
+    # Rendering runs the environment's own code, which may raise anything.
     except Exception as error:
         return first_line(error)
     return None
@@ -134,7 +134,7 @@ def record_episode(
 
     Raises:
         RenderError: the environment cannot be rendered, or the file cannot be written.
-        WorkerError: it has ended the program.
+        WorkerError: the environment has ended the program.
     """
     with make_env(environment, render_mode="rgb_array") as env:
         frames_per_second = env.metadata.get("render_fps") or GIF_FRAMES_PER_SECOND
@@ -151,7 +151,7 @@ def record_episode(
                 break
     gif = _animate(frames, 1000 * every / frames_per_second)
     try:
-        path.write_bytes(gif)  # at once: this process can be ended at any time
+        path.write_bytes(gif)  # in one go: this process can be ended at any time
     except OSError as error:
         raise RenderError(f"{path} cannot be written: {error.strerror}") from error
     return episode_return
@@ -174,10 +174,10 @@ def _frame(env: gym.Env[Any, Any]) -> Image.Image:
 
 
 def _animate(frames: list[Image.Image], milliseconds: float) -> bytes:
-    """A GIF of frames that are shown equally long."""
+    """A GIF of frames, each shown for the same time."""
     shown, durations = frames[:1], [milliseconds]
     for frame in frames[1:]:
-        # Pillow would join equal frames too, and fail where they are shown for too long.
+        # Pillow would merge equal frames too, but fails if they exceed the format's longest time.
         if frame == shown[-1]:
             durations[-1] = min(durations[-1] + milliseconds, GIF_LONGEST_MS)
         else:

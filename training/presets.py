@@ -7,7 +7,7 @@ from training.config import TrainingConfig
 
 Preset = Literal["ppo", "robust", "a2c", "notebook", "acrobot", "lunarlander"]
 
-# What of a preset does not hold for an environment other than its own, which it was tuned on.
+# Replaces values of a preset for an environment other than the one that it was tuned on.
 FOR_OTHER_ENVIRONMENTS: dict[str, Any] = {
     "endurance_steps": None,
     "return_bounds": None,
@@ -41,8 +41,8 @@ _PPO = TrainingConfig(
 
 PRESETS: dict[Preset, TrainingConfig] = {
     "ppo": _PPO,
-    # PPO that is pushed while it learns. It takes all of its budget: what withstands pushes best
-    # comes late, with a small learning rate.
+    # PPO that is pushed while it learns. It uses its whole budget: the policies that withstand
+    # pushes best come late, at a small learning rate.
     "robust": replace(
         _PPO,
         push_standard_deviation=0.5,
@@ -106,7 +106,7 @@ PRESETS: dict[Preset, TrainingConfig] = {
         patience=5,
     ),
     # The notebook that this project began with, flaws included: no activation, a critic that
-    # is also trained through the actor's loss, and no bootstrap where the time limit cuts.
+    # is also trained through the actor's loss, and no bootstrap at the time limit.
     "notebook": TrainingConfig(
         env_id="CartPole-v0",
         num_envs=1,

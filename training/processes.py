@@ -1,4 +1,4 @@
-"""Processes beside the command's own, which end with it, and the signals that end it."""
+"""Helper processes, which end with the command, and the signals that end the command."""
 
 import importlib
 import multiprocessing
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 
-# TensorFlow does not outlive a fork.
+# TensorFlow does not survive a fork.
 CONTEXT = multiprocessing.get_context("spawn")
 
 
@@ -28,9 +28,9 @@ def note_signals() -> list[int]:
 
 @contextmanager
 def without_signals(*signals: signal.Signals) -> Iterator[None]:
-    """Block signals: processes that start meanwhile inherit that.
+    """Block signals, also in the processes that are started meanwhile.
 
-    A terminal sends Ctrl-C (SIGINT) to all of them, and the command ends them.
+    A terminal sends Ctrl-C (SIGINT) to all of them, but the command is to end the others.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
@@ -40,7 +40,7 @@ def without_signals(*signals: signal.Signals) -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """End this process as soon as the one that started it has ended, however it did."""
+    """End this process as soon as the one that started it has ended, for whatever reason."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -53,9 +53,9 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def drawing_process() -> Iterator[Executor]:
-    """A process for `training.pictures`, which imports what that needs at once.
+    """A process for `training.pictures`, which imports all that it needs right away.
 
-    It is busy while the command imports TensorFlow and compiles, which take one core.
+    It does so while the command imports TensorFlow and compiles, which take one core.
     """
     executor = ProcessPoolExecutor(1, CONTEXT, initializer=end_with_parent)
     try:

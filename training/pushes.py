@@ -10,11 +10,11 @@ from training.config import ConfigError, Environment, TrainingConfig
 from training.envs import describe, make_vector_env
 from training.types import BoolArray
 
-INTERVAL_STEPS = 25  # half a second, between two pushes; in training its mean
+INTERVAL_STEPS = 25  # between two pushes: half a second; in training, the mean
 
 
 def can_push(environment: Environment) -> bool:
-    """Whether an environment is CartPole as Gymnasium has it, so that its state is known."""
+    """Whether an environment is Gymnasium's own CartPole, so that its state can be changed."""
     with closing(make_vector_env(environment, 1)) as env:
         arguments = {} if env.spec is None else env.spec.kwargs
         is_cartpole = type(env.unwrapped) is CartPoleVectorEnv
@@ -44,5 +44,5 @@ def push(
 
 
 def push_at_random(env: VectorEnv, standard_deviation: float, rng: np.random.Generator) -> None:
-    """Push each with the same probability, so that pushes are `INTERVAL_STEPS` apart on average."""
+    """Push each cart at random, so that its pushes are `INTERVAL_STEPS` apart on average."""
     push(env, rng.random(env.num_envs) < 1 / INTERVAL_STEPS, standard_deviation, rng)

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported: it sends nothing
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before importing Ray: send no statistics
 import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -59,7 +59,7 @@ class Cluster:
         return RayWorkers(count or self.processors, storable)
 
     def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-        """Call a function for each item, one per processor at a time; the answers in their order.
+        """Call a function for each item, one per processor at a time; yield results in item order.
 
         A call that is lost with its process or node is repeated.
 
@@ -80,7 +80,7 @@ class Cluster:
 
         Args:
             environment: what is stepped there.
-            packages: that are needed there, besides those that step environments.
+            packages: further ones needed there, besides those that step environments.
 
         Raises:
             ClusterError: a node differs or does not answer.
@@ -113,9 +113,9 @@ class RayWorkers:
 
 @contextmanager
 def connect(address: str) -> Iterator[Cluster]:
-    """Connect to a cluster, and in the end shut it down if it is a local one.
+    """Connect to a cluster; at the end, shut it down if it is a local one.
 
-    Ray prints what happens to its processes; meanwhile, standard output goes to standard error.
+    Standard output is redirected to standard error meanwhile, because Ray prints to it.
 
     Args:
         address: HOST:PORT, or "local" to start one on this machine.
@@ -134,7 +134,7 @@ def connect(address: str) -> Iterator[Cluster]:
             runtime_env={"env_vars": inherited},
             log_to_driver=False,
             logging_level=logging.ERROR,
-            # These are of a cluster that is started here.
+            # These two apply only to a cluster that is started here.
             object_store_memory=OBJECT_STORE_BYTES if local else None,
             include_dashboard=False if local else None,
         )
@@ -143,7 +143,7 @@ def connect(address: str) -> Iterator[Cluster]:
         if isinstance(error, ConnectionError):
             reason = f"{reason.rstrip('.')}: not a Ray cluster, or RAY_AUTH_TOKEN is wrong"
         raise ClusterError(f"no Ray cluster can be used at {address}: {reason}") from error
-    signal.signal(signal.SIGTERM, handler)  # in place of Ray's own
+    signal.signal(signal.SIGTERM, handler)  # `init` has installed Ray's own
     with redirect_stdout(sys.stderr):
         try:
             processors = int(ray.cluster_resources().get("CPU", 0))
@@ -155,7 +155,7 @@ def connect(address: str) -> Iterator[Cluster]:
 
 
 def _require_server(address: str) -> None:
-    """Check that a server of gRPC listens: Ray itself would try for minutes."""
+    """Check that a gRPC server listens: Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host, int(port)), SECONDS_TO_CONNECT) as connection:
@@ -186,7 +186,7 @@ def result(reference: Any) -> Any:
 
 
 def _on_every_node(function: Callable[[], Any]) -> Iterator[tuple[str, Any]]:
-    """Call a function on every node that can work; its answers, by the names of the nodes.
+    """Call a function on every node with processors; yield each node's name and answer.
 
     Raises:
         ClusterError: a node does not answer.

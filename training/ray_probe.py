@@ -1,4 +1,4 @@
-"""What a node of a Ray cluster has, sent there by value: its `training` may be another."""
+"""Probe of what a Ray node has; sent by value, since the node's `training` may differ."""
 
 import hashlib
 import importlib
@@ -12,12 +12,12 @@ LIBRARIES = ("numpy", "gymnasium", "cloudpickle")
 
 
 def probe(environment: tuple[Any, ...], modules: Sequence[str], packages: Sequence[str]) -> Any:
-    """What has to be the same on all machines, as text by what it is.
+    """What has to be the same on all machines, as texts by their names.
 
     Args:
         environment: a `training.config.Environment` as a plain tuple.
         modules: those that it is made from.
-        packages: that are needed, besides `LIBRARIES`.
+        packages: further ones that are needed, besides `LIBRARIES`.
     """
     found = {"Python": ".".join(platform.python_version_tuple()[:2])}
     for package in (*LIBRARIES, *packages):
@@ -28,7 +28,7 @@ def probe(environment: tuple[Any, ...], modules: Sequence[str], packages: Sequen
     try:
         for module in ("training", *modules):
             found[f"the code of {module}"] = digest(module)
-        # Only now: what follows is that machine's own code.
+        # Only now, after the digests: what follows runs that machine's own code.
         config = importlib.import_module("training.config")
         envs = importlib.import_module("training.envs")
         described = envs.describe(config.Environment(*environment))
@@ -45,7 +45,7 @@ def probe(environment: tuple[Any, ...], modules: Sequence[str], packages: Sequen
 
 
 def digest(name: str) -> str:
-    """Of the files of a module or package, by what is in them."""
+    """A hash of the paths and contents of a module's or package's files."""
     module = importlib.import_module(name)
     assert module.__file__ is not None
     file = Path(module.__file__)

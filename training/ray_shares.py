@@ -1,4 +1,4 @@
-"""Shares of environments in Ray actors, which are started again where they or their nodes die."""
+"""Shares of environments in Ray actors, which are restarted if they or their nodes die."""
 
 from collections.abc import Callable
 from functools import partial
@@ -29,8 +29,8 @@ LOST = (RayActorError, ObjectLostError)  # an actor, or its answer, which stays 
 
 NOT_STORED = "and its environments cannot be stored for another to continue"
 
-# What a share is made from when its actor has died: the environments as they stood after the last
-# call; as at first, which is as good where every call begins with a reset to a seed; or nothing.
+# What a new actor begins with when one has died: the environments as they were after the last call;
+# as they were at first, which is enough if every call begins with a seeded reset; or an error.
 Restart = Literal["last state", "first state", "never"]
 
 
@@ -122,9 +122,9 @@ class _EnvironmentActor:
         self._env: VectorEnv | None = None
 
     def call(self, request: tuple[Function, tuple[Any, ...]]) -> tuple[Any, bytes | None]:
-        """Call a function for the share; its answer, and the environments after that."""
-        if self._env is None:  # here, so that an error of it is one of the call
-            # The node may have joined after the others were asked for their code.
+        """Call a function for the share; return its answer, and the environments after it."""
+        if self._env is None:  # not in `__init__`, so that the call raises its errors
+            # The node may have joined after the code of the others was checked.
             if digest("training") != self._code:
                 raise RuntimeError("the node of this actor has other code of `training`")
             self._env = self._make()

@@ -27,7 +27,7 @@ def run_trials(
 
     Args:
         cluster: where they are trained.
-        study: which.
+        study: what to search.
         stored: its storage, with the sampler that proposes.
         trials: how many.
         report: called with the study and each trial that has ended.
@@ -36,7 +36,7 @@ def run_trials(
         TrainingError: as `training.trial.scores_by_point` does.
         WorkerError: a trial raised another error, or was lost too often.
     """
-    # By what yields references to its scores: a trial, and the scores so far.
+    # For each generator of references to scores: its trial, and the scores so far.
     running: dict[Any, tuple[optuna.Trial, list[float]]] = {}
     while trials > 0 or running:
         while trials > 0 and len(running) < cluster.processors:
@@ -64,7 +64,7 @@ def _train(config: TrainingConfig, seeds: int) -> Any:
 def _judge(
     stored: optuna.Study, generator: Any, trial: optuna.Trial, scores: list[float]
 ) -> FrozenTrial | None:
-    """Judge a trial by its next score; the trial as it is stored, if it has ended."""
+    """Judge a trial by its next score; if that ends it, return the trial as stored."""
     try:
         scores.append(result(next(generator)))
     except StopIteration:

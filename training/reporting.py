@@ -25,29 +25,29 @@ SHORTEST_BAR, LONGEST_BAR = 4, 40  # columns
 
 
 class Display(Protocol):
-    """Where a run says what it is doing."""
+    """Where a run shows what it is doing."""
 
     def phase(self, name: str) -> None:
-        """Say what is done from now on, until the next phase or update."""
+        """Show what the run does from now on, until the next phase or update."""
 
     def update(self, progress: "Progress", max_env_steps: int) -> None:
         """Show one update of a training that ends after `max_env_steps` at the latest."""
 
     def finish(self) -> None:
-        """Say that the run is over, and was not stopped: the bar is full."""
+        """Show that the run has ended without being stopped: the bar is full."""
 
 
 @contextmanager
 def progress_display() -> Iterator[Display]:
     """Report to standard error; nothing but results goes to standard output.
 
-    What others print to standard error meanwhile stands in lines of its own.
+    Anything else that is printed to standard error meanwhile gets lines of its own.
     """
     if sys.stderr.isatty():
         # Here, because the import takes 50 ms.
         from rich.console import Console
 
-        # Text as it is, and soft-wrapped: a path can be copied from a narrow terminal.
+        # Plain text, and soft-wrapped: a path can be copied from a narrow terminal.
         console = Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highlight=False)
         if console.is_interactive:  # unlike TERM=dumb
             with _live(console) as line:
@@ -62,13 +62,13 @@ def progress_display() -> Iterator[Display]:
 
 @contextmanager
 def _live(console: "Console") -> Iterator["_LiveLine"]:
-    """Draw a line again and again, below all that is printed."""
+    """Keep redrawing a line, below everything that is printed."""
     from rich.file_proxy import FileProxy
     from rich.live import Live
     from rich.text import Text
 
     class Above(FileProxy):
-        # Of a stream without them click writes to the file below.
+        # Without these attributes, click would write to the stream below this proxy.
         encoding, errors = "utf-8", "strict"
 
     encodings = (locale.getencoding(), console.encoding)
@@ -89,12 +89,12 @@ def _live(console: "Console") -> Iterator["_LiveLine"]:
             return proxy
 
         stack.enter_context(redirect_stderr(above(sys.stderr)))
-        if sys.stdout.isatty():  # an environment may print, and to the same terminal
+        if sys.stdout.isatty():  # an environment may print to the same terminal
             stack.enter_context(redirect_stdout(above(sys.stdout)))
         try:
             yield line
         finally:
-            # A mistake that ends the command before any training is shown alone.
+            # Remove the line if a mistake ends the command before any training.
             live.transient = line.speed.first is None and line.fraction < 1
 
 
@@ -119,7 +119,7 @@ class _LiveLine:
     The bar assumes that the whole step budget is spent; most runs are solved earlier.
 
     Attributes:
-        refresh: draws the line at once, so that the shortest phase is seen.
+        refresh: draws the line at once, so that even the shortest phase is seen.
     """
 
     refresh: Callable[[], None]
@@ -132,7 +132,7 @@ class _LiveLine:
         self.frame = 0
         self.name = "starting"
         self.fraction = 0.0
-        self.figures = [""]  # what stands after the bar, from the longest to the shortest
+        self.figures = [""]  # alternative texts after the bar, the longest first
 
     def phase(self, name: str) -> None:
         self.name = name
@@ -149,7 +149,7 @@ class _LiveLine:
             long = f"  {number:.{len(unit)}f}{unit} steps/s"
             short = f" {number:.0f}{unit}/s"
             figures = [running_return + long, running_return + short, *figures]
-        self.figures = figures  # at once: it is drawn at any moment, from another thread
+        self.figures = figures  # in one assignment: another thread may draw at any moment
 
     def finish(self) -> None:
         self.name, self.fraction = "done", 1.0
@@ -157,7 +157,7 @@ class _LiveLine:
     def parts(self, width: int) -> list[tuple[str, str]]:
         """Texts and their styles: the most that fits `width` columns, and at least the phase."""
         self.frame = (self.frame + 1) % len(self.spinner)
-        # As wide as "evaluating": the bar stands still when that comes and goes.
+        # As wide as "evaluating", so that the bar does not move when that comes and goes.
         head = f"{self.spinner[self.frame]} {self.name:<10} "
         tails = [f" {int(100 * self.fraction):3}%{figures}" for figures in self.figures]
         tail = next((tail for tail in tails if len(head + tail) + SHORTEST_BAR <= width), "")
@@ -182,7 +182,7 @@ class _Lines:
 
     def phase(self, name: str) -> None:
         self.finish()
-        # While it lasts: it may be what a run hangs in.
+        # Print while the phase lasts: the run may hang in it.
         self.timer = threading.Timer(SECONDS_TO_A_LINE_OF_A_PHASE, self._print, [name])
         self.timer.daemon = True
         self.timer.start()

@@ -25,7 +25,7 @@ WIDER_STARTS = {"low": -0.15, "high": 0.15}
 
 PUSH_STANDARD_DEVIATION = 0.5  # m/s and rad/s
 LONG_EPISODE_STEPS = 10_000
-SEED = 2_026  # of the card's episodes: every policy is tested in the same ones
+SEED = 2_026  # of the card's episodes, which are the same for every policy
 
 
 def robustness(
@@ -34,7 +34,7 @@ def robustness(
     stop_requested: Callable[[], bool] = lambda: False,
     endurance: Evaluation | None = None,
 ) -> dict[str, Evaluation]:
-    """Evaluate a CartPole policy in wider starts, under pushes, and far beyond the time limit.
+    """Evaluate a CartPole policy from wider starts, under pushes, and far beyond the time limit.
 
     Initial states and pushes are the same for every policy.
 
@@ -42,8 +42,8 @@ def robustness(
         policy: the policy.
         environment: what it was trained in.
         stop_requested: called before each step; true ends the evaluation.
-        endurance: long episodes of this policy that were played to their ends, if there are any;
-            they are not played once more if they had the same time limit.
+        endurance: the endurance test that this policy has passed, if any; it is not repeated if
+            it had the same time limit.
 
     Returns:
         `wider_starts`, `pushes` and `long_episodes`; empty for other environments, and for
@@ -85,7 +85,7 @@ def play_long_episodes(
         environment: what it acts in.
         steps: the time limit.
         stop_requested: called before each step; true ends the evaluation.
-        until_one_ends: stop as soon as an episode has ended: then only the steps are known.
+        until_one_ends: stop as soon as one episode has ended; then only `steps` is meaningful.
 
     Raises:
         StopRequestedError: a stop was requested.
@@ -133,6 +133,6 @@ def evaluate_pushed(
 
 
 def _return_bounds(environment: Environment) -> Bounds | None:
-    """Of CartPole, which pays 1 per step."""
+    """The bounds of CartPole's returns: it pays 1 per step."""
     limit = describe(environment).max_episode_steps
     return (0.0, float(limit)) if limit is not None and can_push(environment) else None

@@ -62,7 +62,7 @@ def collect(
 
     With `whole_episodes` a share stops as soon as each of its environments has finished one
     episode, and the rest of the rollout is padding. `disturb` is called before each step. At least
-    one row is valid: a rollout that would only reset environments is followed by the next one.
+    one row is valid: a rollout that only resets environments is replaced by the next one.
 
     Raises:
         NotFiniteError: an observation or a reward is NaN or infinite.
@@ -105,10 +105,10 @@ def _collect(
     disturb: Callable[[VectorEnv], None] | None,
     _stop_requested: Callable[[], bool],
 ) -> tuple[tuple[Any, ...], FloatArray, BoolArray]:
-    """Step a share; its columns of a rollout's first six fields, and of the state after it."""
+    """Step a share; return its part of a rollout's first six fields and of the state after it."""
     num_steps, num_envs = uniforms.shape
-    # The other rows are zero. The policy gets all of them, so that what it computes for a row
-    # does not depend, in the last bit, on how the environments are shared out.
+    # The rows of other shares are zero. The policy gets them all the same, so that its result for
+    # a row does not depend, even in the last bit, on how the environments are split.
     observations = np.zeros((num_steps + 1, *state.observations.shape), np.float32)
     actions = np.zeros((num_steps, num_envs), np.int64)
     rewards = np.zeros((num_steps, env.num_envs), np.float32)

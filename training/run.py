@@ -33,7 +33,7 @@ from training.state import Start, TrainingResult
 from training.trainer import Trainer
 from training.writing import golden_values, write_version
 
-# Of a disk that is full, over its quota, read-only or broken, and of a folder without access.
+# A disk that is full, over its quota, read-only or broken, or a folder without access.
 DISK_ERRORS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
 }
@@ -46,12 +46,12 @@ class StorageError(TrainingError):
 
 
 class UnexpectedError(Exception):
-    """What trains or plays has raised an error that says nothing of the run's files."""
+    """Training or an episode has raised an error that does not concern the run's files."""
 
 
 @contextlib.contextmanager
 def _not_of_storage() -> Iterator[None]:
-    """Keep errors of an environment's own files from being taken for those of the run's."""
+    """Keep an environment's file errors from being taken for errors of the run's files."""
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
@@ -60,7 +60,7 @@ def _not_of_storage() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _errors_of_storage(folder: Path) -> Iterator[None]:
-    """Raise `StorageError` where the files of a run cannot be written; what was stored is kept."""
+    """Raise `StorageError` if a run's files cannot be written; those that were are kept."""
     try:
         yield
     except OSError as error:
@@ -163,7 +163,7 @@ def run(
 
 
 def _start(settings: RunSettings, folder: Path) -> Start | None:
-    """What a run begins with that continues from a version, unless it has checkpoints."""
+    """The version's state that a run starts from, if it has one and no checkpoint yet."""
     version = settings.start_from
     if version is None or any(folder.glob(f"{CHECKPOINTS}/*.index")):
         return None
@@ -184,7 +184,7 @@ def exported_before(settings: RunSettings, env_steps: int) -> Path | None:
     A run whose budget became larger exports one for each budget.
     """
     for path in Path(settings.models).glob(f"[0-9]*/{CARD}"):
-        # It may be another run's, and anything.
+        # It may be another run's, and contain anything.
         with contextlib.suppress(OSError, LookupError, TypeError, ValueError, RecursionError):
             training = json.loads(path.read_bytes())["training"]
             if (training["run_id"], training["env_steps"]) == (settings.run_id, env_steps):
@@ -199,7 +199,7 @@ def _export(
     tested: dict[str, Evaluation],
     pictures: Pictures,
 ) -> Path:
-    """Write the next version of the policy that a run chose; its folder."""
+    """Write the policy that a run chose as the next version; return its folder."""
     config, state = settings.config, trainer.state
     card = policy_card(
         config.environment,
@@ -216,7 +216,7 @@ def _export(
     network = network_of(result.policy)
     try:
         return write_version(Path(settings.models), network, card, golden, pictures.wait)
-    except (OSError, tf.errors.OpError) as error:  # of which not all say in which folder
+    except (OSError, tf.errors.OpError) as error:  # not all of these name the folder
         reason = first_line(error)
         raise StorageError(f"{settings.models} cannot be written: {reason}") from error
 
@@ -263,7 +263,7 @@ def train(
             events.write(progress)
             display.update(progress, trainer.config.max_env_steps)
             if progress.update % trainer.config.checkpoint_interval == 0:
-                # The rows first: a resumed run keeps those before its checkpoint.
+                # The rows first: a resumed run needs all those up to its checkpoint.
                 metrics.flush()
                 checkpoints.save()
         metrics.flush()

@@ -1,4 +1,4 @@
-"""What several runs say of a method: rliable's statistics (Agarwal et al. 2021, arXiv:2108.13264).
+"""Statistics of several runs of a method, as in rliable (Agarwal et al. 2021, arXiv:2108.13264).
 
 Their intervals are `training.intervals.bootstrap_interval`, with the runs as samples.
 """
@@ -18,9 +18,9 @@ def interquartile_mean(scores: DoubleArray) -> DoubleArray:
 
 
 def probability_of_improvement(scores: DoubleArray, baseline: DoubleArray) -> DoubleArray:
-    """How likely a run scores more than one of the baseline: `[..., R]` and `[..., S]` to `[...]`.
+    """Probability that a run beats one of the baseline: `[..., R]` and `[..., S]` to `[...]`.
 
-    Of all pairs, equal ones count half: Mann and Whitney's U divided by their number.
+    This is Mann and Whitney's U divided by the number of pairs; equal pairs count half.
     """
     differences = scores[..., :, None] - baseline[..., None, :]
     return np.asarray(((1 + np.sign(differences)) / 2).mean(axis=(-2, -1)))

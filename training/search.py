@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def _hidden_units(trial: "BaseTrial") -> list[int]:
-    # Both widths always: the sampler learns less where a parameter comes and goes.
+    # Always suggest both widths: the sampler learns less about a parameter that comes and goes.
     widths = [2 ** trial.suggest_int(f"log2_hidden_units_{layer}", 5, 8) for layer in (1, 2)]
     return widths[: trial.suggest_int("hidden_layers", 1, 2)]
 
@@ -22,11 +22,11 @@ def _logarithmic(trial: "BaseTrial", name: str, low: float, high: float) -> floa
 
 
 def _short(number: float) -> float:
-    """Three digits, which a file of hyperparameters is easier to read with."""
+    """Round to three digits, for a file of hyperparameters that is easy to read."""
     return float(f"{number:.3g}")
 
 
-POINTS = 20  # of the budget, at which trials are compared and may be pruned
+POINTS = 20  # in the budget at which trials are compared and may be pruned
 
 # The ranges hold the values of the presets and of rl-zoo3's tuned hyperparameters for
 # environments of this kind.
@@ -48,7 +48,7 @@ def searched(config: TrainingConfig, given: Collection[str]) -> list[str]:
     """The hyperparameters to search: those that are not given and have an effect."""
     fixed = set(given)
     if config.clip_coef is None:
-        # The plain policy gradient, which holds for one pass over a rollout.
+        # The plain policy gradient, which is valid for only one pass over a rollout.
         fixed |= {"clip_coef", "num_epochs", "num_minibatches"}
     if config.estimator == "monte_carlo":
         fixed.add("gae_lambda")
@@ -60,11 +60,11 @@ def searched(config: TrainingConfig, given: Collection[str]) -> list[str]:
 def propose(config: TrainingConfig, names: Sequence[str], trial: "BaseTrial") -> TrainingConfig:
     """A config with other values for some names.
 
-    Where the rollouts get another size, `evaluation_interval` changes too: evaluations stay as
-    frequent in environment steps, so that trials can be compared.
+    If the rollout size changes, `evaluation_interval` changes too: evaluations stay as frequent
+    in environment steps, so that trials can be compared.
 
     Raises:
-        ConfigError: the values do not go together.
+        ConfigError: the values are not possible together.
     """
     values = {name: SPACE[name](trial) for name in names}
     proposed = config_from({**to_values(config), **values})
@@ -74,9 +74,9 @@ def propose(config: TrainingConfig, names: Sequence[str], trial: "BaseTrial") ->
 
 
 def differences(config: TrainingConfig, preset: TrainingConfig) -> dict[str, Any]:
-    """The values that make a config from a preset, as a file for `--config` has them."""
+    """The values that turn a preset into a config, as in a file for `--config`."""
     start, values = to_values(preset), to_values(config)
-    # What another environment changes by itself, the file says too: it may have been given.
+    # Always include what another environment would replace: the user may have set it explicitly.
     changed = FOR_OTHER_ENVIRONMENTS if config.environment != preset.environment else {}
     return {
         name: value for name, value in values.items() if value != start[name] or name in changed

@@ -15,18 +15,18 @@ class Candidate(NamedTuple):
     sampled: Evaluation
     endured: bool = False  # it has a margin, and passed the endurance test if there is one
     endurance: Evaluation | None = None  # that test, where it was passed
-    pushed: Evaluation | None = None  # where candidates that endured are compared by that
+    pushed: Evaluation | None = None  # if candidates that endured are compared under pushes
 
     def score(self) -> tuple[bool, float, float]:
-        """What endured comes first, then what withstands pushes longest.
+        """Candidates that endured rank first, then those that withstand pushes longest.
 
-        Among equals the worse of both means decides: serving offers both ways to act.
+        The worse of both means decides between equals: serving offers both ways to act.
         """
         pushed = 0.0 if self.pushed is None else self.pushed.mean
         return self.endured, pushed, min(self.greedy.mean, self.sampled.mean)
 
     def has_margin(self, threshold: float | None) -> bool:
-        """Whether every evaluated episode reaches the threshold, and not the means alone."""
+        """Whether every evaluated episode reaches the threshold, not only the means."""
         return threshold is not None and reaches(
             threshold, self.greedy.minimum, self.sampled.minimum
         )
@@ -52,12 +52,12 @@ def is_budget_spent(config: TrainingConfig, env_steps: int, episodes: int) -> bo
 def is_search_over(
     config: TrainingConfig, best: Candidate | None, evaluations_since_pass: int
 ) -> bool:
-    """Whether a run need not search for a better policy, whatever is left of the budget.
+    """Whether a run can stop searching for a better policy, whatever is left of the budget.
 
     Args:
-        config: of the run; one that compares candidates under pushes takes all of its budget.
+        config: of the run; one that compares candidates under pushes uses its whole budget.
         best: the best policy so far that reached the threshold, if there is one.
-        evaluations_since_pass: the first that reached the threshold is one of them.
+        evaluations_since_pass: includes the first that reached the threshold.
     """
     if config.push_standard_deviation > 0:
         return False

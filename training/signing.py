@@ -14,7 +14,7 @@ from training.versions import SIGNATURE, staging_folder
 
 
 class SigningError(TrainingError):
-    """The version or the key is none; the message says why."""
+    """The version or the key cannot be used; the message says why."""
 
 
 def sign(model_dir: Path, private_key: Path) -> None:
@@ -25,21 +25,21 @@ def sign(model_dir: Path, private_key: Path) -> None:
         private_key: a file in PEM, of the curve P-256, P-384 or P-521, without a password.
 
     Raises:
-        SigningError: the folder is not an exported version, or the key is none of these.
+        SigningError: the folder is not an exported version, or the key is not as required.
         OSError: a file cannot be read or written.
     """
     if not (model_dir / CARD).is_file():
         raise SigningError(f"{model_dir} is not an exported version: it has no {CARD}")
     try:
         config = signing.Config().use_elliptic_key_signer(private_key=private_key)
-    # A TypeError is that it has a password; an AttributeError that it is of another kind.
+    # TypeError: the key has a password; AttributeError: it is of another kind.
     except (ValueError, TypeError, AttributeError, UnsupportedAlgorithm) as error:
         needed = "a private key in PEM, of the curve P-256, P-384 or P-521, without a password"
         raise SigningError(f"{private_key} is not {needed}") from error
-    # By default, files of git would not be signed.
+    # By default, git's own files, such as .gitignore, would not be signed.
     every_file = hashing.Config().set_ignored_paths(paths=[SIGNATURE], ignore_git_paths=False)
     config.set_hashing_config(every_file)
-    # Beside the version: in it, a service would find a file that is not on the card.
+    # Write beside the version: in it, a service would find a file that is not on the card.
     with staging_folder(model_dir.parent) as staging:
         written = staging / SIGNATURE
         try:

@@ -34,10 +34,10 @@ def is_flat(observations: Space[Any]) -> bool:
 def observation_names(space: Space[Any]) -> list[str]:
     """Names of the numbers of a flat observation `[O]`, made of the space's keys.
 
-    A Discrete space has a number for each of its values, 1 for the one that it has.
+    A Discrete space has a number for each of its values (one-hot).
     """
     names = list(_names(space, ""))
-    if len(set(names)) < len(names):  # such as of the keys "a" and "a_0"
+    if len(set(names)) < len(names):  # keys such as "a" and "a_0" can collide
         return [f"observation_{i}" for i in range(len(names))]
     return names
 
@@ -65,7 +65,7 @@ def _names(space: Space[Any], prefix: str) -> Iterator[str]:
 
 
 def _parts(space: Space[Any]) -> Iterator[Space[Any]]:
-    """The spaces that others are made of."""
+    """The elementary spaces that a space consists of."""
     if isinstance(space, Dict | Tuple):
         for child in space.values() if isinstance(space, Dict) else space:
             yield from _parts(child)

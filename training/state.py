@@ -1,4 +1,4 @@
-"""What changes while a run learns, and what it reports of it."""
+"""What changes while a run learns, and what the run reports about it."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -51,15 +51,15 @@ class TrainingState:
 
     rng: np.random.Generator  # of everything but the environments, which have their own
     env_state: EnvState
-    observation_moments: Moments  # [O], of those that training saw
+    observation_moments: Moments  # [O], of the observations that training saw
     reward_scale: RewardScale
     observation_low: FloatArray  # [O], smallest of each number seen
     observation_high: FloatArray  # [O], largest
     sample_observations: FloatArray  # [S, O], some of those last seen
     update: int = 0
-    unevaluated: Progress | None = None  # of this update, while an evaluation may follow
+    unevaluated: Progress | None = None  # of this update, until its evaluation is over
     env_steps: int = 0
-    evaluation_steps: int = 0  # of the environments that evaluations made
+    evaluation_steps: int = 0  # environment steps of the evaluations
     episodes: int = 0
     running_return: float = 0.0
     best: Candidate | None = None

@@ -16,10 +16,10 @@ COMPARED_STEPS = 8
 
 @not_exiting()
 def reason_against_storing(environment: Environment) -> str | None:
-    """Why environments cannot continue from a checkpoint as if nothing had happened, if so.
+    """Why environments cannot continue exactly from a checkpoint, or None if they can.
 
-    Some hold locks or sockets, others store how they were made and not how they stand. So two
-    are stored and restored, and what follows is compared.
+    Some hold locks or sockets; others pickle how they were made, not their current state. So two
+    are stored and restored, and the steps that follow are compared with the originals'.
 
     Raises:
         UnsupportedEnvironmentError: see `training.envs`.
@@ -45,5 +45,5 @@ def reason_against_storing(environment: Environment) -> str | None:
 
 
 def _are_equal(one: npt.ArrayLike, other: npt.ArrayLike) -> bool:
-    """Whether two arrays are equal, NaN and NaN too: training reports NaN by itself."""
+    """Whether two arrays are equal; NaN equals NaN here, since training reports NaN itself."""
     return np.array_equal(one, other, equal_nan=True)

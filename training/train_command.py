@@ -1,4 +1,4 @@
-"""The command `train`: one run, from its options to what is reported of it."""
+"""The command `train`: one run, from its options to its report."""
 
 import json
 import shlex
@@ -135,7 +135,7 @@ def train(
                 env_workers,
             )
         if run_dir is not None and run_dir.resolve() == Path(settings.models).resolve():
-            # Its lock, which the run holds, is what the export would wait for.
+            # The export would wait for the lock on this folder, which the run holds.
             raise Mistake(f"{run_dir} is the folder of the model: a run needs one of its own")
         described = require_environment(settings.config)
         environment = settings.config.environment
@@ -161,9 +161,9 @@ def train(
             settings = extend(run_dir, settings, larger_budget)
         else:
             require_unfinished(run_dir)
-        # At once, so that a run that is killed can be found.
+        # Print it now, so that a run that is killed can be found.
         click.echo(f"training in {run_dir}", err=True)
-        # Before the imports, so that it imports at the same time.
+        # Start it before the imports, so that both import at the same time.
         drawing = stack.enter_context(drawing_process())
         with_environments = _can_store_environments(settings.config)
         workers = chosen_workers(
@@ -221,7 +221,7 @@ def _settings_to_resume(context: click.Context, run_dir: Path | None) -> RunSett
 
 
 def _can_store_environments(config: TrainingConfig) -> bool:
-    """Whether checkpoints can hold the environments; if not, say what follows."""
+    """Whether checkpoints can hold the environments; if not, print what follows from that."""
     from training.storing import reason_against_storing
 
     reason = reason_against_storing(config.environment)
@@ -240,7 +240,7 @@ def _config_to_go_on(
     config_file: Path | None,
     allowed_modules: tuple[str, ...],
 ) -> TrainingConfig:
-    """The config of a version with what the file and the command line change."""
+    """The config of a version with the changes of the file and the command line."""
     if context.get_parameter_source("preset") is ParameterSource.COMMANDLINE:
         raise Mistake("--from keeps the hyperparameters of the version: --preset cannot be given")
     values = chosen_values(context, config_file)
@@ -265,7 +265,7 @@ def _require_sizes(version: Path, env_id: str, wanted: tuple[int, int]) -> None:
 
 
 def _warn_of_other_clients(models: Path, env_id: str, sizes: tuple[int, int]) -> None:
-    """Say so if the next version of a model cannot answer the clients of its newest."""
+    """Warn if the clients of a model's newest version would get errors from the next one."""
     newest = newest_solved(models)
     with suppress(VersionError):
         if newest is not None and read_sizes(newest) != sizes:
@@ -277,7 +277,7 @@ def _warn_of_other_clients(models: Path, env_id: str, sizes: tuple[int, int]) ->
 
 
 def _report_existing(version: Path, as_json: bool) -> None:
-    """Say that nothing was trained, and how to train all the same."""
+    """Say that nothing was trained, and how to train anyway."""
     if as_json:
         click.echo(json.dumps({"solved": True, "model_dir": str(version)}))
         return

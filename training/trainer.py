@@ -43,7 +43,7 @@ class Trainer:
     Attributes:
         config: what is run.
         described: the environment.
-        envs: its copies that experience is collected in.
+        envs: copies of the environment, in which experience is collected.
         learner: the weights and the state of their optimiser.
         state: everything else that changes.
         reward_threshold: mean return from which the policy counts as solved, if any.
@@ -60,12 +60,12 @@ class Trainer:
         announce: Callable[[str], None] = lambda _: None,
         found: Callable[[Policy], None] = lambda _: None,
     ) -> None:
-        """Make the environments, draw the first weights and compile the update.
+        """Make the environments, draw the initial weights and compile the update.
 
         Args:
             config: what to run.
             seed: of everything random.
-            start: what to continue from, in place of weights that are drawn.
+            start: what to continue from, instead of random weights.
             workers: what steps the environments, if not this process.
             stop_requested: called before each step of an evaluation; true ends it.
             announce: called with what the trainer does from now on: "training" or "evaluating".
@@ -87,7 +87,7 @@ class Trainer:
         if self.reward_threshold is None:
             self.reward_threshold = self.described.reward_threshold
         require_pushable(config)
-        # Whole episodes end with the last environment's, which one share does not know of another.
+        # A rollout of whole episodes ends with the slowest environment, which may be in any share.
         self._workers = None if config.whole_episodes else workers
         self.envs = self._make_environments()
         self._evaluator = Evaluator(config, workers, stop_requested)
@@ -138,7 +138,7 @@ class Trainer:
         state.reward_scale = state.reward_scale._replace(returns=np.zeros(self.config.num_envs))
 
     def extend(self) -> None:
-        """Continue from a result of a smaller budget, unless it is solved; else nothing changes."""
+        """Continue a run that ended unsolved with a smaller budget; otherwise do nothing."""
         state, result = self.state, self.state.result
         if result is None or is_budget_spent(self.config, state.env_steps, state.episodes):
             return
@@ -173,7 +173,7 @@ class Trainer:
     def _learn(self) -> Progress:
         config, state = self.config, self.state
         if config.normalize_observations and state.observation_moments.samples == 0:
-            # Nothing can be learned from observations of an unknown scale: only the scale.
+            # The first rollout only measures the scale of the observations.
             self._collect(self.policy())
         policy = self.policy()
         rollout = self._collect(policy)
@@ -202,7 +202,7 @@ class Trainer:
         push_at_random(env, self.config.push_standard_deviation, self.state.rng)
 
     def _collect(self, policy: Policy) -> Rollout:
-        """Collect one rollout, and note what was seen in it."""
+        """Collect one rollout, and update the statistics of what was seen."""
         config, state = self.config, self.state
         if config.whole_episodes and state.env_steps > 0:
             self.restart_environments()
@@ -239,8 +239,8 @@ class Trainer:
     def _evaluate_where_due(self) -> tuple[Evaluation | None, Evaluation | None]:
         """Evaluate, remember the best policy, and end the run when it is good enough.
 
-        The greedy episodes are played only if the sampled ones reach the threshold. In most
-        evaluations of a run they do not, which saves half the time.
+        The greedy episodes are played only if the sampled ones reach the threshold: most
+        evaluations of a run end before that, which saves half the time.
         """
         config, state, threshold = self.config, self.state, self.reward_threshold
         exhausted = is_budget_spent(config, state.env_steps, state.episodes)

@@ -23,8 +23,8 @@ def score(
 
     The score is the mean return of the last evaluation with sampled actions, averaged over all
     environment steps of the budget and over the seeds: the area under the learning curve. A run
-    that ends early, because it is solved, keeps its last value for the rest. So what is solved
-    sooner scores higher, and what is not solved scores by how far it came.
+    that ends early, because it is solved, keeps its last value for the rest. So a run that
+    is solved sooner scores higher, and an unsolved one scores by how far it came.
 
     Args:
         trial: proposes values, and collects the score of each part of the budget.
@@ -33,13 +33,13 @@ def score(
         seeds: how many runs, with the seeds from 0.
 
     Raises:
-        ConfigError: the environment cannot be pushed, as all trials would be.
-        TrialPruned: it is worse than others, the values do not go together, or a number became NaN
-            or infinite.
+        ConfigError: the environment cannot be pushed, which concerns all trials.
+        TrialPruned: it is worse than others, the values are not possible together, or a number
+            became NaN or infinite.
     """
     try:
         proposed = propose(config, searched, trial)
-    except ConfigError as error:  # that of a trainer does not depend on what was proposed
+    except ConfigError as error:  # not a trainer's, which does not depend on the proposal
         raise _pruned(trial, error) from error
     scores: list[float] = []
     try:
@@ -92,7 +92,7 @@ class _Run:
         self.curve = [(0, untrained.mean)]  # environment steps, mean return
 
     def mean_between(self, low: float, high: float) -> float:
-        """Train up to a number of environment steps; the mean of the curve from another."""
+        """Train up to `high` environment steps; return the curve's mean from `low` to there."""
         state = self.trainer.state
         while state.result is None and state.env_steps < high:
             progress = self.trainer.step()

@@ -15,8 +15,8 @@ from training.files import CARD, lock, opened
 
 # Placeholder for the card's own checksum while that is computed.
 NO_CHECKSUM = "0" * 64
-SIGNATURE = "model.sig"  # which no card lists, because it covers the card
-STAGING = ".writing-"  # begins the name of a folder that is being written
+SIGNATURE = "model.sig"  # not listed on the card, because it covers the card
+STAGING = ".writing-"  # prefix of a folder that is being written
 
 
 class VersionError(TrainingError):
@@ -27,7 +27,7 @@ def newest_solved(base: Path) -> Path | None:
     """The newest version in `base` that is solved and whose files all match its card, if any."""
     numbers = [int(path.name) for path in base.glob("[0-9]*") if path.name.isdecimal()]
     for number in sorted(numbers, reverse=True):
-        version = base / str(number)  # not `01`, which serving takes for no version
+        version = base / str(number)  # not `01`, which serving does not accept
         if _is_solved_and_whole(version):
             return version
     return None
@@ -44,7 +44,7 @@ def read_config(version: Path) -> TrainingConfig:
         if card["training"] is None:
             raise VersionError(f"{version} was learned elsewhere: no config to continue with")
         return config_from(card["training"]["config"])
-    # What is in the file may be anything, of any type, however deep.
+    # The file may hold anything: any type, any nesting.
     except (ConfigError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
         raise VersionError(f"{version} has no config to continue with: {error}") from error
 
@@ -77,19 +77,19 @@ def checksums(folder: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def staging_folder(base: Path) -> Iterator[Path]:
-    """A hidden folder to write what is then renamed into place; removed with what is left in it.
+    """A hidden folder for what is later renamed into place; what is left in it is removed.
 
-    Those that killed programs left are removed as well: nobody has them locked.
+    Folders that killed programs left are removed as well: nobody holds their locks.
 
     Args:
-        base: of the versions.
+        base: folder of the versions.
 
     Raises:
         OSError: `base` cannot be read or written.
     """
     with contextlib.ExitStack() as stack:
         with opened(base) as descriptor:
-            # Between being made and being locked, a folder looks as if its program was killed.
+            # `base` too: between being made and locked, a folder looks as if its program had died.
             lock(descriptor, wait=True)
             for left in base.glob(f"{STAGING}*"):
                 with contextlib.suppress(OSError), opened(left) as other:
@@ -108,11 +108,11 @@ def _is_solved_and_whole(version: Path) -> bool:
         text = (version / CARD).read_text()
         card = json.loads(text)
         listed, found = card["checksums"], checksums(version)
-        # The card's own checksum is of the card with a placeholder in its place.
+        # The card's own checksum is that of the card with a placeholder for the checksum.
         unsigned = text.replace(listed[CARD], NO_CHECKSUM)
         found[CARD] = hashlib.sha256(unsigned.encode()).hexdigest()
         found.pop(SIGNATURE, None)
         return card["solved"] is True and found == listed
-    # What is in the files may be anything, of any type, however deep.
+    # The files may hold anything: any type, any nesting.
     except (LookupError, OSError, RecursionError, TypeError, ValueError):
         return False

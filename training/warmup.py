@@ -1,8 +1,8 @@
 """Requests with which TensorFlow Serving warms up a version before serving it.
 
 It reads them from `assets.extra/tf_serving_warmup_requests`, a TFRecord of `PredictionLog`. Those
-messages come with the package tensorflow-serving-api, which asks for the package `tensorflow`,
-and that cannot stand beside `tensorflow-cpu`; so the few fields that are needed are encoded here,
+messages come with the package tensorflow-serving-api, which requires the package `tensorflow`,
+and that conflicts with `tensorflow-cpu`; so the few fields that are needed are encoded here,
 by the numbers they have in TensorFlow Serving's `prediction_log.proto`, `predict.proto` and
 `model.proto`.
 """

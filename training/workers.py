@@ -31,7 +31,7 @@ def connected(
     Args:
         address: of the cluster, or None.
         environment: what is stepped on it.
-        packages: that are needed there, besides those that step environments.
+        packages: further ones needed there, besides those that step environments.
 
     Raises:
         NoRayError: Ray is not installed.
@@ -60,7 +60,7 @@ def chosen_workers(
 
     Args:
         environment: what is stepped.
-        count: how many; 0 for as many as the cluster has processors, without one for none.
+        count: how many; 0: one per processor of the cluster, or none without a cluster.
         cluster: of Ray, if any.
         storable: whether the environments can continue from a pickle, see `training.storing`.
     """

@@ -56,10 +56,10 @@ def write_version(
         base: folder of the versions, made if missing.
         network: of the policy.
         card: the policy card; JSON values. `checksums` is added: the SHA-256 of every file,
-            its own with `NO_CHECKSUM` in the place of that checksum.
-        golden: what the policy computes, stored so that others can verify theirs.
-        extra_files: returns the name and path of further files to copy to `assets.extra`; it may
-            wait for them, since the SavedModel is written and verified before.
+            the card's own computed with `NO_CHECKSUM` in its place.
+        golden: what the policy computes, stored so that others can verify their results.
+        extra_files: returns the names and paths of further files to copy to `assets.extra`; it
+            may wait for them, as it is called after the SavedModel is written and verified.
 
     Returns:
         The version's folder, `base/<number>`.
@@ -104,7 +104,7 @@ def _verify_checksums(folder: Path) -> None:
 
 
 def _verify_outputs(folder: Path, golden: Golden) -> None:
-    """Check what the SavedModel that was just written computes, as others will load it."""
+    """Load the written SavedModel, as others will, and check what it computes."""
     with plain_path(folder) as path:
         signature = tf.saved_model.load(path).signatures["serving_default"]
     outputs = signature(observations=tf.constant(golden.observations, tf.float32))

@@ -16,7 +16,7 @@ from benchmarks.serving_contenders.saved_policy import ActResponse, Row, SavedPo
     logging={"access": {"enabled": False}},
 )
 class Policy:
-    """Loads the policy once a worker."""
+    """Loads the policy once per worker."""
 
     def __init__(self) -> None:
         self.policy = SavedPolicy()

@@ -14,7 +14,7 @@ from benchmarks.serving_contenders.saved_policy import ActRequest, ActResponse, 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Load the policy once a worker, before it accepts requests."""
+    """Load the policy once per worker, before it accepts requests."""
     app.state.policy = SavedPolicy()
     yield
 

@@ -2,7 +2,7 @@
 
     POLICY_DIR=MODEL_DIR python -m benchmarks.serving_contenders.litserve_app 8000 2 75
 
-The numbers: the port, the workers, the seconds that an idle connection is kept.
+The arguments: the port, the number of workers, the seconds that an idle connection is kept.
 """
 
 import sys
@@ -17,11 +17,11 @@ class PolicyAPI(litserve.LitAPI):
     """Decodes, decides and encodes in the inference workers."""
 
     def setup(self, device: str) -> None:  # noqa: ARG002 - LitServe names the arguments
-        """Load the policy once a worker."""
+        """Load the policy once per worker."""
         self.policy = SavedPolicy()
 
     def decode_request(self, request: ActRequest) -> ActRequest:
-        """The body, which LitServe has validated by the type that is named here."""
+        """The body, which LitServe has validated by the type annotated here."""
         return request
 
     def predict(self, x: ActRequest) -> dict[str, Any]:
@@ -39,7 +39,7 @@ if __name__ == "__main__":
         PolicyAPI(api_path="/act"),
         accelerator="cpu",
         workers_per_device=workers,  # and as many HTTP servers
-        fast_queue=True,  # for more than 100 requests a second, its documentation says
+        fast_queue=True,  # recommended in its documentation for over 100 requests a second
         timeout=300,
     )
     server.run(

@@ -2,9 +2,9 @@
 
     python -m benchmarks.serving_contenders.noop [--port 8000] [--workers 2] [--threads 8]
 
-It runs under gunicorn's own threaded worker, with a socket for each worker (`reuse_port`), and has
-these options and their variables, such as SERVING_THREADS, in common with the service. It takes
-the same requests; its answers have the same shape and constant numbers.
+It runs under gunicorn's own threaded worker, with a socket for each worker (`reuse_port`), and
+shares these options and their variables, such as SERVING_THREADS, with the service. It takes the
+same requests; its answers have the same shape and constant numbers.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the peers share: a request and an answer as Pydantic models, and the SavedModel between."""
+"""What the peers share: request and answer as Pydantic models, and the loaded SavedModel."""
 
 import os
 import secrets
@@ -22,14 +22,14 @@ class ActRequest(BaseModel):
 
 
 class ModelVersion(BaseModel):
-    """Who decided."""
+    """The version that decided."""
 
     name: str
     version: int
 
 
 class ActResponse(BaseModel):
-    """Decisions, one entry a row of observations."""
+    """Decisions, one entry per row of observations."""
 
     actions: list[int]
     action_logits: list[list[float]]

@@ -1,4 +1,4 @@
-"""An environment of one's own: `--env-id cart:Cart-v0` imports this and finds it."""
+"""A custom environment: `--env-id cart:Cart-v0` imports this package, which registers it."""
 
 import gymnasium as gym
 

@@ -1,4 +1,4 @@
-"""An environment of one's own: `--env-id thermostat:Thermostat-v0` imports this and finds it."""
+"""A custom environment: `--env-id thermostat:Thermostat-v0` imports this, which registers it."""
 
 import gymnasium as gym
 

@@ -15,10 +15,10 @@ STEPS_A_DAY = 96  # of a quarter of an hour
 
 
 class Thermostat(gym.Env[Observation, np.int64]):
-    """Pays for each step up to 1 for the right temperature, less a tenth for each level.
+    """Each step pays up to 1 for the right temperature, minus 0.1 per level above the lowest.
 
-    The observations have named parts, the actions are the levels 1, 2 and 3, and no mean return is
-    known from which a policy would be good: docs/own.md tells what training makes of it.
+    The observations have named parts, the actions are the levels 1, 2 and 3, and there is no reward
+    threshold: docs/own.md says how training handles such an environment.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012  # as Gymnasium has it
