@@ -165,3 +165,12 @@ def test_a_mistake_is_one_line_and_exit_status_2(arguments: list[str], message: 
     assert finished.stderr.startswith("Error: ")
     assert finished.stderr.count("\n") == 1
     assert message in finished.stderr
+
+
+def test_a_baseline_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "ppo.csv").touch()
+    (tmp_path / "same").symlink_to(tmp_path)
+    where = ("--output", str(tmp_path / "same"), "--baseline", str(tmp_path / "ppo.csv"))
+    finished = run("training", "benchmark", "--seeds", "1", *where)
+    line = f"Error: the results would overwrite {tmp_path}/ppo.csv: give another --output\n"
+    assert (finished.returncode, finished.stdout, finished.stderr) == (2, "", line)

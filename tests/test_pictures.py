@@ -198,7 +198,7 @@ def test_an_environment_that_cannot_be_drawn_is_an_error_of_one_line(
     assert issubclass(RenderError, TrainingError)
     with pytest.raises(RenderError, match="it renders NoneType, not an array of pixels"):
         record_episode(lean, Environment(register(Undrawable), {"exits": False}), 0, path)
-    with pytest.raises(WorkerError, match=r"has ended the program: SystemExit\(0\)"):
+    with pytest.raises(WorkerError, match=r"ended the program: SystemExit\(0\)"):
         record_episode(lean, Environment(register(Undrawable), {"exits": True}), 0, path)
 
 

@@ -64,5 +64,5 @@ def test_an_environments_own_error_is_not_told_as_one_of_the_disk(
 
 @pytest.mark.usefixtures("own_environments")
 def test_an_environment_that_ends_the_program_is_an_error_before_the_run() -> None:
-    with pytest.raises(WorkerError, match=r"has ended the program: SystemExit\(0\)"):
+    with pytest.raises(WorkerError, match=r"ended the program: SystemExit\(0\)"):
         reason_against_storing(Environment("own:Exiting-v0"))

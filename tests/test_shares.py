@@ -138,7 +138,7 @@ def test_a_process_that_is_killed_is_an_error_and_ends_the_others() -> None:
 def test_an_environment_that_ends_the_program_is_an_error(workers: Workers | None) -> None:
     with closing(make_shares(Environment("own:Exiting-v0"), 4, workers=workers)) as envs:
         reset(envs, seed=0)
-        with pytest.raises(WorkerError, match="has ended"):
+        with pytest.raises(WorkerError, match=r"ended the program: SystemExit\(0\)"):
             collected(envs, 10)
 
 

@@ -1,6 +1,9 @@
 """The command `tune`: what would share a study, score nothing, not end or not be read."""
 
 import os
+import shlex
+import subprocess
+import sys
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -75,6 +78,12 @@ def test_names_of_files_are_no_part_of_the_toml(
     [
         (["--push-standard-deviation", "0.5"], "push_standard_deviation works only with"),
         (["--storage", os.fsdecode(b"\xff.db")], "cannot be used: "),
+        (["--output", "study.db"], "study.db: give another --output"),
+        (
+            ["--config", "link.toml", "--output", "mine.toml"],
+            "the result would overwrite link.toml",
+        ),
+        (["--output", "pipe"], "pipe: it is not a regular file"),
     ],
 )
 def test_a_mistake_stores_no_study(
@@ -85,6 +94,9 @@ def test_a_mistake_stores_no_study(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("mine.toml").touch()
+    Path("link.toml").symlink_to("mine.toml")
+    os.mkfifo("pipe")
     with pytest.raises(click.ClickException) as refused:
         tune.main(tuning(own, tmp_path, *options)[2:], standalone_mode=False)
     assert refused.value.exit_code == 2
@@ -98,3 +110,51 @@ def test_a_mistake_that_a_trainer_tells_is_no_bad_trial() -> None:
     pushed = replace(small(), push_standard_deviation=0.5)
     with pytest.raises(ConfigError, match="push_standard_deviation works only with"):
         study.optimize(lambda trial: score(trial, pushed, ["gamma"], 1), n_trials=1)
+
+
+def test_the_best_is_printed_even_if_its_file_cannot_be_written(
+    own: Path,  # noqa: F811  # the fixture
+    tmp_path: Path,
+) -> None:
+    output = tmp_path / f"{'n' * 245}.toml"  # too long for the name of the file beside it
+    finished = run(*tuning(own, tmp_path, "--trials", "1", "--output", str(output)))
+    assert finished.returncode == 1
+    assert finished.stdout.startswith("best is trial 0, score ")
+    assert finished.stderr.endswith(f"Error: {output} cannot be written: File name too long\n")
+    assert "Traceback" not in finished.stderr
+
+
+def test_a_link_to_the_output_stays_a_link(
+    own: Path,  # noqa: F811  # the fixture
+    tmp_path: Path,
+) -> None:
+    real, link = tmp_path / "real.toml", tmp_path / "link.toml"
+    real.touch()
+    link.symlink_to(real)
+    finished = run(*tuning(own, tmp_path, "--trials", "1", "--output", str(link)))
+    assert finished.returncode == 0, finished.stderr
+    assert link.is_symlink()
+    assert tomllib.loads(real.read_text())["env_id"] == "own:Plain-v0"
+
+
+def test_a_disk_that_fills_ends_the_search_with_one_line_and_keeps_its_trials(
+    own: Path,  # noqa: F811  # the fixture
+    tmp_path: Path,
+) -> None:
+    study = tuning(own, tmp_path)
+    assert run(*study, "--trials", "1").returncode == 0
+    blocks = (tmp_path / "study.db").stat().st_size // 1024
+    limited = shlex.join([sys.executable, "-m", *study, "--trials", "40"])
+    ended = subprocess.run(
+        ["bash", "-c", f"ulimit -f {blocks} && exec {limited}"],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1
+    line = f"Error: {tmp_path}/study.db cannot be used: disk I/O error; "
+    assert ended.stderr.splitlines()[-1] == line + "the same command continues the study"
+    assert "Traceback" not in ended.stderr
+    assert run(*study, "--trials", "2").returncode == 0

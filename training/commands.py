@@ -182,6 +182,9 @@ def benchmark(
     table = sys.stderr if as_json else sys.stdout
     with errors_in_one_line():
         config = chosen_config(context, preset, config_file)
+        name = preset if config_file is None else config_file.stem
+        if baseline is not None and (output / f"{name}.csv").resolve() == baseline.resolve():
+            raise Mistake(f"the results would overwrite {baseline}: give another --output")
         require_writable(output)
         from training.workers import WITH_TENSORFLOW, chosen_workers, connected
 
@@ -192,14 +195,14 @@ def benchmark(
 
             result = run_benchmark(
                 config,
-                preset if config_file is None else config_file.stem,
+                name,
                 range(first_seed, first_seed + seeds),
                 None if baseline is None else read_baseline(baseline),
                 report=lambda line: click.echo(line, file=table),
                 workers=None if cluster else chosen_workers(config.environment, env_workers),
                 map_seeds=map if cluster is None else cluster.map,
             )
-        # First: what took hours must not be lost with the files.
+        # Before the files: if they cannot be written, hours of results must not be lost.
         if as_json:
             click.echo(json.dumps(result))
         try:

@@ -1,4 +1,4 @@
-"""Environments in shares: one in this process, or several that processes step side by side."""
+"""Environments split into shares: one in this process, or several in parallel processes."""
 
 import contextlib
 import signal
@@ -20,13 +20,13 @@ from training.processes import CONTEXT, end_with_parent, without_signals
 POLL_SECONDS = 0.1  # for an answer, and whether to stop
 SECONDS_TO_CLOSE = 1
 
-# Of a share, the place of its environments among all, further arguments, and whether to stop.
+# Called with a share, its slice of all environments, further arguments, and whether to stop.
 Function = Callable[..., Any]
 Maker = Callable[[], VectorEnv]
 
 
 def never() -> bool:
-    """Whether to stop where nobody can ask."""
+    """A `stop_requested` for calls that nobody can stop."""
     return False
 
 
@@ -48,10 +48,10 @@ class Shares(Protocol):
     def call(
         self, function: Function, *arguments: Any, stop_requested: Callable[[], bool] = never
     ) -> list[Any]:
-        """Call a function for each share; its answers, in the order of the environments.
+        """Call a function for each share; return its answers, in the order of the environments.
 
         Raises:
-            StopRequestedError: a stop was requested. The environments are no longer of use.
+            StopRequestedError: a stop was requested. The environments can no longer be used.
             WorkerError: a process has ended.
         """
 
@@ -63,18 +63,18 @@ class Shares(Protocol):
 
 
 class Workers(Protocol):
-    """What can step environments beside this process."""
+    """Processes or actors that can step environments for this process."""
 
     @property
     def count(self) -> int:
         """How many shares it takes at most."""
 
     def start(self, sizes: list[int], makers: list[Maker], *, one_episode: bool) -> Shares:
-        """Share environments out.
+        """Make the shares of environments, each in a worker.
 
         Args:
-            sizes: how many each share has.
-            makers: what makes them there; can be pickled.
+            sizes: how many environments each share has.
+            makers: make them, in the workers; must be picklable.
             one_episode: whether every call begins with a reset to a seed.
         """
 
@@ -119,7 +119,7 @@ class ProcessShares:
         self.num_envs = sum(sizes)
         self._connections: list[Connection] = []
         self._processes: list[BaseProcess] = []
-        # Before multiprocessing waits for all processes, at the exit of the program.
+        # At exit, this runs before multiprocessing would wait for all processes.
         self._end = weakref.finalize(self, _end, self._connections, self._processes)
         with without_signals(signal.SIGINT, signal.SIGTERM):
             for own, make in zip(slices(sizes), makers, strict=True):
@@ -134,7 +134,7 @@ class ProcessShares:
     def call(
         self, function: Function, *arguments: Any, stop_requested: Callable[[], bool] = never
     ) -> list[Any]:
-        """See `Shares`; of a `TrainingError` that a process raises, the first is raised here."""
+        """See `Shares`; raises the first `TrainingError` that a process has raised."""
         try:
             for connection in self._connections:
                 connection.send((function, arguments))
@@ -169,19 +169,20 @@ class Processes:
 
     def start(self, sizes: list[int], makers: list[Maker], *, one_episode: bool) -> ProcessShares:
         """See `Workers`."""
-        del one_episode  # of no use: a process that ends is not started again
+        del one_episode  # not needed: a process that ends is not started again
         return ProcessShares(sizes, makers)
 
 
 def slices(sizes: list[int]) -> list[slice]:
-    """The places of each share's environments among all."""
+    """The slice of each share's environments among all."""
     return [slice(start, end) for start, end in pairwise(np.cumsum([0, *sizes]).tolist())]
 
 
 def answer(function: Function, env: VectorEnv, own: slice, arguments: tuple[Any, ...]) -> Any:
-    """Call a function for a share in another process; its answer, or its `TrainingError`."""
+    """Call a function for a share, in its process; return the answer or its `TrainingError`."""
     try:
-        return function(env, own, *arguments, never)
+        with not_exiting():
+            return function(env, own, *arguments, never)
     except TrainingError as error:
         return error
 
@@ -194,7 +195,7 @@ def raise_first(answers: list[Any]) -> None:
 
 
 def pickled(env: VectorEnv, _own: slice, _stop_requested: Callable[[], bool]) -> bytes:
-    """A share's environments as they stand."""
+    """A share's environments in their present state."""
     data: bytes = cloudpickle.dumps(env)
     return data
 
@@ -209,7 +210,7 @@ def _end(connections: list[Connection], processes: list[BaseProcess]) -> None:
 
 
 def _work(connection: Connection, make: Maker, own: slice) -> None:
-    """Answer what is asked of a share until the connection is closed."""
+    """Answer calls for a share until the connection is closed."""
     end_with_parent()
     with contextlib.closing(make()) as env, contextlib.suppress(EOFError, ConnectionError):
         while True:

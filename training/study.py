@@ -23,6 +23,12 @@ class StudyError(TrainingError):
     """A study cannot begin or continue as requested; the message says why."""
 
 
+class StorageError(TrainingError):
+    """The storage of a study cannot be read or written any more; its trials are kept."""
+
+    exit_status = 1
+
+
 class Study(NamedTuple):
     """What is searched, and where its trials are stored."""
 
@@ -33,7 +39,7 @@ class Study(NamedTuple):
     seeds: int  # runs of a trial
 
     def settings(self) -> dict[str, Any]:
-        """What makes trials comparable, as it is read from JSON."""
+        """What must be the same for trials to be comparable, in JSON values."""
         settings = {**to_values(self.config), "seeds": self.seeds, "searched": self.searched}
         return dict(json.loads(json.dumps(settings)))
 
@@ -58,6 +64,20 @@ def locked(storage: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def errors_of_storage(study: Study) -> Iterator[None]:
+    """Raise `StorageError` where Optuna or SQLAlchemy cannot use the storage of a study."""
+    try:
+        yield
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        reason: BaseException = error
+        while reason.__cause__ is not None:  # SQLite's own words
+            reason = reason.__cause__
+        raise StorageError(
+            f"{study.storage} cannot be used: {reason}; the same command continues the study"
+        ) from error
+
+
 def begin(study: Study) -> optuna.Study:
     """Load a study from its locked storage, or make it there.
 
@@ -79,7 +99,7 @@ def begin(study: Study) -> optuna.Study:
             "give the new study another --name"
         )
     found.set_user_attr("settings", settings)
-    # No process of an earlier start is alive: they end with the one that had the lock.
+    # No worker of an earlier start is alive: workers end with the process that held the lock.
     for stale in found.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
         found.tell(stale.number, state=optuna.trial.TrialState.FAIL)
     return found
@@ -87,8 +107,8 @@ def begin(study: Study) -> optuna.Study:
 
 def load(study: Study, sampler: optuna.samplers.BaseSampler | None = None) -> optuna.Study:
     """Load a study from its storage, or make it there."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # Not put together here: SQLAlchemy reads `%41` in a URL as another character, from 2.1 on.
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # it warns of errors, with tracebacks
+    # Not a hand-made URL: from 2.1 on, SQLAlchemy would decode a `%41` in the path.
     url = URL.create("sqlite", database=str(study.storage.absolute()))
     storage = optuna.storages.RDBStorage(
         url.render_as_string(),

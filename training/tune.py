@@ -1,4 +1,4 @@
-"""Run the trials of a study in several processes, as many as are wanted and are not stored yet."""
+"""Run the trials that a study still lacks, in several processes."""
 
 import signal
 import sys
@@ -17,12 +17,12 @@ from training.errors import TrainingError
 from training.options import many_imports
 from training.processes import CONTEXT, end_with_parent, without_signals
 from training.search import propose
-from training.study import Study, begin, load, locked
+from training.study import Study, begin, errors_of_storage, load, locked
 
 if TYPE_CHECKING:
     from training.ray_cluster import Cluster
 
-# Each trial leaves what was compiled for it, some 15 MB, until its process ends.
+# The code compiled for a trial, some 15 MB, stays in memory until the process ends.
 TRIALS_OF_A_PROCESS = 50
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -52,8 +52,8 @@ def tune(
     by then.
 
     Args:
-        study: which.
-        trials: how many, with those that are stored already.
+        study: what to search.
+        trials: how many in all, including those that are stored already.
         processes: how many trials at a time, without a cluster.
         seed: of the sampler.
         cluster: of Ray, to run a trial on each of its processors.
@@ -62,8 +62,9 @@ def tune(
         StudyFailedError: a process has ended before its trial, or no trial has a score.
         StudyError: another process has the storage, it cannot be used, or it has the study with
             other settings.
+        StorageError: the storage cannot be used any more.
     """
-    with locked(study.storage):
+    with locked(study.storage), errors_of_storage(study):
         stored = begin(study)
         finished = len(stored.get_trials(states=FINISHED))
         while finished < trials:
@@ -96,12 +97,12 @@ def _run_on(cluster: "Cluster", study: Study, trials: int, seeds: tuple[int, ...
 
 
 def _sampler(seeds: tuple[int, ...]) -> optuna.samplers.BaseSampler:
-    # Other numbers in every process and after every start, or all would propose the same.
+    # A different seed in every process and after every start, or all would propose the same.
     return optuna.samplers.TPESampler(seed=int(np.random.SeedSequence(seeds).generate_state(1)[0]))
 
 
 def _run_processes(study: Study, trials: int, processes: int, seeds: tuple[int, ...]) -> None:
-    """Run trials, as many as are left or as the processes may, and end with all processes."""
+    """Run the trials that are left, or as many as the processes may; wait for all to end."""
     left = CONTEXT.Semaphore(trials)
     workers: list[BaseProcess] = [
         CONTEXT.Process(target=_work, args=(study, left, (*seeds, index)))
@@ -120,7 +121,7 @@ def _run_processes(study: Study, trials: int, processes: int, seeds: tuple[int, 
                 if worker.exitcode < 0:
                     raise StudyFailedError(f"a process was ended by signal {-worker.exitcode}")
                 if worker.exitcode > 0:
-                    sys.exit(worker.exitcode)  # it has said why
+                    sys.exit(worker.exitcode)  # it has printed why
     finally:
         for worker in workers:
             if worker.is_alive():
@@ -129,20 +130,21 @@ def _run_processes(study: Study, trials: int, processes: int, seeds: tuple[int, 
 
 
 def _work(study: Study, left: Semaphore, seeds: tuple[int, ...]) -> None:
-    """Run trials while any are left and the process may: one of the processes of a study."""
+    """Run one of a study's processes: trials while any are left, up to its limit."""
     end_with_parent()
     with many_imports():
         from training.trial import score
-    loaded = load(study, _sampler(seeds))
     try:
-        for _ in range(TRIALS_OF_A_PROCESS):
-            if not left.acquire(block=False):
-                return
-            loaded.optimize(
-                lambda trial: score(trial, study.config, study.searched, study.seeds),
-                n_trials=1,
-                callbacks=[_report],
-            )
+        with errors_of_storage(study):
+            loaded = load(study, _sampler(seeds))
+            for _ in range(TRIALS_OF_A_PROCESS):
+                if not left.acquire(block=False):
+                    return
+                loaded.optimize(
+                    lambda trial: score(trial, study.config, study.searched, study.seeds),
+                    n_trials=1,
+                    callbacks=[_report],
+                )
     except TrainingError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_status)

@@ -110,6 +110,7 @@ def tune(
         output = output or Path("tune") / f"{name}.toml"
         for path in (storage, output):
             require_writable(path.parent)
+        _require_replaceable(output, storage, config_file)
         from training.workers import WITH_TENSORFLOW, connected
 
         cluster = stack.enter_context(connected(ray_address, config.environment, *WITH_TENSORFLOW))
@@ -121,7 +122,7 @@ def tune(
     use = f"python -m training train --preset {preset} --config {shlex.quote(str(output))}"
     title = f"Trial {best.number} of the study {name}, score {best.score:g}."
     comments = "".join(f"# {_printable(line)}\n" for line in (title, use))
-    write_text(output, comments + to_toml(values))
+    # First: what took hours must not be lost with the file.
     if as_json:
         summary = {
             "study": name,
@@ -131,14 +132,28 @@ def tune(
             "config": str(output),
         }
         click.echo(json.dumps(summary))
-        return
-    counted = ", ".join(f"{count} {ended}" for ended, count in best.counts.items())
-    click.echo(f"best is trial {best.number}, score {best.score:.1f}; trials: {counted}")
-    click.echo(_printable(f"{output}: {use}"))
+    else:
+        counted = ", ".join(f"{count} {ended}" for ended, count in best.counts.items())
+        click.echo(f"best is trial {best.number}, score {best.score:.1f}; trials: {counted}")
+    try:
+        write_text(output.resolve(), comments + to_toml(values))
+    except OSError as error:
+        raise Mistake(f"{output} cannot be written: {error.strerror}", 1) from error
+    if not as_json:
+        click.echo(_printable(f"{output}: {use}"))
+
+
+def _require_replaceable(output: Path, storage: Path, config_file: Path | None) -> None:
+    """Refuse to write the best hyperparameters over what the study needs, or over a device."""
+    for needed in (storage, config_file):
+        if needed is not None and output.resolve() == needed.resolve():
+            raise Mistake(f"the result would overwrite {needed}: give another --output")
+    if output.exists() and not output.is_file():
+        raise Mistake(f"{output}: it is not a regular file")
 
 
 def _printable(text: str) -> str:
-    """One line that a comment of TOML can have, whatever the names of files are."""
+    """Replace what a comment of TOML cannot hold, such as line breaks in file names."""
     return "".join(one if one.isprintable() else "?" for one in text)
 
 
