@@ -74,7 +74,7 @@ def test_a_stuck_request_is_told_so_and_its_worker_replaced(
     models: Path, tmp_path: Path, rows: int, pause: bool, tell: Tell
 ) -> None:
     stuck = post(json.dumps({"observations": [[SENTINEL, 0.0, 0.0, 0.0]] * rows}).encode())
-    options = ("--workers", "1", "--request-timeout", "2")
+    options = ("--workers", "1", "--request-timeout", "5")
     with running_service(models, tmp_path / "log", *options) as service:
         PolicyClient(service.url).wait_until_ready(60)
         (worker,) = children(service.process.pid)
