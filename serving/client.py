@@ -140,7 +140,7 @@ class PolicyClient:
         request: str | None = None,
         rewards: Sequence[float] | None = None,
         episode_return: float | None = None,
-        step: int = 0,
+        step: int | None = None,
         ended: bool | None = None,
     ) -> FeedbackResponse:
         """Have the service record the outcome of an episode or a request in its decision log.
@@ -150,7 +150,8 @@ class PolicyClient:
             request: the `X-Request-ID` of an answer to one row.
             rewards: one per step, from `step` on; either these or `episode_return`.
             episode_return: the sum of all rewards.
-            step: index of the first reward in its episode.
+            step: index of the first reward in its episode; by default 0, or for a `request` the one
+                that it was asked with.
             ended: whether the episode has ended; by default true for feedback by `episode`.
         """
         given = FeedbackRequest(
@@ -158,7 +159,7 @@ class PolicyClient:
             request=UNSET if request is None else request,
             rewards=UNSET if rewards is None else [float(reward) for reward in rewards],
             return_=UNSET if episode_return is None else float(episode_return),
-            step=step,
+            step=UNSET if step is None else step,
             ended=UNSET if ended is None else ended,
         )
         encoded = msgspec.json.encode(given, enc_hook=_to_builtin)

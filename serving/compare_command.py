@@ -107,6 +107,9 @@ def require_better(settings: Settings, version: str | None, log: Path | None) ->
 def _answer(compared: "Comparison") -> str:
     if compared.answer != "not yet known":
         return compared.answer
+    below, above = compared.confidence_interval
+    if below > above:
+        return "not known, as the difference has changed meanwhile; a new canary may tell"
     if compared.more_episodes is None:
         return "not yet known, nor how many more episodes would tell"
     return f"not yet known; about {compared.more_episodes:,} more episodes may tell"

@@ -184,3 +184,12 @@ def test_how_many_more_episodes_are_needed_is_estimated_by_the_best_bet() -> Non
     capital = sum((1 + 0.2 * bet) ** 10 for bet in bets) / 6
     more_pairs = math.log(40 / capital) / math.log(1 + 0.2 * 0.9)
     assert found.more_episodes == math.ceil(2 * more_pairs)
+
+
+def test_a_difference_that_has_changed_is_no_answer() -> None:
+    is_challenger = [index % 2 == 0 for index in range(400)]
+    # By 80 better at first, and by 80 worse then, for longer.
+    returns = [90 if new == (index < 100) else 10 for index, new in enumerate(is_challenger)]
+    found = difference(is_challenger, returns, (0, 100))
+    assert found.low > 0 > found.high
+    assert (found.answer, found.more_episodes) == ("not yet known", None)

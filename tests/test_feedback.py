@@ -25,7 +25,7 @@ def test_feedback_is_recorded_as_it_was_sent(trained: Trained, tmp_path: Path) -
         PolicyClient(service.url) as client,
     ):
         client.act([ROW], episode="e-1", step=0)
-        client.feedback(episode="e-1", rewards=[1.0, 0.5], ended=False)
+        client.feedback(episode="e-1", rewards=[1.0, 0.5], step=0, ended=False)
         client.feedback(episode="e-1", rewards=[-2.25], step=2)
         client.feedback(episode="e-2", episode_return=-12.5)
         client.feedback(request="abc", rewards=[1])
@@ -54,14 +54,14 @@ def test_feedback_is_recorded_as_it_was_sent(trained: Trained, tmp_path: Path) -
         what = (line.step, line.rewards, line.return_, line.ended)
         by_subject.setdefault(line.episode or line.request, []).append(what)
     assert sorted(by_subject.pop("e-1")) == [(0, [1, 0.5], None, False), (2, [-2.25], None, True)]
-    assert by_subject.pop("e-2") == [(0, None, -12.5, True)]
-    assert by_subject.pop("abc") == [(0, [1.0], None, False)]
+    assert by_subject.pop("e-2") == [(None, None, -12.5, True)]
+    assert by_subject.pop("abc") == [(None, [1.0], None, False)]
     played_episodes = {line.episode for line in lines if isinstance(line, Decision)} - {"e-1"}
     assert by_subject.keys() == played_episodes
     for episode, of_episode in by_subject.items():
         steps = [x.step for x in lines if isinstance(x, Decision) and x.episode == episode]
         assert sorted(steps, key=str) == sorted(range(len(steps)), key=str)
-        assert of_episode == [(0, None, float(len(steps)), True)]  # a reward of 1 a step
+        assert of_episode == [(None, None, float(len(steps)), True)]  # a reward of 1 a step
 
 
 def test_feedback_that_nothing_records_is_refused(service: Service) -> None:

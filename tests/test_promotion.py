@@ -90,6 +90,20 @@ def test_rollback_goes_to_the_good_version_before_until_there_is_none(models: Pa
     assert selected(models)["serve"] == 1
 
 
+def test_rollback_of_an_unloaded_model_serves_nothing(models: Path) -> None:
+    write_selection(models / "cartpole", Selection("nothing"))
+    assert "cartpole is unloaded" in mistake(models, "rollback")
+    assert selected(models)["serve"] == "nothing"
+
+
+def test_rollback_to_the_shadow_ends_it(models: Path) -> None:
+    write_selection(models / "cartpole", Selection(4, shadow=2))
+    assert say(models, "rollback") == (
+        "cartpole: version 2 is served from now on instead of 4; no longer the shadow: 2\n"
+    )
+    assert "shadow" not in selected(models)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -29,7 +29,8 @@ class Difference(NamedTuple):
 
     Attributes:
         answer: whether the interval is above, below or around 0.
-        low, high: the interval, which only gets narrower.
+        low, high: the interval, which only gets narrower. It is empty, `low` above `high`, where
+            the difference has changed between the episodes.
         more_episodes: a rough estimate of how many more would bring an answer other than "not yet
             known"; None if there is one already, or none is in sight.
     """
@@ -55,9 +56,13 @@ def difference(
     # Scaled to [0, 1]: 1/2 is no difference.
     unit = (pairs + 1) / 2
     below, above = _lower_limit(unit), 1 - _lower_limit(1 - unit)
+    # No difference that stayed the same is left: its mean has changed, or this is the error rate.
+    is_empty = below > above
     # The limit itself is disproved, so a limit of exactly 1/2 is an answer.
-    answer: Answer = "better" if below >= 0.5 else "worse" if above <= 0.5 else "not yet known"
-    more = _more_pairs(unit) if answer == "not yet known" else None
+    answer: Answer = "not yet known"
+    if not is_empty and (below >= 0.5 or above <= 0.5):
+        answer = "better" if below >= 0.5 else "worse"
+    more = _more_pairs(unit) if answer == "not yet known" and not is_empty else None
     return Difference(
         answer,
         (high - low) * (2 * below - 1),

