@@ -249,4 +249,4 @@ def test_a_run_goes_on_where_drawing_ends_the_program(
         )
         pictures.record(lean)
         assert pictures.wait() == {}
-    assert "a picture could not be drawn: an environment has ended" in capsys.readouterr().err
+    assert "a picture could not be drawn: an environment ended" in capsys.readouterr().err
