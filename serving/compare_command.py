@@ -109,7 +109,7 @@ def _answer(compared: "Comparison") -> str:
         return compared.answer
     below, above = compared.confidence_interval
     if below > above:
-        return "not known, as the difference has changed meanwhile; a new canary may tell"
+        return "not known: the difference has changed since the canary began; start a new one"
     if compared.more_episodes is None:
         return "not yet known, nor how many more episodes would tell"
     return f"not yet known; about {compared.more_episodes:,} more episodes may tell"

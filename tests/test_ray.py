@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conftest import ENVIRONMENT, ROOT
+from tests.conftest import ENVIRONMENT, ROOT, run
 from tests.runs import train_in
 from tests.test_run_signals import training
 from tests.test_shares import (
@@ -253,14 +253,7 @@ def test_an_address_without_a_cluster_is_an_error_in_one_line(command: str) -> N
         port = free.getsockname()[1]
     began = time.monotonic()
     name, *options = command.split()
-    ended = subprocess.run(
-        [sys.executable, "-m", "training", name, *options, "--ray", f"127.0.0.1:{port}"],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ended = run("training", name, *options, "--ray", f"127.0.0.1:{port}")
     assert ended.returncode == 2
     reason = "[Errno 111] Connection refused"
     assert ended.stderr == f"Error: there is no Ray cluster at 127.0.0.1:{port}: {reason}\n"

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from tests.runs import Silent, new_run, small_settings
+from training.errors import StorageError
 from training.folder import claim, locked, read_settings
 from training.processes import drawing_process
-from training.run import StorageError, run
+from training.run import run
 
 
 def short_run(folder: Path) -> dict[str, Any]:

@@ -5,7 +5,6 @@ import dataclasses
 import os
 import signal
 import subprocess
-import sys
 import time
 from contextlib import closing
 from functools import partial
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import ENVIRONMENT, ROOT
+from tests.conftest import run
 from tests.runs import SMALL, train_in
 from tests.test_run_signals import training
 from training.config import Environment
@@ -213,16 +212,9 @@ def test_a_signal_to_all_processes_stops_the_run_with_a_checkpoint(tmp_path: Pat
 def test_what_an_environment_raises_in_another_process_stands_on_standard_error(
     tmp_path: Path,
 ) -> None:
-    options = ["--models", str(tmp_path / "models"), "--run-dir", str(tmp_path / "run")]
-    command = [sys.executable, "-m", "training", "train", *options, "--env-id", "own:Raising-v0"]
-    ended = subprocess.run(
-        [*command, "--num-envs", "2", "--env-workers", "2"],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    where = ("--models", str(tmp_path / "models"), "--run-dir", str(tmp_path / "run"))
+    options = ("--env-id", "own:Raising-v0", "--num-envs", "2", "--env-workers", "2")
+    ended = run("training", "train", *where, *options)
     assert ended.returncode == 1
     assert "RuntimeError: out of fuel" in ended.stderr
     assert ended.stderr.endswith("Error: a process that steps environments has ended\n")

@@ -1,11 +1,10 @@
 """The command `tune`: what would share a study, score nothing, not end or not be read."""
 
 import os
-import shlex
-import subprocess
-import sys
+import resource
 import tomllib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import click
@@ -81,7 +80,7 @@ def test_names_of_files_are_no_part_of_the_toml(
         (["--output", "study.db"], "study.db: give another --output"),
         (
             ["--config", "link.toml", "--output", "mine.toml"],
-            "the result would overwrite link.toml",
+            "the results would overwrite link.toml",
         ),
         (["--output", "pipe"], "pipe: it is not a regular file"),
     ],
@@ -143,16 +142,9 @@ def test_a_disk_that_fills_ends_the_search_with_one_line_and_keeps_its_trials(
 ) -> None:
     study = tuning(own, tmp_path)
     assert run(*study, "--trials", "1").returncode == 0
-    blocks = (tmp_path / "study.db").stat().st_size // 1024
-    limited = shlex.join([sys.executable, "-m", *study, "--trials", "40"])
-    ended = subprocess.run(
-        ["bash", "-c", f"ulimit -f {blocks} && exec {limited}"],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    size = (tmp_path / "study.db").stat().st_size
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, size))
+    ended = run(*study, "--trials", "40", preexec_fn=limit)
     assert ended.returncode == 1
     line = f"Error: {tmp_path}/study.db cannot be used: disk I/O error; "
     assert ended.stderr.splitlines()[-1] == line + "the same command continues the study"

@@ -21,6 +21,7 @@ from training.options import (
     print_evaluations,
     ray_option,
     require_allowed,
+    require_kept,
     require_writable,
 )
 from training.presets import Preset
@@ -183,8 +184,7 @@ def benchmark(
     with errors_in_one_line():
         config = chosen_config(context, preset, config_file)
         name = preset if config_file is None else config_file.stem
-        if baseline is not None and (output / f"{name}.csv").resolve() == baseline.resolve():
-            raise Mistake(f"the results would overwrite {baseline}: give another --output")
+        require_kept(output / f"{name}.csv", baseline)
         require_writable(output)
         from training.workers import WITH_TENSORFLOW, chosen_workers, connected
 

@@ -7,6 +7,12 @@ class TrainingError(Exception):
     exit_status = 2  # wrong use
 
 
+class StorageError(TrainingError):
+    """The files of a run or a study cannot be read or written any more; the message says why."""
+
+    exit_status = 1
+
+
 class StopRequestedError(Exception):
     """The work was not finished, because a stop was requested."""
 

@@ -135,6 +135,13 @@ def require_writable(folder: Path) -> None:
         raise Mistake(f"{folder} cannot be written: {error.strerror}") from error
 
 
+def require_kept(target: Path, *inputs: Path | None) -> None:
+    """Refuse to write results over a file that the command reads."""
+    for one in inputs:
+        if one is not None and target.resolve() == one.resolve():
+            raise Mistake(f"the results would overwrite {one}: give another --output")
+
+
 @contextmanager
 def many_imports() -> Iterator[None]:
     """Turn garbage collection off: it would take a quarter of the import of TensorFlow."""

@@ -17,7 +17,7 @@ from training.card import Seen, evaluation_to_json, policy_card, training_sectio
 from training.checkpoint import FOLDER as CHECKPOINTS
 from training.checkpoint import Checkpoints
 from training.config import RunSettings
-from training.errors import StopRequestedError, TrainingError, first_line
+from training.errors import StopRequestedError, StorageError, first_line
 from training.evaluation import Evaluation
 from training.files import CARD, plain_path, write_json
 from training.folder import RESULT
@@ -37,12 +37,6 @@ from training.writing import golden_values, write_version
 DISK_ERRORS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
 }
-
-
-class StorageError(TrainingError):
-    """A run cannot write its files; the message says why."""
-
-    exit_status = 1
 
 
 class UnexpectedError(Exception):

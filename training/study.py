@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from training.config import TrainingConfig
 from training.config_options import to_values
-from training.errors import TrainingError, first_line
+from training.errors import StorageError, TrainingError, first_line
 from training.files import lock, opened
 from training.search import POINTS
 
@@ -21,12 +21,6 @@ SECONDS_TO_WAIT_FOR_THE_STORAGE = 60
 
 class StudyError(TrainingError):
     """A study cannot begin or continue as requested; the message says why."""
-
-
-class StorageError(TrainingError):
-    """The storage of a study cannot be read or written any more; its trials are kept."""
-
-    exit_status = 1
 
 
 class Study(NamedTuple):

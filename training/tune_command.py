@@ -25,6 +25,7 @@ from training.options import (
     preset_option,
     ray_option,
     require_environment,
+    require_kept,
     require_writable,
 )
 from training.presets import PRESETS, Preset
@@ -110,7 +111,9 @@ def tune(
         output = output or Path("tune") / f"{name}.toml"
         for path in (storage, output):
             require_writable(path.parent)
-        _require_replaceable(output, storage, config_file)
+        require_kept(output, storage, config_file)
+        if output.exists() and not output.is_file():
+            raise Mistake(f"{output}: it is not a regular file")
         from training.workers import WITH_TENSORFLOW, connected
 
         cluster = stack.enter_context(connected(ray_address, config.environment, *WITH_TENSORFLOW))
@@ -141,15 +144,6 @@ def tune(
         raise Mistake(f"{output} cannot be written: {error.strerror}", 1) from error
     if not as_json:
         click.echo(_printable(f"{output}: {use}"))
-
-
-def _require_replaceable(output: Path, storage: Path, config_file: Path | None) -> None:
-    """Refuse to write the best hyperparameters over what the study needs, or over a device."""
-    for needed in (storage, config_file):
-        if needed is not None and output.resolve() == needed.resolve():
-            raise Mistake(f"the result would overwrite {needed}: give another --output")
-    if output.exists() and not output.is_file():
-        raise Mistake(f"{output}: it is not a regular file")
 
 
 def _printable(text: str) -> str:

@@ -91,7 +91,7 @@ class Batches:
             self._service.count(requests, results, (started, is_decoded, is_decided, is_encoded))
             if self._log is not None:
                 self._log.record_decisions(decided, (is_encoded - started) / 1e6)
-        except Exception:  # likewise: decide each alone, to find the request that fails
+        except Exception:  # a bug that one request meets: decide each alone to find it
             if len(calls) > 1:
                 return [answer for call in calls for answer in self._decide([call], decode)]
             answers[0] = _failed(calls[0])

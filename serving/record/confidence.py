@@ -56,13 +56,11 @@ def difference(
     # Scaled to [0, 1]: 1/2 is no difference.
     unit = (pairs + 1) / 2
     below, above = _lower_limit(unit), 1 - _lower_limit(1 - unit)
-    # No difference that stayed the same is left: its mean has changed, or this is the error rate.
-    is_empty = below > above
     # The limit itself is disproved, so a limit of exactly 1/2 is an answer.
-    answer: Answer = "not yet known"
-    if not is_empty and (below >= 0.5 or above <= 0.5):
-        answer = "better" if below >= 0.5 else "worse"
-    more = _more_pairs(unit) if answer == "not yet known" and not is_empty else None
+    answer: Answer = "better" if below >= 0.5 else "worse" if above <= 0.5 else "not yet known"
+    more = _more_pairs(unit) if answer == "not yet known" else None
+    if below > above:  # every constant difference is disproved
+        answer = "not yet known"
     return Difference(
         answer,
         (high - low) * (2 * below - 1),

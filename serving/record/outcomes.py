@@ -217,8 +217,8 @@ class _History:
         if len(self._rewards) == self._steps:
             try:
                 self._return = math.fsum(self._rewards.values())
-            except OverflowError:  # no comparison counts it, and few need its episode
-                self._return = math.inf
+            except OverflowError:  # `compare` refuses it if it counts the episode
+                self._return = sum(self._rewards.values())
 
 
 def _of_episode(line: Feedback, target: _Target) -> _EpisodeFeedback | None:

@@ -200,6 +200,6 @@ class Repository:
                 logger.critical("%s; this process ends, and needs a successor", error)
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
-            except Exception:  # the search must go on as long as its process
+            except Exception:  # no error may end the search before its process ends
                 logger.exception("the search for versions failed and will be repeated")
             time.sleep(self._settings.poll_seconds)
