@@ -196,7 +196,7 @@ def test_an_overflow_of_a_logit_or_a_state_value_is_that_requests_error(column: 
     wrong[1][column] = 10.0  # times 1e38 is beyond float32
     rows: list[list[list[float]]] = [[[1.0, 1.0]], wrong, [[2.0, 2.0]]]
     requests = [
-        DecisionRequest(Overflowing(), list(one), SamplingSpec(seed=7))  # type: ignore[arg-type]
+        DecisionRequest(Overflowing(), list(one), SamplingSpec(seed=7))  # type: ignore[arg-type]  # no Policy
         for one in rows
     ]
     decisions = decide_many(requests, max_rows=5)

@@ -27,7 +27,7 @@ def test_the_client_takes_numbers_of_numpy(service: Service) -> None:
         assert client.act([list(row)], seed=7) == expected
         assert client.act(row[np.newaxis], seed=7) == expected
         with pytest.raises(TypeError, match="observations cannot contain a complex"):
-            client.act([[1j]])  # type: ignore[list-item]
+            client.act([[1j]])  # type: ignore[list-item]  # as a caller without types
 
 
 def test_the_client_answers_with_types(service: Service) -> None:

@@ -44,7 +44,7 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 @pytest.fixture(scope="module")
-def own(own_environments: None, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001
+def own(own_environments: None, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001  # an import
     """A folder with a small config, and the module `own` to be imported."""
     folder = tmp_path_factory.mktemp("own")
     (folder / "small.toml").write_text(to_toml(SMALL))

@@ -187,7 +187,7 @@ class _Lines:
         self.timer.daemon = True
         self.timer.start()
 
-    def update(self, progress: "Progress", max_env_steps: int) -> None:  # noqa: ARG002
+    def update(self, progress: "Progress", max_env_steps: int) -> None:  # noqa: ARG002  # see Display
         self.finish()
         speed = self.speed.of(progress.env_steps)
         seconds = time.perf_counter() - self.start

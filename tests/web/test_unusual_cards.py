@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,7 +65,7 @@ def unusual(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Itera
         publish(
             trained.model_dir,
             models / name / "1",
-            lambda version, change=change: edit_card(version, change),  # type: ignore[misc]
+            partial(edit_card, change=change),
         )
     with running_service(models, models.parent / "log", "--workers", "1") as service:
         client = PolicyClient(service.url)
