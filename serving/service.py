@@ -84,4 +84,4 @@ class DecisionService:
                 failure_nanoseconds=failures * (times[-1] - times[0]),
                 last_milliseconds=time.time_ns() // 1_000_000,
             )
-            self._metrics.statistics.add(policy.name, policy.version, policy.digest, inferences)
+            self._metrics.statistics.add(*policy.key, inferences)

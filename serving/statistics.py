@@ -40,8 +40,8 @@ _SIZE = len(Inferences._fields)
 class SharedArrays:
     """Arrays of numbers by name, one per process, in a folder that the processes share.
 
-    Each process writes its own files, named by its `slot`, and continues those that its predecessor
-    in that slot left. Without a folder, the arrays are not shared.
+    Each process writes files in a folder of its own, named by its `slot`, and continues those that
+    its predecessor in that slot left. Without a folder, the arrays are not shared.
     """
 
     def __init__(
@@ -68,19 +68,35 @@ class SharedArrays:
         if self._folder is None:
             return [self._own[name]] if name in self._own else []
         parts = []
-        for path in (self._folder / name).glob("*"):
+        for path in self._folder.glob(f"*/{name}"):
             with suppress(FileNotFoundError):  # its version was unloaded just now
                 parts.append(np.fromfile(path, self._dtype))
         return [part for part in parts if part.size == size]  # one may be only partly written
 
-    def forget(self, name: str) -> None:
-        """Remove this process's array."""
-        self._own.pop(name, None)
+    def keep(self, names: Iterable[str]) -> set[str]:
+        """Remove this process's other arrays, and those of its predecessors in its slot.
+
+        Args:
+            names: of the arrays to keep. Read only once the present arrays are listed, so that one
+                that another thread begins meanwhile stays.
+
+        Returns:
+            The names of the removed arrays.
+        """
+        present = set(self._own)
         if self._folder is not None:
-            self._path(self._folder, name).unlink(missing_ok=True)
+            own = self._folder / str(self._slot)
+            present.update(path.relative_to(own).as_posix() for path in own.glob("*/*"))
+        removed = present.difference(names)
+        with self._lock:
+            for name in removed:
+                self._own.pop(name, None)
+                if self._folder is not None:
+                    self._path(self._folder, name).unlink(missing_ok=True)
+        return removed
 
     def _path(self, folder: Path, name: str) -> Path:
-        return folder / name / str(self._slot)
+        return folder / str(self._slot) / name
 
     def _open(self, name: str, size: int) -> npt.NDArray[Any]:
         zeros = np.zeros(size, self._dtype)
@@ -105,7 +121,8 @@ class Statistics:
     """Inferences by model, version and digest: a replaced version starts from zero.
 
     Attributes:
-        arrays: hold the inferences of all processes of a service.
+        arrays: hold the inferences of all processes of a service, and what
+            `serving/record/drift.py` counts.
     """
 
     def __init__(self, folder: Path | None = None, slot: int = 0) -> None:
@@ -118,23 +135,29 @@ class Statistics:
         key = model, version, digest
         own = self._own.get(key)
         if own is None:
-            own = self._own[key] = self.arrays.own(_name(*key), _SIZE)
+            own = self._own[key] = self.arrays.own(array_name("inferences", key), _SIZE)
         own[:-1] += inferences[:-1]
         own[-1] = inferences.last_milliseconds
 
     def total(self, model: str, version: int, digest: str) -> Inferences:
         """The sum of all processes."""
-        parts = self.arrays.all(_name(model, version, digest), _SIZE)
+        parts = self.arrays.all(array_name("inferences", (model, version, digest)), _SIZE)
         table = np.stack([np.zeros(_SIZE, np.int64), *parts])
         sums = Inferences._make(table.sum(0).tolist())
         return sums._replace(last_milliseconds=table[:, -1].max().item())
 
     def keep(self, loaded: Iterable[tuple[str, int, str]]) -> None:
-        """Forget all versions of models but these."""
-        for key in self._own.keys() - set(loaded):
-            del self._own[key]
-            self.arrays.forget(_name(*key))
+        """Forget all versions of models but these, and their drift."""
+        kinds = ("inferences", "drift")
+        removed = self.arrays.keep(array_name(kind, key) for key in loaded for kind in kinds)
+        self._own = {
+            key: array
+            for key, array in self._own.items()
+            if array_name("inferences", key) not in removed
+        }
 
 
-def _name(model: str, version: int, digest: str) -> str:
-    return f"{model}/{version}-{digest}"
+def array_name(kind: str, *versions: tuple[str, int, str]) -> str:
+    """The name of an array about versions of one model, each a model, version and digest."""
+    parts = "-".join(f"{version}-{digest}" for _, version, digest in versions)
+    return f"{versions[0][0]}/{kind}-{parts}"

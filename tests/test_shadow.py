@@ -16,6 +16,7 @@ from serving.registry.selection import Selection, write_selection
 from serving.registry.trial import Trials
 from serving.schemas import Comparison
 from serving.settings import Settings
+from serving.statistics import SharedArrays
 from tests.artefacts import edit_card, publish
 from tests.conftest import Trained
 from tests.test_promotion import (
@@ -38,8 +39,8 @@ def models(trained: Trained, tmp_path: Path) -> Path:
 class Decided:
     """A repository whose served version decides, and its shadow after it."""
 
-    def __init__(self, models: Path, trials: Trials) -> None:
-        self.metrics = Metrics()
+    def __init__(self, models: Path, trials: Trials, folder: Path | None = None) -> None:
+        self.metrics = Metrics(comparisons=SharedArrays(folder, dtype=np.float64))
         self.repository = Repository(Settings(models=models), self.metrics, trials)
         self.repository.refresh()
         self.shadows = Shadows(self.repository, self.metrics)
@@ -88,6 +89,20 @@ def test_what_was_compared_makes_room_for_as_much_again(decided: Decided) -> Non
         decided.shadows.run(is_busy=False)
     found = decided.comparison()
     assert (found.decisions, found.skipped) == (2 * MAX_ROWS, 0)
+
+
+def test_a_successor_continues_a_comparison_until_the_shadow_ends(
+    models: Path, trials: Trials, tmp_path: Path
+) -> None:
+    predecessor = Decided(models, trials, tmp_path / "comparisons")
+    predecessor.decide(3)
+    predecessor.shadows.run(is_busy=False)
+    successor = Decided(models, trials, tmp_path / "comparisons")  # it decides nothing
+    assert successor.comparison().decisions == 3
+    for shadow in (None, 4):
+        write_selection(models / "cartpole", Selection(2, shadow=shadow))
+        successor.repository.refresh()
+    assert successor.comparison().decisions == 0
 
 
 def test_a_shadow_takes_a_two_hundredth_of_the_time(

@@ -61,6 +61,18 @@ def test_a_version_that_is_unloaded_is_forgotten_by_each_process_for_itself(tmp_
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+def test_a_successor_forgets_what_its_predecessor_counted_of_an_unloaded_version(
+    tmp_path: Path,
+) -> None:
+    predecessor = Statistics(tmp_path, 1)
+    predecessor.add("cartpole", 7, "a", FIRST)
+    predecessor.add("cartpole", 8, "a", FIRST)
+    successor = Statistics(tmp_path, 1)
+    successor.keep([("cartpole", 8, "a")])
+    assert successor.total("cartpole", 7, "a") == Inferences()
+    assert successor.total("cartpole", 8, "a") == FIRST
+
+
 def test_without_a_folder_that_can_be_written_a_process_counts_for_itself(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for statistics in (Statistics(), Statistics(tmp_path / "file")):
@@ -146,7 +158,6 @@ def test_what_is_unloaded_is_forgotten(trained: Trained, tmp_path: Path, trials:
     repository.refresh()
     assert metrics.statistics.total(*served) == FIRST
     repository.select("cartpole", "nothing")
-    repository.refresh()
     repository.select("cartpole", "newest")
     assert repository.policy().digest == served[-1]
     assert metrics.statistics.total(*served) == Inferences()

@@ -28,6 +28,7 @@ class Policy:
     Attributes:
         name, version: of the folder that was copied.
         digest: the first hex digits of its content's digest.
+        key: name, version and digest.
         card, card_json, golden, pictures: as in `Artefact`.
         ranges: the ranges of the observations that training saw.
         identity_json: `identity` as JSON.
@@ -43,7 +44,7 @@ class Policy:
             ArtefactError: it cannot be loaded, its signatures are not the specified ones, or it
                 does not compute its golden values.
         """
-        self.name, self.version, self.digest = name, version, digest
+        self.name, self.version, self.digest = self.key = name, version, digest
         self.card, self.card_json, self.golden, self.pictures = artefact
         known = self.card.observations
         low, high = np.array([known.seen_low, known.seen_high], np.float32)

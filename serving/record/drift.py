@@ -9,10 +9,10 @@ arXiv:2303.01227, review it). Rows of an episode are not independent: episodes c
 import math
 import threading
 import time
-import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 from serving.errors import NotFoundError, NotReadyError
 from serving.policy.artefact import Histograms
 from serving.policy.observations import FloatArray
-from serving.statistics import SharedArrays
+from serving.statistics import SharedArrays, array_name
 
 if TYPE_CHECKING:
     from serving.policy.savedmodel import Policy  # imports TensorFlow
@@ -92,9 +92,8 @@ class Bins:
 class LiveCounts:
     """Counts of this process's observations in its latest blocks: a new one replaces the oldest."""
 
-    def __init__(self, name: str, bins: Bins, array: Counts, numbers: int) -> None:
-        """Count in the array `[size]` of this name, which a predecessor may have written."""
-        self.name = name
+    def __init__(self, bins: Bins, array: Counts, numbers: int) -> None:
+        """Count in an array `[size]`, which a predecessor may have written."""
         self._bins = bins
         self._blocks = array.reshape(BLOCKS + 1, -1)
         self._lock = threading.Lock()
@@ -131,14 +130,14 @@ class LiveCounts:
 class Drift(Collector):
     """Counts the observations that loaded policies receive, and compares them with their cards.
 
-    A policy's counts are deleted when it is unloaded.
+    A policy's counts are deleted when it is unloaded, by `Statistics.keep`.
     """
 
     def __init__(self, arrays: SharedArrays, repository: "Repository") -> None:
         """Count in arrays that all processes share, and report on the policies that are served."""
         self._arrays = arrays
         self._repository = repository
-        self._live: dict[int, LiveCounts] = {}  # by the identity of a policy that exists
+        self._live: WeakKeyDictionary[Policy, LiveCounts] = WeakKeyDictionary()
         self._lock = threading.Lock()  # one thread opens an array at a time
 
     def add(self, policy: "Policy", observations: FloatArray) -> None:
@@ -151,7 +150,7 @@ class Drift(Collector):
             return
         if len(observations) > MAX_ROWS_PER_CALL:
             observations = observations[:: math.ceil(len(observations) / MAX_ROWS_PER_CALL)]
-        live = self._live.get(id(policy)) or self._start(policy, histograms)
+        live = self._live.get(policy) or self._start(policy, histograms)
         live.add(observations)
 
     def indices(self, policy: "Policy") -> dict[str, float]:
@@ -160,7 +159,7 @@ class Drift(Collector):
         if known.histograms is None:
             return {}
         bins = Bins(known.histograms)
-        indices = bins.indices(self._arrays.all(_name(policy), bins.size))
+        indices = bins.indices(self._arrays.all(array_name("drift", policy.key), bins.size))
         return {} if indices is None else dict(zip(known.names, indices, strict=True))
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -177,20 +176,8 @@ class Drift(Collector):
 
     def _start(self, policy: "Policy", histograms: Histograms) -> LiveCounts:
         with self._lock:
-            if id(policy) not in self._live:
-                bins, name = Bins(histograms), _name(policy)
-                array = self._arrays.own(name, bins.size)
-                self._live[id(policy)] = LiveCounts(name, bins, array, len(histograms.edges))
-                unload = weakref.finalize(policy, self._stop, id(policy))
-                unload.atexit = False  # the worker's successor continues the counts
-            return self._live[id(policy)]
-
-    def _stop(self, identity: int) -> None:
-        # Without the lock: garbage collection may call this while the thread holds it.
-        name = self._live.pop(identity).name
-        if all(live.name != name for live in list(self._live.values())):  # not loaded again since
-            self._arrays.forget(name)
-
-
-def _name(policy: "Policy") -> str:
-    return f"{policy.name}/drift-{policy.version}-{policy.digest}"  # two may have equal content
+            if policy not in self._live:
+                bins = Bins(histograms)
+                array = self._arrays.own(array_name("drift", policy.key), bins.size)
+                self._live[policy] = LiveCounts(bins, array, len(histograms.edges))
+            return self._live[policy]

@@ -23,6 +23,7 @@ from serving.policy.observations import FloatArray
 from serving.policy.outputs import PolicyOutputs
 from serving.record.comparison import Sums, Table, compare, report
 from serving.schemas import Comparison, ModelVersion
+from serving.statistics import array_name
 
 if TYPE_CHECKING:
     from serving.policy.savedmodel import Policy  # imports TensorFlow
@@ -56,9 +57,7 @@ class _Pair:
 
     def __init__(self, served: "Policy", shadow: "Policy") -> None:
         self.served, self.shadow = served, shadow
-        self.key = (
-            f"{served.name}/{served.version}-{served.digest}-{shadow.version}-{shadow.digest}"
-        )
+        self.array_name = array_name("shadow", served.key, shadow.key)
         self.batches: list[_Batch] = []
         self.rows = 0  # of the batches
         self.skipped = 0
@@ -104,8 +103,6 @@ class Shadows(Collector):
         with self._lock:
             pair = self._pairs.get(served.name)
             if pair is None or (pair.served, pair.shadow) != (served, shadow):
-                if pair is not None:
-                    self._metrics.comparisons.forget(pair.key)
                 pair = self._pairs[served.name] = _Pair(served, shadow)
             is_resting = pair.paused_until > time.monotonic()
             room = 0 if is_resting else MAX_ROWS - pair.rows
@@ -140,7 +137,6 @@ class Shadows(Collector):
                 with self._lock:
                     if self._pairs.get(pair.served.name) is pair:
                         del self._pairs[pair.served.name]
-                        self._metrics.comparisons.forget(pair.key)
                 continue
             if skipped:
                 self._add(pair, _only(pair, Sums(skipped=skipped)))
@@ -161,9 +157,9 @@ class Shadows(Collector):
         if shadow is None:
             raise NotFoundError(f"no shadow of {name} is loaded: see promote VERSION --shadow")
         pair = _Pair(served, shadow)
-        parts = self._metrics.comparisons.all(pair.key, pair.size())
+        parts = self._metrics.comparisons.all(pair.array_name, pair.size())
         table = Table.from_array(np.sum([np.zeros(pair.size()), *parts], axis=0))
-        return report(table, _identity(served), _identity(shadow), served.ranges)
+        return report(table, ModelVersion(*served.key), ModelVersion(*shadow.key), served.ranges)
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Where shadows differ, in the form that prometheus_client expects."""
@@ -202,7 +198,7 @@ class Shadows(Collector):
             return _only(pair, Sums(failures=1, skipped=rows))
 
     def _add(self, pair: _Pair, table: Table) -> None:
-        own = self._metrics.comparisons.own(pair.key, pair.size())
+        own = self._metrics.comparisons.own(pair.array_name, pair.size())
         own += table.to_array()
         sums = table.sums
         self._metrics.compared(
@@ -219,7 +215,3 @@ class Shadows(Collector):
 def _only(pair: _Pair, sums: Sums) -> Table:
     zeros = Table.from_array(np.zeros(pair.size()))
     return zeros._replace(sums=sums)
-
-
-def _identity(policy: "Policy") -> ModelVersion:
-    return ModelVersion(policy.name, policy.version, policy.digest)

@@ -22,6 +22,7 @@ from serving.registry.trial import Trials, TrialsEndedError
 from serving.registry.versions import Versions
 from serving.schemas import ModelReport
 from serving.settings import MODEL_NAME, Settings
+from serving.statistics import array_name
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +124,7 @@ class Repository:
             write_selection(versions.folder, replace(read_selection(versions.folder), serve=serve))
         while unexamined := versions.refresh():
             self._examine(unexamined)
+        self._forget_unloaded()
 
     def refresh(self) -> None:
         """Look for new models and new versions, and load what is to be served."""
@@ -145,8 +147,17 @@ class Repository:
             logger.error("%s", trouble)
         self._troubles = troubles
         self._store.clean_up(set().union(*(versions.digests() for versions in models)))
+        self._forget_unloaded()
+
+    def _forget_unloaded(self) -> None:
+        """Remove the counts of the versions that are no longer loaded, or no longer shadows."""
+        models = self._models.copy().values()
         loaded = (policy for versions in models for policy in versions.loaded())
-        self._metrics.statistics.keep((one.name, one.version, one.digest) for one in loaded)
+        self._metrics.statistics.keep(policy.key for policy in loaded)
+        pairs = ((one, self.shadow(one)) for versions in models if (one := versions.served))
+        self._metrics.comparisons.keep(
+            array_name("shadow", served.key, shadow.key) for served, shadow in pairs if shadow
+        )
 
     def _examine(self, digest: str) -> None:
         self._store.judge(digest, lambda copy: examine(copy, self._settings, self._trials))

@@ -88,9 +88,7 @@ class InferenceModels:
 
     def _stats_of(self, policies: list[Policy]) -> StatisticsReport:
         total = self._statistics.total
-        return StatisticsReport(
-            [_statistics(one, total(one.name, one.version, one.digest)) for one in policies]
-        )
+        return StatisticsReport([_statistics(one, total(*one.key)) for one in policies])
 
     def index(self, *, only_ready: bool) -> list[dict[str, Any]]:
         """Every version in the models folder, or those that can answer."""
