@@ -149,7 +149,7 @@ class PolicyClient:
             episode: either this or `request`.
             request: the `X-Request-ID` of an answer to one row.
             rewards: one per step, from `step` on; either these or `episode_return`.
-            episode_return: the sum of all rewards.
+            episode_return: the sum of all rewards of the episode, or the reward of the request.
             step: index of the first reward in its episode; by default 0, or for a `request` the one
                 that it was asked with.
             ended: whether the episode has ended; by default true for feedback by `episode`.

@@ -51,7 +51,7 @@ class Metrics:
         )
         self.decision_log_lost = counter(
             "policy_decision_log_lost",
-            "Lines that the disk was too slow for, or whose file was removed while it was open.",
+            "Lines too long for the log or too many for the disk, or in a file removed while open.",
         )
         # `cache` makes a labelled metric a function of label values that looks each up once.
         self._requests = cache(

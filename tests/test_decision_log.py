@@ -6,6 +6,7 @@ import shutil
 import signal
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def test_every_protocol_is_on_record_as_it_was_answered(trained: Trained, tmp_pa
         header = {"X-Episode-ID": "e-2", "X-Request-ID": "second"}
         inferred = post(f"{url}/v2/models/cartpole/infer", {"inputs": [tensor]}, **header)
         predicted = post(f"{url}/v1/models/cartpole:predict", predict, **{"X-Request-ID": "third"})
-        far = {"observation": [9.0, 0.0, 0.0, 0.0], "deterministic": True}
+        far = {"observation": [9.0, 0.0, 0.0, 0.0], "deterministic": True, "step": 3}
         warned = post(f"{url}/act", far, **{"X-Request-ID": "fourth"})
         refused = urllib3.request("POST", f"{url}/act", body=b"{}", headers=JSON)
         assert refused.status == 422
@@ -67,6 +68,7 @@ def test_every_protocol_is_on_record_as_it_was_answered(trained: Trained, tmp_pa
     assert (third.uniforms, third.seed, third.deterministic) == ([0.25], None, [False])
     assert third.actions == [predicted["predictions"][0]["actions"]]
     assert fourth.deterministic is True
+    assert (fourth.episode, fourth.step) == (None, 3)
     assert fourth.warnings == warned["warnings"] != []
     assert fourth.milliseconds > 0
 
@@ -253,18 +255,38 @@ def test_all_files_together_stay_within_the_limit(trained: Trained, folder: Path
     settings = Settings(
         models=trained.models, decision_log=folder, decision_log_bytes=limit, workers=1
     )
-    log = DecisionLog(settings, Metrics(), None)
+    metrics = Metrics()
+    log = DecisionLog(settings, metrics, None)
     most = 0
-    for _ in range(30):
-        for _ in range(1000):
+
+    def has_written(lines: int) -> bool:
+        return b"policy_decision_log_lines_total %d.0\n" % lines in metrics.text()[0]
+
+    for end in range(1_000, 30_001, 1_000):
+        for _ in range(1_000):
             log.record_feedback("a", RETURN)
-        time.sleep(0.06)
+        wait_until(partial(has_written, end), 5)
         most = max(most, sum(path.stat().st_size for path in folder.iterdir()))
     log.close()
     assert limit / 2 < most <= limit
     numbers = [line.number for line in read_lines(folder)]
     assert numbers == list(range(numbers[0], 30_001))
     assert numbers[0] > 1
+
+
+def test_what_is_too_long_for_the_log_is_lost_and_told_and_the_rest_stays(folder: Path) -> None:
+    limit = 1024**2
+    metrics = Metrics()
+    settings = Settings(models=folder, decision_log=folder, decision_log_bytes=limit, workers=1)
+    log = DecisionLog(settings, metrics, None)
+    for rewards in ([1.0], [0.125] * (limit // 12), [2.0]):  # of six bytes each with its comma
+        log.record_feedback("a", FeedbackRequest(episode="e", rewards=rewards))
+    log.close()
+    lines = list(read_lines(folder))
+    assert [line.rewards for line in lines if isinstance(line, Feedback)] == [[1.0], [2.0]]
+    written = [one.line for section in read_sections(folder) for one in section.lines]
+    assert [(one.first, one.lines) for one in written if isinstance(one, Lost)] == [(2, 1)]
+    assert b"policy_decision_log_lost_total 1.0" in metrics.text()[0]
 
 
 def test_a_share_of_whole_episodes_is_recorded_without_rows_where_asked(

@@ -29,6 +29,7 @@ def test_feedback_is_recorded_as_it_was_sent(trained: Trained, tmp_path: Path) -
         client.feedback(episode="e-1", rewards=[-2.25], step=2)
         client.feedback(episode="e-2", episode_return=-12.5)
         client.feedback(request="abc", rewards=[1])
+        client.feedback(request="def", episode_return=2, step=3, ended=False)
         played = run("serving", "play", "--url", service.url, "--episodes", "2", "--feedback")
         assert played.returncode == 0, played.stderr
         for body, detail in [
@@ -36,6 +37,8 @@ def test_feedback_is_recorded_as_it_was_sent(trained: Trained, tmp_path: Path) -
             ('{"episode": "e", "request": "r", "return": 1}', "exactly one of 'episode'"),
             ('{"episode": "e"}', "exactly one of 'rewards' and 'return'"),
             ('{"episode": "e", "return": 1, "rewards": [1]}', "exactly one of 'rewards'"),
+            ('{"episode": "e", "return": 1, "ended": false}', "is of all its steps"),
+            ('{"episode": "e", "return": 1, "step": 2}', "is of all its steps"),
             ('{"episode": "e", "return": NaN}', "JSON"),
             ('{"episode": "e", "return": 1e999}', "return: number out of range"),
             ('{"episode": "e", "rewards": [0, 1e999]}', "rewards[1]: number out of range"),
@@ -56,6 +59,7 @@ def test_feedback_is_recorded_as_it_was_sent(trained: Trained, tmp_path: Path) -
     assert sorted(by_subject.pop("e-1")) == [(0, [1, 0.5], None, False), (2, [-2.25], None, True)]
     assert by_subject.pop("e-2") == [(None, None, -12.5, True)]
     assert by_subject.pop("abc") == [(None, [1.0], None, False)]
+    assert by_subject.pop("def") == [(3, None, 2.0, False)]
     played_episodes = {line.episode for line in lines if isinstance(line, Decision)} - {"e-1"}
     assert by_subject.keys() == played_episodes
     for episode, of_episode in by_subject.items():

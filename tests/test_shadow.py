@@ -12,7 +12,7 @@ from serving.policy.decide import DecisionRequest, SamplingSpec, decide_many
 from serving.policy.outputs import PolicyOutputs
 from serving.record.shadow import MAX_ROWS, RETRY_SECONDS, Shadows
 from serving.registry.repository import Repository
-from serving.registry.selection import Selection, write_selection
+from serving.registry.selection import Canary, Selection, write_selection
 from serving.registry.trial import Trials
 from serving.schemas import Comparison
 from serving.settings import Settings
@@ -103,6 +103,17 @@ def test_a_successor_continues_a_comparison_until_the_shadow_ends(
         write_selection(models / "cartpole", Selection(2, shadow=shadow))
         successor.repository.refresh()
     assert successor.comparison().decisions == 0
+
+
+def test_a_version_tells_all_that_it_is(models: Path, trials: Trials) -> None:
+    selection = Selection(2, {"next": 4}, canaries=(Canary(4, 0.25),), shadow=4)
+    write_selection(models / "cartpole", selection)
+    reports = Decided(models, trials).repository.report("cartpole").versions
+    (found,) = (one for one in reports if one.version == 4)
+    assert (found.state, found.share) == ("canary", 0.25)
+    assert found.reason == (
+        "0.25 of the episodes; decides about what the served version decides; labelled next"
+    )
 
 
 def test_a_shadow_takes_a_two_hundredth_of_the_time(

@@ -38,11 +38,16 @@ def feedback_blueprint(log: DecisionLog | None, bodies: BodyReader) -> Blueprint
 
 
 def _require_valid(given: FeedbackRequest) -> None:
-    """Raise `InvalidRequestError` unless it has exactly one subject and one content."""
+    """Raise `InvalidRequestError` unless it has one subject and one content that fits it."""
     if (given.episode is UNSET) == (given.request is UNSET):
         raise InvalidRequestError("expected exactly one of 'episode' and 'request'")
     if (given.rewards is UNSET) == (given.return_ is UNSET):
         raise InvalidRequestError("expected exactly one of 'rewards' and 'return'")
+    is_part = given.ended is False or bool(given.step)  # UNSET is false
+    if given.episode is not UNSET and given.return_ is not UNSET and is_part:
+        raise InvalidRequestError(
+            "the 'return' of an episode is of all its steps: give the 'rewards' of a part"
+        )
     for what, name in (("episode", given.episode), ("request", given.request)):
         require_plain_word(what, None if name is UNSET else name)
 

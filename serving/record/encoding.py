@@ -59,7 +59,7 @@ def decision_lines(
             when,
             request.policy.identity_json,
             request.selection.encode(),
-            b"" if request.episode is None else _episode(request),
+            _episode(request),
             b'"observations":[%b],' % columns.rows("observations", result) if rows else b"",
             _sampling(request, result),
             columns.numbers("actions", result),
@@ -73,8 +73,8 @@ def decision_lines(
 
 
 def _episode(request: DecisionRequest) -> bytes:
-    step = b"" if request.step is None else b'"step":%d,' % request.step
-    return b'"episode":"%b",%b' % ((request.episode or "").encode(), step)
+    episode = b"" if request.episode is None else b'"episode":"%b",' % request.episode.encode()
+    return episode if request.step is None else b'%b"step":%d,' % (episode, request.step)
 
 
 def _sampling(request: DecisionRequest, result: ActResult) -> bytes:

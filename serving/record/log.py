@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 BLOCK_SECONDS = 0.05  # a killed worker loses this much, plus a few milliseconds
 MAX_PENDING_BYTES = 16 * 1024 * 1024  # lines that wait for a slow or full disk
+_LOST = "the disk is slow or full, or they are too long for the size of the log"
 _CLEAN_UP_SECONDS = 60.0
 _CLOSE_SECONDS = 2.0  # for the last writes when the worker ends
 
@@ -34,7 +35,8 @@ class DecisionLog:
     """Numbers lines and hands them to the thread that writes; called from several threads.
 
     It never waits for the disk: while that is slow or full, lines wait in memory, and those that
-    do not fit are lost and counted.
+    do not fit are lost and counted. So are lines of more than half the log's size: to keep within
+    it, their own file would be deleted.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics, sign: Sign | None) -> None:
@@ -107,18 +109,23 @@ class DecisionLog:
     def _take(self, lines: list[bytes]) -> None:
         """Queue numbered lines for writing, in the order of their numbers."""
         pending, number = self._pending
-        if self._pending_bytes > MAX_PENDING_BYTES:
+        size = sum(map(len, lines))
+        block_bytes = self._pending_bytes + size
+        if (
+            self._pending_bytes > MAX_PENDING_BYTES
+            or block_bytes > self._settings.decision_log_bytes // 2
+        ):
             self._lost += len(lines)
             self._metrics.decision_log_lost.inc(len(lines))
         else:
             if self._lost:
                 pending.append(self._lost_line(number))
             pending += lines
-            self._pending_bytes += sum(map(len, lines))
+            self._pending_bytes = block_bytes
         self._pending = _Block(pending, number + len(lines))
 
     def _lost_line(self, number: int) -> bytes:
-        lost = Lost(first=number - self._lost, lines=self._lost, reason="the disk is slow or full")
+        lost = Lost(first=number - self._lost, lines=self._lost, reason=_LOST)
         self._lost = 0
         return encode_line(lost)
 

@@ -1,7 +1,7 @@
 """The state of each version in `GET /models`, and why none is served."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from serving.registry.assignment import Assignment
 from serving.registry.store import SHOWN_DIGITS
@@ -51,18 +51,25 @@ def report_version(
         return VersionReport(version, "served", why, digest, answered)
     if is_examined:
         return VersionReport(version, "waiting", "it is being examined", digest)
-    labelled = f"labelled {', '.join(labels)}"
-    also_labelled = f"; {labelled}" if labels else ""
+    reasons: dict[Literal["canary", "shadow", "labelled"], str] = {}
     if version in assignment.canaries:
         excluded = assignment.excluded.get(version)
-        reason = f"answers no episodes: {excluded}" if excluded else f"{share:g} of the episodes"
-        return VersionReport(version, "canary", reason + also_labelled, digest, answered)
+        reasons["canary"] = (
+            f"answers no episodes: {excluded}" if excluded else f"{share:g} of the episodes"
+        )
     if version == assignment.selected.shadow and version in assignment.beside:
-        reason = assignment.shadow_fault and f"compares nothing: {assignment.shadow_fault}"
-        reason = reason or "decides about what the served version decides"
-        return VersionReport(version, "shadow", reason + also_labelled, digest)
+        fault = assignment.shadow_fault
+        reasons["shadow"] = (
+            f"compares nothing: {fault}"
+            if fault
+            else "decides about what the served version decides"
+        )
     if labels:
-        return VersionReport(version, "labelled", labelled, digest)
+        reasons["labelled"] = f"labelled {', '.join(labels)}"
+    if reasons:
+        return VersionReport(
+            version, next(iter(reasons)), "; ".join(reasons.values()), digest, answered
+        )
     if known.reason:
         reason = known.reason
         if share:
