@@ -84,7 +84,7 @@ def _listen(take: Callable[[str, int], socket.socket], host: str, port: int) -> 
 def run(**options: Any) -> None:
     """Answer POST /act with the newest version of a model.
 
-    The address that it listens on is the one line on standard output.
+    Its only line on standard output is the address that it listens on.
     """
     settings = Settings(**options)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # until gunicorn sets its own
@@ -121,7 +121,10 @@ def run(**options: Any) -> None:
 @commands.command()
 @settings_options("host", "port")
 def health(host: str, port: int) -> None:
-    """Ask the service at this address whether it is ready; exit status 1 and the reason if not."""
+    """Ask the service at this address whether it is ready.
+
+    If it is not, the reason is printed and the exit status is 1.
+    """
     from serving.healthcheck import report
 
     report(host, port)
@@ -134,7 +137,9 @@ def health(host: str, port: int) -> None:
 @click.option("--model", help="Name of the model.  [default: the default model of the service]")
 @click.option("--episodes", type=click.IntRange(min=1), default=5)
 @click.option("--deterministic", is_flag=True, help="Take the most probable actions.")
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, help="Repeats a run.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**31 - 1), default=0, help="The same seed repeats a run."
+)
 @click.option(
     "--wait",
     type=click.FloatRange(min=0, max=86_400),

@@ -30,8 +30,8 @@ def log_option(*, required: bool) -> Callable[[FC], FC]:
 
 
 @click.command()
-@click.option("--champion", type=_VERSION, required=True, help="The version to compare with.")
-@click.option("--challenger", type=_VERSION, required=True, help="The version in question.")
+@click.option("--champion", type=_VERSION, required=True, help="The version to compare it with.")
+@click.option("--challenger", type=_VERSION, required=True, help="The version to compare.")
 @log_option(required=True)
 @settings_options("models", "name")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")

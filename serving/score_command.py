@@ -30,7 +30,7 @@ from serving.version_commands import require_keys
     "--seed",
     # MAX_SEED of `serving.schemas`, an import that would slow down `health` too.
     type=click.IntRange(0, 2**53 - 1),
-    help="Replays the sampled actions.  [default: one is drawn]",
+    help="Seed of the sampled actions.  [default: one is drawn]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def score(

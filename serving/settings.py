@@ -93,7 +93,9 @@ class Settings:
         click.Path(exists=True, file_okay=False, path_type=Path),
         "Folder that holds <name>/<version>/.",
     )
-    name: str = _setting("cartpole", MODEL_NAME, "Name of the default model.")
+    name: str = _setting(
+        "cartpole", MODEL_NAME, "Name of the model; for the service, its default one."
+    )
     pin: int | None = _setting(
         None, click.IntRange(0), "Serve this version of the default model, regardless of `promote`."
     )
@@ -104,7 +106,7 @@ class Settings:
     grpc_port: int | None = _setting(
         None,
         click.IntRange(0, 65535),
-        "Port for gRPC, on the same address; 0 picks a free one, which the log says.",
+        "Port for gRPC, on the same address; 0 picks a free one, which is logged.",
     )
     workers: int = _setting(2, click.IntRange(1, 1024), "Worker processes.")
     threads: int = _setting(8, click.IntRange(1, 1024), "Threads per worker, for large requests.")
@@ -125,7 +127,7 @@ class Settings:
     max_in_flight: int = _setting(
         64,
         click.IntRange(1),
-        "Most large requests that a worker has in flight; more are rejected with 503.",
+        "Most large requests in flight per worker; more are rejected with 503.",
         aliases=("max_requests_in_hand",),
     )
     request_timeout: float = _setting(
@@ -140,12 +142,12 @@ class Settings:
         "File of API keys, one per line; SERVING_API_KEYS may add some, separated by commas.",
     )
     root_path: str | None = _setting(
-        None, ROOT_PATH, "Path below which a proxy shows the service, if it passes that on."
+        None, ROOT_PATH, "Path under which a proxy exposes the service, if it passes that path on."
     )
     trusted_proxies: tuple[Network, ...] | None = _setting(
         None,
         Networks(),
-        "Addresses and networks of proxies whose X-Forwarded-For is believed, for the log.",
+        "Addresses and networks of proxies whose X-Forwarded-For is trusted, for the log.",
     )
     cors_origin: str | None = _setting(
         None, ORIGIN, "Origin whose pages may use the service from a browser; * for any."
@@ -174,7 +176,9 @@ class Settings:
         "Record the observations, without which a decision cannot be replayed.",
     )
     decision_log_bytes: int = _setting(
-        1024**3, click.IntRange(1024**2), "Bytes of the decision log, whose oldest files go first."
+        1024**3,
+        click.IntRange(1024**2),
+        "Most bytes of the decision log; its oldest files are deleted first.",
     )
     decision_log_days: float = _setting(
         30.0,

@@ -33,9 +33,9 @@ def require_keys(folder: Path | None) -> None:
 @click.argument("model_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @settings_options("trusted_keys")
 def verify(model_dir: Path, trusted_keys: Path | None) -> None:
-    """Check a version, models/<name>/<version>, as the service does before it serves it.
+    """Check a version, models/<name>/<version>, as the service does before serving it.
 
-    Exit status 1 says that the service would refuse it.
+    The exit status is 1 if the service would refuse it.
     """
     model_dir = Path(os.path.abspath(model_dir))  # keeps a symbolic link, which is then refused
     from serving.policy.artefact import ArtefactError, version_number
@@ -73,7 +73,7 @@ def verify(model_dir: Path, trusted_keys: Path | None) -> None:
     "--share",
     type=click.FloatRange(0, 1),
     callback=finite,
-    help="Have it answer this share of the episodes, as a canary of the served one; 0 ends that.",
+    help="Let it answer this share of the episodes as a canary; 0 ends that.",
 )
 @click.option(
     "--if-better",
@@ -81,7 +81,11 @@ def verify(model_dir: Path, trusted_keys: Path | None) -> None:
     help="Only if `compare` finds it better than the served version; else exit status 1.",
 )
 @log_option(required=False)
-@click.option("--shadow/--no-shadow", default=None, help="Compare it, unseen, with the served one.")
+@click.option(
+    "--shadow/--no-shadow",
+    default=None,
+    help="Compare it with the served version, invisibly to clients.",
+)
 @settings_options("models", "name", "min_return", "trusted_keys")
 def promote(
     version: str | None,
@@ -139,14 +143,14 @@ def rollback(**options: Any) -> None:
     "--every",
     type=SECONDS,
     callback=finite,
-    help="Seconds between looks at the source, until SIGTERM; without it, one look.",
+    help="Seconds between checks of the source, until SIGTERM; without it, check once.",
 )
 @settings_options("models", "trusted_keys", "log_format")
 def pull(source: str, every: float | None, **options: Any) -> None:
     """Fetch the versions of all models at SOURCE that are not in the models folder.
 
-    A version is checked as `verify` does, and is then there as a whole. Exit status 1 says that
-    the log has a reason why something could not be pulled.
+    Each version is checked as `verify` does, and appears as a whole. The exit status is 1 if
+    something could not be pulled; the log says why.
     """
     settings = Settings(**options)
     require_keys(settings.trusted_keys)

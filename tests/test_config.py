@@ -146,7 +146,7 @@ def test_wrappers_are_given_one_by_one() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"num_env": 3}, "num_env is unknown: is num_envs meant?"),
+        ({"num_env": 3}, "num_env is unknown: did you mean num_envs?"),
         ({"frobnicate": 3}, "frobnicate is unknown$"),
         ({"num_envs": 0}, "num_envs: Expected `int` >= 1"),
         ({"num_envs": 10**20}, "num_envs: Expected `int` <= 2147483647"),

@@ -225,7 +225,7 @@ def config_from(values: Mapping[str, Any]) -> TrainingConfig:
     given = {name: value for name, value in values.items() if (name, value) not in _REMOVED.items()}
     for name in given.keys() - names:
         close = difflib.get_close_matches(name, names, 1)
-        raise ConfigError(f"{name} is unknown" + (f": is {close[0]} meant?" if close else ""))
+        raise ConfigError(f"{name} is unknown" + (f": did you mean {close[0]}?" if close else ""))
     if isinstance(given.get("hidden_units"), int):  # older versions have a single width
         given["hidden_units"] = (given["hidden_units"],)
     try:

@@ -240,7 +240,7 @@ def train(
             with_environments=with_environments,
         )
         for message in checkpoints.restore():
-            click.echo(f"{folder}: {message}, the one before is used", err=True)
+            click.echo(f"{folder}: {message}; the one before it is used", err=True)
         trainer.extend()
         state = trainer.state
         rows = state.update - (state.unevaluated is not None)
