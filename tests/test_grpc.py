@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 import urllib3
+from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
@@ -23,7 +25,7 @@ from tensorflow_serving.apis import (
 from tritonclient.grpc import service_pb2
 
 from serving.policy.sampling import uniforms_of
-from serving.rpc.call import address
+from serving.rpc.call import address, metadata_of
 from tests.conftest import Trained, run, wait_until
 from tests.rpc import (
     INFER,
@@ -129,6 +131,11 @@ def test_a_tensor_proto_is_read_as_tensorflow_does(channel: grpc.Channel) -> Non
     )
     for name, array in expected.items():
         np.testing.assert_array_equal(found[name], array, err_msg=name)
+    # Without values, all are 0.
+    short.inputs["observations"].ClearField("tensor_content")
+    zeros = arrays_of(prediction_stub(channel).Predict(short))
+    for name, array in expected.items():
+        np.testing.assert_array_equal(zeros[name], array, err_msg=name)
 
 
 @pytest.mark.parametrize(
@@ -245,6 +252,15 @@ def test_ids_come_back_and_reach_the_log_and_the_record(
     assert "x-request-id" in dict(error.value.trailing_metadata())
 
 
+def test_values_of_one_name_are_joined_as_over_http(channel: grpc.Channel) -> None:
+    given = (("x-forwarded-for", "1.2.3.4"), ("x-bin", b"1"), ("x-forwarded-for", "10.0.0.1"))
+    context = SimpleNamespace(invocation_metadata=lambda: given)
+    assert metadata_of(context) == {"x-forwarded-for": "1.2.3.4,10.0.0.1"}
+    twice = (("x-episode-id", "one"), ("x-episode-id", "two"))
+    with pytest.raises(grpc.RpcError, match="X-Episode-ID: expected 1 to 128"):
+        infer(channel, typed_request(ROWS), metadata=twice)
+
+
 def test_calls_are_counted_like_requests_of_http(pool: Any, channel: grpc.Channel) -> None:
     def count(status: int) -> float:
         start = f'policy_http_requests_total{{route="{INFER}",status="{status}"}} '
@@ -253,11 +269,18 @@ def test_calls_are_counted_like_requests_of_http(pool: Any, channel: grpc.Channe
             float(line[len(start) :]) for line in text.splitlines() if line.startswith(start)
         )
 
-    before = count(200), count(404)
+    before = count(200), count(400), count(404), count(422)
     infer(channel, typed_request(ROWS))
-    with pytest.raises(grpc.RpcError):
-        infer(channel, service_pb2.ModelInferRequest(model_name="none"))
-    assert (count(200), count(404)) == (before[0] + 1, before[1] + 1)
+    for request, code in [
+        (service_pb2.ModelInferRequest(model_name="none"), grpc.StatusCode.NOT_FOUND),
+        (service_pb2.ModelInferRequest(), grpc.StatusCode.NOT_FOUND),  # names no model
+        (typed_request(ROWS * np.nan), grpc.StatusCode.INVALID_ARGUMENT),
+    ]:
+        with pytest.raises(grpc.RpcError) as error:
+            infer(channel, request)
+        assert error.value.code() is code
+    after = count(200), count(400), count(404), count(422)
+    assert np.subtract(after, before).tolist() == [1, 1, 2, 0]
 
 
 def test_health_and_reflection_are_the_standard_ones(channel: grpc.Channel) -> None:
@@ -269,7 +292,14 @@ def test_health_and_reflection_are_the_standard_ones(channel: grpc.Channel) -> N
     assert set(services) == ours | {
         *("grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
     }
+    pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
+    for service in services:
+        assert pool.FindServiceByName(service).full_name == service
     health = health_pb2_grpc.HealthStub(channel)
+    listed = health.List(health_pb2.HealthListRequest()).statuses
+    assert {name: one.status for name, one in listed.items()} == dict.fromkeys(
+        ("", *ours), health_pb2.HealthCheckResponse.SERVING
+    )
     for service in ("", *ours):
         answer = health.Check(health_pb2.HealthCheckRequest(service=service))
         assert answer.status == health_pb2.HealthCheckResponse.SERVING

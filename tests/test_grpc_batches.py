@@ -1,10 +1,17 @@
-"""Calls that are decided together: none waits for those that come after it."""
+"""Calls that are decided together, and those that are too many."""
 
 import threading
 import time
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
+import grpc
+import pytest
+
+from serving.api.batch import in_batches
+from serving.api.body import INLINE_BYTES
+from serving.metrics import Metrics
 from serving.rpc.calls import Calls
 
 CONTEXT = SimpleNamespace(
@@ -44,3 +51,27 @@ def test_the_call_that_decides_for_others_is_answered_while_more_of_them_come() 
     for client in clients:
         client.join()
     assert came < CALLS
+
+
+def test_a_large_call_too_many_is_refused_and_counted() -> None:
+    metrics = Metrics()
+    api: Any = SimpleNamespace(
+        budget=SimpleNamespace(take=lambda _size: True, give_back=lambda _size: None),
+        exchange=SimpleNamespace(client=lambda *_: "", finish=lambda *_: None),
+        metrics=metrics,
+    )
+    watch: Any = SimpleNamespace(begin=lambda _call: None, end=lambda _call: None)
+    context = SimpleNamespace(**vars(CONTEXT), abort=Mock(side_effect=RuntimeError))
+    decode: Any = None
+    method = Calls(api, 0, watch).decision("/Service/Method", decode).unary_unary
+    with pytest.raises(RuntimeError):
+        method(bytes(INLINE_BYTES + 1), context)
+    assert context.abort.call_args[0][0] is grpc.StatusCode.UNAVAILABLE
+    assert b"policy_http_shed_total 1.0" in metrics.text()[0]
+
+
+def test_a_batch_has_limited_bytes_and_keeps_the_order() -> None:
+    sizes = [1, INLINE_BYTES, INLINE_BYTES, INLINE_BYTES, INLINE_BYTES - 1, 1, INLINE_BYTES]
+    batches = list(in_batches(list(enumerate(sizes)), lambda one: one[1]))
+    assert [[index for index, _ in batch] for batch in batches] == [[0, 1, 2, 3, 4], [5, 6]]
+    assert list(in_batches([], len)) == []

@@ -110,6 +110,20 @@ def test_a_wrong_prediction_has_tensorflow_servings_words(channel: grpc.Channel)
     ):
         dimension.size = size
     assert refused(request)[0] == "INVALID_ARGUMENT"
+    # Nor may a short message be a large request.
+    request = predict_request(observations=np.zeros((1025, 4), np.float32))
+    request.inputs["observations"].ClearField("tensor_content")
+    request.inputs["observations"].float_val[:] = [0.5] * 3
+    assert refused(request) == (
+        "INVALID_ARGUMENT",
+        "observations: at most 4096 numbers may be the last one repeated",
+    )
+    request = predict_request(
+        "act", observations=ROWS[:1], uniforms=np.array([0.5], np.float32), deterministic=[True]
+    )
+    for _ in range(64):  # more dimensions than NumPy has
+        request.inputs["uniforms"].tensor_shape.dim.add(size=1)
+    assert refused(request) == ("INVALID_ARGUMENT", "tensor parsing error: uniforms")
     request = predict_request(observations=ROWS.astype(np.float64))
     assert refused(request) == (
         "INVALID_ARGUMENT",

@@ -41,6 +41,7 @@ class Api(NamedTuple):
     exchange: Exchange
     budget: Budget
     shadows: Shadows
+    metrics: Metrics
 
 
 def create_api(
@@ -82,4 +83,4 @@ def create_api(
     app.register_blueprint(InferenceProtocolRoutes(models, bodies).blueprint())
     app.register_blueprint(page_blueprint())
     app.register_blueprint(TensorFlowServingRoutes(repository, bodies).blueprint())
-    return Api(app, decisions, batches, models, repository, exchange, budget, shadows)
+    return Api(app, decisions, batches, models, repository, exchange, budget, shadows, metrics)

@@ -2,9 +2,10 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
+from serving.api.body import INLINE_BYTES
 from serving.collection import collection
 from serving.errors import ProblemError, UnexpectedError
 from serving.policy.columns import Columns
@@ -16,7 +17,10 @@ from serving.service import DecisionService
 logger = logging.getLogger(__name__)
 
 C = TypeVar("C", bound="Call")
+R = TypeVar("R")
 T = TypeVar("T")
+# Deciding takes up to 100 times the bytes of a body, so this limits what a worker takes.
+_BATCH_BYTES = 4 * INLINE_BYTES
 # What to decide, and how to write the result.
 Decoding = tuple[DecisionRequest, Callable[[ActResult, Columns], T]]
 
@@ -96,6 +100,25 @@ class Batches:
                 return [answer for call in calls for answer in self._decide([call], decode)]
             answers[0] = _failed(calls[0])
         return [answers[index] for index in range(len(calls))]
+
+
+def in_batches(requests: Sequence[R], size: Callable[[R], int]) -> Iterator[list[R]]:
+    """Split requests, in order, into batches of limited size.
+
+    Args:
+        requests: to be decided.
+        size: the bytes of a request's body or message, at most `INLINE_BYTES`.
+    """
+    batch: list[R] = []
+    room = _BATCH_BYTES
+    for request in requests:
+        room -= size(request)
+        if room < 0:
+            yield batch
+            batch, room = [], _BATCH_BYTES - size(request)
+        batch.append(request)
+    if batch:
+        yield batch
 
 
 def _without_frames(error: ProblemError) -> ProblemError:

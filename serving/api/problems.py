@@ -19,13 +19,20 @@ def _problem(path: str, status: int, detail: str, headers: Headers) -> Answer:
     # What it quotes from a request may have a lone surrogate, which UTF-8 cannot encode.
     detail = detail.encode(errors="replace").decode()
     if _ERROR_OBJECTS.fullmatch(path):
-        # Both protocols answer 400 to a body that can be parsed but is not valid.
-        if status == HTTPStatus.UNPROCESSABLE_ENTITY:
-            status = HTTPStatus.BAD_REQUEST
+        status = protocol_status(status)
         return Answer(status, orjson.dumps({"error": detail}), "application/json", headers)
     title = HTTPStatus(status).phrase
     content = {"type": "about:blank", "title": title, "status": status, "detail": detail}
     return Answer(status, orjson.dumps(content), "application/problem+json", headers)
+
+
+def protocol_status(status: int) -> int:
+    """The status of TensorFlow Serving and the Open Inference Protocol in place of our own.
+
+    Both answer 400 to a body that can be parsed but is not valid.
+    """
+    is_invalid = status == HTTPStatus.UNPROCESSABLE_ENTITY
+    return HTTPStatus.BAD_REQUEST if is_invalid else status
 
 
 def from_error(path: str, error: ProblemError) -> Answer:

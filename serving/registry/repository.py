@@ -71,7 +71,7 @@ class Repository:
             NotFoundError: the model, version or label is unknown or not loaded.
             NotReadyError: no version of the model is served; the message says why.
         """
-        return self._find(name or self.default).choose(version, label, episode)
+        return self._find(self.default if name is None else name).choose(version, label, episode)
 
     def policy(self, name: str | None = None) -> Policy:
         """The served version of a model, by default of the default model.

@@ -36,7 +36,7 @@ class Call:
     Attributes:
         method: HTTP/2's, the same for all calls.
         path: `/package.Service/Method`.
-        metadata: by name, in lower case.
+        metadata: see `metadata_of`.
         id: of the request.
         answer: the serialized answer, or the error; None until the call is resolved.
     """
@@ -50,7 +50,7 @@ class Call:
         self.path = path
         self.message = message
         self.context = context
-        self.metadata: dict[str, Any] = dict(context.invocation_metadata())
+        self.metadata = metadata_of(context)
         self.id = request_id(self.metadata.get("x-request-id"))
         self.traceparent = traceparent(self.metadata.get("traceparent"))
         self.answer: bytes | ProblemError | None = None
@@ -87,6 +87,18 @@ class Call:
         """Answer for a call that nobody else will answer; the watchdog's thread calls it."""
         self.resolve(PolicyTimeoutError())
         self._on_stuck(self)
+
+
+def metadata_of(context: Any) -> dict[str, str]:
+    """A call's metadata by name, in lower case; values of one name are joined with commas.
+
+    That is what HTTP does with its headers (RFC 9110, 5.3). Binary metadata is left out.
+    """
+    metadata: dict[str, str] = {}
+    for name, value in context.invocation_metadata():
+        if isinstance(value, str):
+            metadata[name] = f"{metadata[name]},{value}" if name in metadata else value
+    return metadata
 
 
 def abort(context: Any, error: ProblemError, metadata: Metadata) -> NoReturn:

@@ -20,10 +20,11 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError, Message
 
 from serving.api.app import Api
-from serving.api.batch import Decoding
+from serving.api.batch import Decoding, in_batches
 from serving.api.body import INLINE_BYTES, LARGE_BYTES
 from serving.api.exchange import Finished
 from serving.api.keys import Key
+from serving.api.problems import protocol_status
 from serving.errors import (
     InvalidRequestError,
     NoMemoryError,
@@ -32,7 +33,7 @@ from serving.errors import (
     UnexpectedError,
     WorkerStuckError,
 )
-from serving.rpc.call import Call, abort, address
+from serving.rpc.call import Call, abort, address, metadata_of
 
 logger = logging.getLogger(__name__)
 
@@ -103,9 +104,9 @@ class Calls:
 
     def require_key(self, context: Any) -> None:
         """End a call that grpcio's own services handle, unless it has a valid key or needs none."""
-        metadata = dict(context.invocation_metadata())
+        authorization = metadata_of(context).get("authorization")
         try:
-            self._api.exchange.require_key(metadata.get("authorization"), operates=False)
+            self._api.exchange.require_key(authorization, operates=False)
         except ProblemError as error:
             abort(context, error, ())
 
@@ -169,8 +170,9 @@ class Calls:
                 if not ready:
                     self._is_deciding = False
                     return
-            for call, answer in zip(ready, self._decide_all(ready), strict=True):
-                call.resolve(answer)
+            for batch in in_batches(ready, lambda call: len(call.message)):
+                for call, answer in zip(batch, self._decide_all(batch), strict=True):
+                    call.resolve(answer)
             if time.monotonic() >= until:
                 self._executor.submit(self._lead, math.inf)
                 return
@@ -190,6 +192,7 @@ class Calls:
             is_too_much = self._large >= self._max_large
             self._large += not is_too_much
         if is_too_much:
+            self._api.metrics.shed.inc()
             self._refuse(call, TooBusyError())
             return
         try:
@@ -240,7 +243,9 @@ class Calls:
         """Count and log answers with the statuses that they would have over HTTP."""
         together: dict[tuple[str, int], list[Finished]] = {}
         for call, answer in zip(calls, answers, strict=True):
-            status = answer.status if isinstance(answer, ProblemError) else HTTPStatus.OK
+            status: int = HTTPStatus.OK
+            if isinstance(answer, ProblemError):
+                status = protocol_status(answer.status)
             together.setdefault((call.path, status), []).append(self._finished(call))
         for (path, status), finished in together.items():
             self._api.exchange.finish(path, status, finished, seconds)

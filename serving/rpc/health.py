@@ -35,6 +35,12 @@ class Health(health.HealthServicer):
         self.look()
         return super().Check(request, context)
 
+    def List(self, _request: Any, _context: Any) -> Any:  # noqa: N802  # the name in the protocol
+        """Answer the current status of every service."""
+        self.look()
+        status = health_pb2.HealthCheckResponse(status=self._status)
+        return health_pb2.HealthListResponse(statuses=dict.fromkeys(self._services, status))
+
     def Watch(  # noqa: N802  # the name in the protocol
         self, request: Any, context: Any, send_response_callback: Any = None
     ) -> Any:

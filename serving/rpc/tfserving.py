@@ -13,13 +13,15 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
+    model_service_pb2,
     predict_pb2,
+    prediction_service_pb2,
 )
 
 from serving.api.batch import Decoding
 from serving.api.keys import Key
 from serving.api.messages import episode_id
-from serving.api.tensors import Array
+from serving.api.tensors import MAX_RANK, Array
 from serving.api.tfserving.models import ServingModels
 from serving.api.tfserving.prediction import decision, find
 from serving.errors import ConflictError, InvalidRequestError
@@ -30,8 +32,12 @@ from serving.policy.savedmodel import Policy
 from serving.registry.repository import Repository
 from serving.rpc.calls import Method, parse
 
-PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
-MODEL_SERVICE = "tensorflow.serving.ModelService"
+PREDICTION_SERVICE: str = prediction_service_pb2.DESCRIPTOR.services_by_name[
+    "PredictionService"
+].full_name
+MODEL_SERVICE: str = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
+# The numbers of a tensor that are its last value repeated: a short message must be a small request.
+_MAX_REPEATED = 4096
 # `DataType` of TensorFlow: its number, the field of `TensorProto`, and NumPy's type.
 _DTYPES: dict[str, tuple[int, str, type[np.generic]]] = {
     "DT_FLOAT": (1, "float_val", np.float32),
@@ -113,17 +119,21 @@ def _shape(name: str, tensor: Any) -> list[int]:
 
 
 def _array(name: str, tensor: Any, dtype: str, most: int) -> Array:
-    """The numbers of a `TensorProto`; the last one repeats to fill the shape."""
+    """The numbers of a `TensorProto`; the last one, or 0, repeats to fill the shape."""
     number, field, kind = _DTYPES[dtype]
     if tensor.dtype != number:
         raise InvalidRequestError(f"{name}: the data type is {tensor.dtype}, expected {dtype}")
     shape = _shape(name, tensor)
     size = math.prod(shape)
     values = getattr(tensor, field)
-    if size > most or (not tensor.tensor_content and not 0 < len(values) <= size):
+    if len(shape) > MAX_RANK or size > most or len(values) > size:
         raise InvalidRequestError(f"tensor parsing error: {name}")
     if not tensor.tensor_content:
-        array: Array = np.array(values, kind)
+        if size - len(values) > _MAX_REPEATED:
+            raise InvalidRequestError(
+                f"{name}: at most {_MAX_REPEATED} numbers may be the last one repeated"
+            )
+        array: Array = np.array(values or [0], kind)[:size]
         padded: Array = np.pad(array, (0, size - len(array)), "edge")
         return padded.reshape(shape)
     if len(tensor.tensor_content) != size * np.dtype(kind).itemsize:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from gunicorn.workers.base import Worker as BaseWorker
 
+from serving.api.batch import in_batches
 from serving.api.body import INLINE_BYTES
 from serving.api.decisions import Call
 from serving.api.exchange import HEALTH, request_id
@@ -201,8 +202,8 @@ class Worker(BaseWorker):
                 (decisions if head.route else others).append((conn, received))
         for one in health:
             self._answer_health(*one)
-        if decisions:
-            self._answer(decisions)
+        for batch in in_batches(decisions, lambda one: len(one[1].body)):
+            self._answer(batch)
         max_others = self.app.settings.max_in_flight
         for one in others[:max_others]:
             self._answer([one])
@@ -251,7 +252,7 @@ class Worker(BaseWorker):
             self._answer([(conn, received)])
 
     def _reject(self, conn: Connection, head: Head) -> None:
-        self.app.metrics.shed.inc()
+        self._api.metrics.shed.inc()
         keep = head.keep_alive and self.alive
         conn.answer(self._admission.problem(TooBusyError(), head, keep=keep), keep=keep)
         self._pool.update(conn)

@@ -1,5 +1,8 @@
-"""The memory of versions that are no longer served is given back."""
+"""The memory of a worker: what it takes at most, and what it gives back."""
 
+import json
+import re
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -43,6 +46,37 @@ def test_memory_does_not_grow_with_swaps(trained: Trained, tmp_path: Path, tell:
         assert swaps_after - swaps_before == SWAPS
         assert after - before < TOLERANCE_MIB
         assert children(service.process.pid) == [worker]
+
+
+@pytest.mark.long
+def test_many_requests_at_once_take_no_more_memory_than_the_docs_say(
+    trained: Trained, tmp_path: Path, tell: Tell
+) -> None:
+    rows = 32_000  # of one byte a number: just below the size of a large request
+    tensor = {"name": "observations", "shape": [rows, 4], "datatype": "UINT8"}
+    head = json.dumps({"inputs": [tensor | {"parameters": {"binary_data_size": 4 * rows}}]})
+    body = head.encode() + bytes(4 * rows)
+    lines = (
+        "POST /v2/models/cartpole/infer HTTP/1.1",
+        "Host: x",
+        "Content-Type: application/octet-stream",
+        f"Inference-Header-Content-Length: {len(head)}",
+        f"Content-Length: {len(body)}",
+    )
+    request = "\r\n".join([*lines, "", ""]).encode() + body
+    with running_service(trained.models, tmp_path / "log", "--workers", "1") as service:
+        PolicyClient(service.url).wait_until_ready(60)
+        (worker,) = children(service.process.pid)
+        with ExitStack() as opened:
+            wires = [opened.enter_context(Wire(service.url)) for _ in range(100)]
+            for part in (request[:-1], request[-1:]):
+                for wire in wires:
+                    wire.send(part)
+            assert {wire.answer().status for wire in wires} == {200}
+        status = Path(f"/proc/{worker}/status").read_text()
+        peak = int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1024
+        tell(f"100 requests of {rows} rows at once: {peak:.0f} MiB")
+        assert peak < 550
 
 
 def is_served(service: Service, version: int) -> bool:
