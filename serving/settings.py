@@ -113,7 +113,9 @@ class Settings:
     max_body_bytes: int = _setting(
         16 * 1024 * 1024, click.IntRange(1), "Largest request body that is accepted."
     )
-    max_rows: int = _setting(65_536, click.IntRange(1), "Most observations (rows) per request.")
+    max_rows: int = _setting(
+        65_536, click.IntRange(1), "Maximum number of observations (rows) per request."
+    )
     min_return: float | None = _setting(
         None,
         click.FLOAT,
@@ -127,7 +129,7 @@ class Settings:
     max_in_flight: int = _setting(
         64,
         click.IntRange(1),
-        "Most large requests in flight per worker; more are rejected with 503.",
+        "Maximum number of large requests in flight per worker; more get 503.",
         aliases=("max_requests_in_hand",),
     )
     request_timeout: float = _setting(
@@ -178,7 +180,7 @@ class Settings:
     decision_log_bytes: int = _setting(
         1024**3,
         click.IntRange(1024**2),
-        "Most bytes of the decision log; its oldest files are deleted first.",
+        "Maximum size of the decision log in bytes; its oldest files are deleted first.",
     )
     decision_log_days: float = _setting(
         30.0,

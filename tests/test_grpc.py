@@ -255,7 +255,7 @@ def test_ids_come_back_and_reach_the_log_and_the_record(
 def test_values_of_one_name_are_joined_as_over_http(channel: grpc.Channel) -> None:
     given = (("x-forwarded-for", "1.2.3.4"), ("x-bin", b"1"), ("x-forwarded-for", "10.0.0.1"))
     context = SimpleNamespace(invocation_metadata=lambda: given)
-    assert metadata_of(context) == {"x-forwarded-for": "1.2.3.4,10.0.0.1"}
+    assert metadata_of(context) == {"x-forwarded-for": "1.2.3.4, 10.0.0.1"}
     twice = (("x-episode-id", "one"), ("x-episode-id", "two"))
     with pytest.raises(grpc.RpcError, match="X-Episode-ID: expected 1 to 128"):
         infer(channel, typed_request(ROWS), metadata=twice)

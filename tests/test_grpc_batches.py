@@ -24,6 +24,18 @@ CONTEXT = SimpleNamespace(
 CALLS = 100
 
 
+def method_of(max_large: int, **parts: Any) -> Any:
+    """The handler of a method that decides, in a service with these parts."""
+    api: Any = SimpleNamespace(
+        budget=SimpleNamespace(take=lambda _size: True, give_back=lambda _size: None),
+        exchange=SimpleNamespace(client=lambda *_: "", finish=lambda *_: None),
+        **parts,
+    )
+    watch: Any = SimpleNamespace(begin=lambda _call: None, end=lambda _call: None)
+    decode: Any = None
+    return Calls(api, max_large, watch).decision("/Service/Method", decode).unary_unary
+
+
 def test_the_call_that_decides_for_others_is_answered_while_more_of_them_come() -> None:
     clients: list[threading.Thread] = []
 
@@ -36,14 +48,7 @@ def test_the_call_that_decides_for_others_is_answered_while_more_of_them_come() 
         time.sleep(0.01)
         return [call.message for call in ready]
 
-    api: Any = SimpleNamespace(
-        budget=SimpleNamespace(take=lambda _size: True, give_back=lambda _size: None),
-        batches=SimpleNamespace(decide=decide),
-        exchange=SimpleNamespace(client=lambda *_: "", finish=lambda *_: None),
-    )
-    watch: Any = SimpleNamespace(begin=lambda _call: None, end=lambda _call: None)
-    decode: Any = None
-    method = Calls(api, 2, watch).decision("/Service/Method", decode).unary_unary
+    method = method_of(2, batches=SimpleNamespace(decide=decide))
     assert method(b"first", CONTEXT) == b"first"
     came = len(clients)
     while len(clients) < CALLS:
@@ -55,17 +60,9 @@ def test_the_call_that_decides_for_others_is_answered_while_more_of_them_come() 
 
 def test_a_large_call_too_many_is_refused_and_counted() -> None:
     metrics = Metrics()
-    api: Any = SimpleNamespace(
-        budget=SimpleNamespace(take=lambda _size: True, give_back=lambda _size: None),
-        exchange=SimpleNamespace(client=lambda *_: "", finish=lambda *_: None),
-        metrics=metrics,
-    )
-    watch: Any = SimpleNamespace(begin=lambda _call: None, end=lambda _call: None)
     context = SimpleNamespace(**vars(CONTEXT), abort=Mock(side_effect=RuntimeError))
-    decode: Any = None
-    method = Calls(api, 0, watch).decision("/Service/Method", decode).unary_unary
     with pytest.raises(RuntimeError):
-        method(bytes(INLINE_BYTES + 1), context)
+        method_of(0, metrics=metrics)(bytes(INLINE_BYTES + 1), context)
     assert context.abort.call_args[0][0] is grpc.StatusCode.UNAVAILABLE
     assert b"policy_http_shed_total 1.0" in metrics.text()[0]
 

@@ -116,7 +116,7 @@ def test_a_wrong_prediction_has_tensorflow_servings_words(channel: grpc.Channel)
     request.inputs["observations"].float_val[:] = [0.5] * 3
     assert refused(request) == (
         "INVALID_ARGUMENT",
-        "observations: at most 4096 numbers may be the last one repeated",
+        "observations: the last value may be repeated 4096 times at most",
     )
     request = predict_request(
         "act", observations=ROWS[:1], uniforms=np.array([0.5], np.float32), deterministic=[True]

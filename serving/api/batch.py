@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 C = TypeVar("C", bound="Call")
 R = TypeVar("R")
 T = TypeVar("T")
-# Deciding takes up to 100 times the bytes of a body, so this limits what a worker takes.
+# Deciding a row takes many times the bytes that it has in a body.
 _BATCH_BYTES = 4 * INLINE_BYTES
 # What to decide, and how to write the result.
 Decoding = tuple[DecisionRequest, Callable[[ActResult, Columns], T]]
@@ -103,7 +103,7 @@ class Batches:
 
 
 def in_batches(requests: Sequence[R], size: Callable[[R], int]) -> Iterator[list[R]]:
-    """Split requests, in order, into batches of limited size.
+    """Split requests, in order, into batches that take limited memory to decide.
 
     Args:
         requests: to be decided.

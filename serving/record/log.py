@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 BLOCK_SECONDS = 0.05  # a killed worker loses this much, plus a few milliseconds
 MAX_PENDING_BYTES = 16 * 1024 * 1024  # lines that wait for a slow or full disk
-_LOST = "the disk is slow or full, or they are too long for the size of the log"
+_LOST = "the disk is slow or full, or the lines are too long for the size of the log"
 _CLEAN_UP_SECONDS = 60.0
 _CLOSE_SECONDS = 2.0  # for the last writes when the worker ends
 
@@ -35,8 +35,8 @@ class DecisionLog:
     """Numbers lines and hands them to the thread that writes; called from several threads.
 
     It never waits for the disk: while that is slow or full, lines wait in memory, and those that
-    do not fit are lost and counted. So are lines of more than half the log's size: to keep within
-    it, their own file would be deleted.
+    do not fit are lost and counted. So are lines that take more than half of the log's size: the
+    file with them would be deleted as soon as it is complete.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics, sign: Sign | None) -> None:

@@ -92,12 +92,12 @@ class Call:
 def metadata_of(context: Any) -> dict[str, str]:
     """A call's metadata by name, in lower case; values of one name are joined with commas.
 
-    That is what HTTP does with its headers (RFC 9110, 5.3). Binary metadata is left out.
+    The parser of HTTP does the same with headers (RFC 9110, 5.3). Binary metadata is left out.
     """
     metadata: dict[str, str] = {}
     for name, value in context.invocation_metadata():
         if isinstance(value, str):
-            metadata[name] = f"{metadata[name]},{value}" if name in metadata else value
+            metadata[name] = f"{metadata[name]}, {value}" if name in metadata else value
     return metadata
 
 

@@ -36,7 +36,7 @@ PREDICTION_SERVICE: str = prediction_service_pb2.DESCRIPTOR.services_by_name[
     "PredictionService"
 ].full_name
 MODEL_SERVICE: str = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
-# The numbers of a tensor that are its last value repeated: a short message must be a small request.
+# How often a tensor's last value may be repeated: a short message must not be a large request.
 _MAX_REPEATED = 4096
 # `DataType` of TensorFlow: its number, the field of `TensorProto`, and NumPy's type.
 _DTYPES: dict[str, tuple[int, str, type[np.generic]]] = {
@@ -131,7 +131,7 @@ def _array(name: str, tensor: Any, dtype: str, most: int) -> Array:
     if not tensor.tensor_content:
         if size - len(values) > _MAX_REPEATED:
             raise InvalidRequestError(
-                f"{name}: at most {_MAX_REPEATED} numbers may be the last one repeated"
+                f"{name}: the last value may be repeated {_MAX_REPEATED} times at most"
             )
         array: Array = np.array(values or [0], kind)[:size]
         padded: Array = np.pad(array, (0, size - len(array)), "edge")

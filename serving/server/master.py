@@ -118,15 +118,15 @@ class Server(BaseApplication):
         folder = Path(os.environ[METRICS_FOLDER])
         statistics = Statistics(folder / "statistics", self.slot)
         comparisons = SharedArrays(folder / "comparisons", self.slot, np.float64)
-        self.metrics = Metrics(statistics, comparisons)
-        self.metrics.worker_starts.inc()
+        metrics = Metrics(statistics, comparisons)
+        metrics.worker_starts.inc()
         store = Store(*self.versions_folders)
-        repository = Repository(self.settings, self.metrics, self.trials, store)
+        repository = Repository(self.settings, metrics, self.trials, store)
         repository.start()
         self.log = None
         if self.settings.decision_log is not None:
-            self.log = DecisionLog(self.settings, self.metrics, self.sign)
-        self.api = create_api(self.settings, repository, self.metrics, self.keys, self.log)
+            self.log = DecisionLog(self.settings, metrics, self.sign)
+        self.api = create_api(self.settings, repository, metrics, self.keys, self.log)
         return self.api.flask
 
     def run(self) -> None:

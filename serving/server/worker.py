@@ -82,7 +82,7 @@ class Worker(BaseWorker):
         """Serve until told to stop, then drain."""
         settings = self.app.settings
         self._api: Api = self.app.api
-        self._admission = Admission(self._api.exchange, self.app.metrics)
+        self._admission = Admission(self._api.exchange, self._api.metrics)
         self._clock = Clock()
         limits = Limits(
             self._api.budget,

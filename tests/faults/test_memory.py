@@ -74,8 +74,8 @@ def test_many_requests_at_once_take_no_more_memory_than_the_docs_say(
                     wire.send(part)
             assert {wire.answer().status for wire in wires} == {200}
         status = Path(f"/proc/{worker}/status").read_text()
-        peak = int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1024
-        tell(f"100 requests of {rows} rows at once: {peak:.0f} MiB")
+        peak = int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024 / 1e6
+        tell(f"100 requests of {rows} rows at once: {peak:.0f} MB")
         assert peak < 550
 
 
